@@ -1,0 +1,34 @@
+"""danlu: raw data in, a served model out, on the machine you have.
+
+Importing danlu loads neither torch nor Daft; the public names are resolved on first use.
+"""
+
+import importlib
+import os
+from typing import Any
+
+# Every dependency's telemetry is off before any of them can be imported.
+for _switch, _value in {
+    "DAFT_ANALYTICS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+    "SCARF_NO_ANALYTICS": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}.items():
+    os.environ[_switch] = _value
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Model": "danlu.model",
+    "load_recipe": "danlu.recipe",
+    "UserError": "danlu.errors",
+}
+__all__ = ["Model", "UserError", "__version__", "load_recipe"]  # noqa: F822  (resolved by __getattr__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'danlu' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

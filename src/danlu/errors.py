@@ -1,0 +1,60 @@
+"""What a user can get wrong, said so that they can mend it: code, what, where, evidence, fix.
+
+The family of a code is its first digit, and decides the exit code:
+E1 recipe or usage, E2 data, E3 model or checkpoint, E4 disk or memory, E5 diverged, E6 server usage.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from danlu import messages
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 75
+_EXITS = {"1": 2, "2": 3, "3": 4, "4": 5, "5": 6, "6": 2}
+
+
+class UserError(Exception):
+    """A problem that the user can mend.
+
+    `code` names the entry [errors.CODE] of the message catalogue; `fields` fill its sentences;
+    `where` is a place ("recipe.toml:7:1"); `evidence` shows the user's own rows, one line each.
+    """
+
+    def __init__(self, code: str, *, where: str = "", evidence: Sequence[str] = (), **fields: Any):
+        super().__init__(code, fields)
+        self.code, self.where, self.evidence, self.fields = code, where, tuple(evidence), fields
+
+    @property
+    def exit(self) -> int:
+        return _EXITS[self.code[1]]
+
+    def render(self) -> str:
+        """The problem as it is printed: one line first, the evidence and the fix below it."""
+        fields = {"where": self.where, **self.fields}
+        lines = [f"error[{self.code}]: {messages.text(f'errors.{self.code}.what', **fields)}"]
+        lines += [f"  --> {self.where}"] * bool(self.where)
+        lines += [f"  {row}" for row in self.evidence]
+        if messages.find(f"errors.{self.code}.fix"):
+            lines.append(f"  fix:  {messages.text(f'errors.{self.code}.fix', **fields)}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+class Problems(UserError):
+    """Several problems found together, all printed at once."""
+
+    def __init__(self, problems: Iterable[UserError]):
+        self.problems = list(problems)
+        super().__init__(self.problems[0].code)
+
+    def render(self) -> str:
+        return "\n".join(problem.render() for problem in self.problems)
+
+
+def raise_all(problems: Sequence[UserError]) -> None:
+    """Raise nothing, the one problem, or all of them together."""
+    if problems:
+        raise problems[0] if len(problems) == 1 else Problems(problems)

@@ -1,0 +1,300 @@
+"""The one module that opens, syncs, hashes, renames and deletes in places that must never be half written.
+
+A final folder appears whole or not at all: everything is written into `<folder>.tmp`, every file is
+synced, `manifest.json` (sha256 and size of each file) is written last, and one rename puts it in place.
+The primitive calls stand together at the top so that a fault harness can see and fail every one of them.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from danlu.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_WINDOWS = sys.platform == "win32"
+
+
+# --- primitives: every change of the disk passes through these ---------------------------------------
+
+
+def _open(path: Path, mode: str) -> IO[bytes]:
+    return open(path, mode)
+
+
+def _write(file: IO[bytes], data: bytes | memoryview) -> None:
+    file.write(data)
+
+
+def _fsync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def _unlink(path: Path) -> None:
+    path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if _WINDOWS:  # directories cannot be opened there; the rename itself is durable on NTFS
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(path)).free
+            raise UserError("E401", path=path, free=f"{free / 1e6:,.0f} MB") from error
+        raise UserError("E402", path=path, reason=error.strerror or str(error)) from error
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+# --- single files -----------------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: readers see the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open(temporary, "wb") as file:
+            _write(file, data)
+            _fsync(file)
+        _rename(temporary, path)
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that every parser reads: UTF-8, no NaN."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a log; a log that cannot be written never stops a run (the caller decides)."""
+    with _disk(path), _open(path, "ab") as file:
+        _write(file, line.encode("utf-8") + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- folders ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it is sealed and becomes `folder`, on failure it is removed."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    remove(temporary)
+    with _disk(folder):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            seal(temporary)
+            publish(temporary, folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def seal(folder: Path) -> None:
+    """Sync every file of a folder, then write its manifest, last."""
+    entries = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with _open(path, "rb+") as file:
+            _fsync(file)
+        entries[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    for inner in (p for p in folder.rglob("*") if p.is_dir()):
+        _sync_folder(inner)
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "files": entries})
+
+
+def publish(temporary: Path, folder: Path) -> None:
+    """Put a sealed folder in its final place by one rename, replacing what was there."""
+    remove(folder)
+    _rename(temporary, folder)
+    _sync_folder(folder.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder so that a half-deleted one is never mistaken for a whole one."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    doomed = path.with_name(f"{path.name}.{os.getpid()}.del")
+    with _disk(path):
+        _rename(path, doomed)
+        if doomed.is_dir() and not doomed.is_symlink():
+            shutil.rmtree(doomed)
+        else:
+            _unlink(doomed)
+
+
+def damage(folder: Path, *, deep: bool = True) -> list[str]:
+    """Names of files that are missing or differ from the manifest; `deep` compares sha256, else only sizes.
+
+    An absent or unreadable manifest is damage itself: ["manifest.json"].
+    """
+    try:
+        entries: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
+        return [name for name, entry in entries.items() if not _intact(folder / name, entry, deep)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [MANIFEST]
+
+
+def _intact(path: Path, entry: Mapping[str, Any], deep: bool) -> bool:
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    return not deep or sha256(path) == entry["sha256"]
+
+
+# --- locks ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the system releases when the process ends, however it ends.
+
+    Raises:
+        UserError: E110, another process holds it (its pid and start are named).
+    """
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b")
+    try:
+        if not _try_lock(file):
+            file.seek(0)
+            holder = file.read().decode("utf-8", "replace").strip() or "?"
+            raise UserError("E110", path=path.with_suffix("").name, holder=holder)
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+        file.flush()
+        yield
+    finally:
+        file.close()
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if _WINDOWS:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+# --- tensors ----------------------------------------------------------------------------------------
+
+_DTYPES = {
+    "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
+    "torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8",
+    "torch.uint8": "U8", "torch.bool": "BOOL",
+}  # fmt: skip
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file (8-byte header length, JSON header, raw little-endian data) atomically.
+
+    Our own writer, so that every write and sync is one that the fault harness can see.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with _disk(path):
+        with _open(temporary, "wb") as file:
+            _write(file, _tensor_header(tensors, metadata or {"format": "pt"}))
+            for _, tensor in sorted(tensors.items()):
+                _write(file, tensor_bytes(tensor))
+            _fsync(file)
+        _rename(temporary, path)
+
+
+def _tensor_header(tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, tensor in sorted(tensors.items()):
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[str(tensor.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def tensor_bytes(tensor: "torch.Tensor") -> memoryview:
+    """The raw bytes of a tensor, without a copy where it lies contiguous on the CPU."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+
+
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """Read a safetensors file.
+
+    Raises:
+        UserError: E301, the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError("E301", path=path, reason=str(error)) from error
+
+
+def tensors_hash(tensors: "Mapping[str, torch.Tensor]") -> str:
+    """Canonical content hash: names, dtypes, shapes and bytes, in name order; never a writer's layout."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
