@@ -21,7 +21,7 @@ class UserError(Exception):
     `where` is a place ("recipe.toml:7:1"); `evidence` shows the user's own rows, one line each.
     """
 
-    def __init__(self, code: str, *, where: str = "", evidence: Sequence[str] = (), **fields: Any):
+    def __init__(self, code: str, /, *, where: str = "", evidence: Sequence[str] = (), **fields: Any):
         super().__init__(code, fields)
         self.code, self.where, self.evidence, self.fields = code, where, tuple(evidence), fields
 

@@ -40,7 +40,7 @@ def find(key: str) -> Any:
     return entry
 
 
-def text(key: str, **fields: Any) -> str:
+def text(key: str, /, **fields: Any) -> str:
     """The sentence under a dotted key with its fields filled in.
 
     Raises:

@@ -1,0 +1,223 @@
+"""What a recipe can say: one class per section, one line of documentation per key.
+
+This is the only statement of the keys: strict reading (recipe.py), the starter recipe (`danlu init`),
+and the reference pages are derived from it. Values that are measured later stay "auto" here, as written.
+"""
+
+import re
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration as written: "90s", "5min", "1.5h".
+
+    Raises:
+        ValueError: not a duration.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(text).lower())
+    if not match or match[2] not in _SECONDS or float(match[1]) <= 0:
+        raise ValueError('a duration such as "90s", "5min" or "2h"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def count(text: int | str) -> int:
+    """The number behind "50M", "1.5B", "20k" or 5000.
+
+    Raises:
+        ValueError: not a positive count.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmbg]?)\s*", str(text).lower())
+    if not match or float(match[1]) <= 0:
+        raise ValueError('a count such as 5000, "20k" or "50M"')
+    return int(float(match[1]) * _SCALE[match[2]])
+
+
+def _checked(parse: Any) -> AfterValidator:
+    def check(value: Any) -> Any:
+        parse(value)
+        return value
+
+    return AfterValidator(check)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Duration = Annotated[str, _checked(seconds)]
+Count = Annotated[int | str, _checked(count)]
+Auto = Literal["auto"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+Paths = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the recipe: unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    valid: Fraction = Field(0.05, description="share of the rows held out to watch training")
+    test: Fraction = Field(0.05, description="share of the rows held out for the final figures")
+
+
+class Dedup(Section):
+    threshold: Annotated[float, Field(ge=0.3, le=1.0)] = Field(0.8, description="Jaccard similarity that counts as a near copy")
+    ngram: Literal["auto", "word", "char"] = Field("auto", description="shingles of words, or of characters where words are not spaced")
+    size: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(0, description="words or characters in a shingle; 0 chooses")
+
+
+class Data(Section):
+    path: Paths = Field(description="file, folder, glob, or a list of them")
+    format: Literal["auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet"] = Field("auto", description="how files are read")
+    record: Literal["auto", "file", "section", "line"] = Field("auto", description="what one row of plain text is")
+    section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(4000, description="characters of a section")
+    columns: dict[str, str] = Field({}, description='ours = "yours"')
+    encoding: str = Field("auto", description="auto, utf-8, utf-16, gb18030, ...")
+    bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
+    exclude: list[str] = Field([], description="glob patterns of files to leave out")
+    limit_mb: Positive | None = Field(None, description="at most this many MB, files in order of their content's hash")
+    clean: list[str] | Auto = Field("auto", description="cleaning steps, in order; auto chooses by the kind of data")
+    dedup: Dedup = Field(Dedup(), description="how near copies are found")
+    split: Split = Field(Split(), description="held-out shares, drawn after duplicates are gone")
+
+
+class Tokenizer(Section):
+    type: Literal["bpe", "wordpiece", "char"] = Field("bpe", description="how text is cut into tokens")
+    vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field("auto", description="tokens in the vocabulary")
+
+
+class ModelSection(Section):
+    arch: Literal["gpt", "qwen3", "gpt2"] = Field("gpt", description="the form of the network; gpt is the modern one (Qwen3's)")
+    base: str | None = Field(None, description="a model folder to start from instead of pretraining")
+    depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field("auto", description="the one dial: layers; width, heads and rates follow")
+    context: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = Field(256, description="tokens the model sees at once")
+    width: PositiveInt | None = Field(None, description="hidden width; default 64 per layer")
+    heads: PositiveInt | None = Field(None, description="attention heads; default one per 64 of width")
+    kv_heads: PositiveInt | None = Field(None, description="key and value heads (grouped-query attention); default = heads")
+    hidden: PositiveInt | None = Field(None, description="width inside the MLP")
+    tied: bool = Field(True, strict=True, description="output weights are the embedding's")
+    dropout: Fraction = Field(0.0, description="dropout in the network while training")
+
+
+class Train(Section):
+    optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field("auto", description="auto: muon to pretrain, adamw to tune")
+    lr: Positive | Auto = Field("auto", description="peak learning rate")
+    schedule: Literal["wsd", "cosine", "linear", "exponential", "constant"] = Field("wsd", description="shape of the learning rate")
+    warmup: Fraction = Field(0.03, description="share of the steps in which the rate rises")
+    decay: Fraction = Field(0.5, description="share of the steps in which wsd falls")
+    final_lr: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
+    momentum: Fraction = Field(0.9, description="of sgd, rmsprop; muon uses 0.95")
+    beta1: Fraction = Field(0.9, description="of adam and adamw")
+    beta2: Fraction = Field(0.95, description="of adam and adamw")
+    weight_decay: NonNegative | Auto = Field("auto", description="decoupled decay of the matrices")
+    l1: NonNegative = Field(0.0, description="strength of the L1 penalty")
+    l2: NonNegative = Field(0.0, description="strength of the L2 penalty")
+    clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 switches it off")
+    batch_tokens: Annotated[int, Field(ge=16, strict=True)] | Auto = Field("auto", description="tokens per optimizer step")
+    accumulate: PositiveInt | Auto = Field("auto", description="micro-batches a step is cut into; the result is the same")
+    budget: Duration | None = Field(None, description="how long this training may take, evaluation and saving included")
+    tokens: Count | None = Field(None, description="or: how many tokens to train on")
+    epochs: Positive | None = Field(None, description="or: how many times over the data")
+    steps: PositiveInt | None = Field(None, description="or: how many optimizer steps")
+    deadline: Duration | None = Field(None, description="hard stop by the clock: save and leave, resumable")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where this machine is faster with it")
+    evaluate_every: PositiveInt | Auto = Field("auto", description="steps between looks at the validation rows")
+    save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
+    stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")
+    select: Literal["best", "last"] = Field("best", description="which weights become the model")
+    sample: str | None = Field(None, description="a text continued at every evaluation")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Train":
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one of {', '.join(LENGTHS)} can say how long to train; found {' and '.join(given)}")
+        return self
+
+
+LENGTHS = ("budget", "tokens", "epochs", "steps")
+_OPTIONAL: dict[str, Any] = {
+    name: (hint | None, Field(None, description=Train.model_fields[name].description))
+    for name, hint in get_type_hints(Train, include_extras=True).items()
+    if name in Train.model_fields
+}
+Pretrain: Any = create_model("Pretrain", __base__=Section, **_OPTIONAL)
+
+
+class Finetune(Pretrain):  # type: ignore[misc]
+    data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
+    derive: str | None = Field(None, description="or: pairs made from the prepared rows (python_functions)")
+    columns: dict[str, str] = Field({}, description='ours = "yours"')
+    bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
+    split: Split = Field(Split(), description="held-out shares of these rows")
+    task: str = Field("instruction", description="what is learned in this stage")
+    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field("full", description="full, head, last-N or lora")
+    adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
+
+
+class Evaluate(Section):
+    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] = Field(5, description="order of the n-gram model set beside ours; 0 leaves it out")
+    samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(3, description="continuations of held-out rows shown in the report")
+
+
+class Compress(Section):
+    kind: Literal["int8"] = Field("int8", description="8-bit weights, one scale per output channel")
+
+
+class Serve(Section):
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535, strict=True)] = Field(8000, description="port; 0 takes a free one")
+    slots: Annotated[int, Field(ge=1, le=256, strict=True)] = Field(8, description="requests generated at the same time")
+    queue: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(64, description="requests that may wait")
+    api_key: str | None = Field(None, description="key that clients must send; needed beyond this machine")
+
+
+class System(Section):
+    runs: str = Field("runs", description="folder of all results, beside the recipe")
+    threads: PositiveInt | Auto = Field("auto", description="processor threads")
+    partitions: PositiveInt | Auto = Field("auto", description="pieces the data are processed in; the result is the same")
+    data: str = Field("local", description='data engine: local, or a cluster as "ray://host:port"')
+
+
+class Recipe(Section):
+    """A whole life: data, vocabulary, model, training, evaluation, compression, service."""
+
+    task: str = Field(description="what is learned (danlu list tasks)")
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(1, description="the one source of randomness")
+    data: Data
+    tokenizer: Tokenizer = Tokenizer()
+    model: ModelSection = ModelSection()
+    train: Train = Train()
+    pretrain: Pretrain = Pretrain()
+    finetune: Finetune | None = None
+    evaluate: Evaluate = Evaluate()
+    compress: Compress | None = None
+    serve: Serve = Serve()
+    system: System = System()
+
+    def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
+        """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""
+        values = dict(_HABITS[stage])
+        for section in (self.train, getattr(self, stage)):
+            given = {name: getattr(section, name) for name in section.model_fields_set if name in Train.model_fields}
+            given = {name: value for name, value in given.items() if value is not None}
+            if any(name in given for name in LENGTHS):
+                values = {name: value for name, value in values.items() if name not in LENGTHS}
+            values |= given
+        return Train(**values)
+
+
+_HABITS: dict[str, dict[str, Any]] = {
+    "pretrain": {"budget": "5min"},
+    "finetune": {"epochs": 3.0, "warmup": 0.05, "schedule": "linear"},
+}

@@ -1,0 +1,232 @@
+"""Read a recipe: TOML plus key=value, strict, with every fault found at once and placed at file:line:column."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from danlu.config import LENGTHS, Recipe, Train
+from danlu.errors import UserError, raise_all
+from danlu.messages import text
+
+PATHS = (("data", "path"), ("finetune", "data"), ("model", "base"), ("system", "runs"))
+Path_ = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, where it was read from, and the folder that its relative paths start at."""
+
+    recipe: Recipe
+    path: Path
+
+    @property
+    def name(self) -> str:
+        folder = self.path.resolve().parent
+        return folder.name if self.path.name in ("recipe.toml", "danlu.toml") else self.path.stem
+
+    @property
+    def base(self) -> Path:
+        return self.path.resolve().parent
+
+    @property
+    def runs(self) -> Path:
+        return self.base / self.recipe.system.runs
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read `path` and apply `section.key=value` overrides.
+
+    Raises:
+        UserError: E101-E107, all faults of the recipe together.
+    """
+    path = Path(path)
+    path = path / "recipe.toml" if path.is_dir() else path
+    raw, places = _read(path)
+    for override in overrides:
+        _apply(raw, places, override)
+    try:
+        return Loaded(Recipe.model_validate(raw), path)
+    except ValidationError as error:
+        raise_all(list(_problems(error, raw, places, path)))
+        raise
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+    try:
+        content = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("E101", path=path, reason=getattr(error, "strerror", None) or str(error)) from error
+    try:
+        return tomllib.loads(content), {key: f"{path}:{place}" for key, place in _places(content)}
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax(path, content, str(error)) from error
+
+
+def _syntax(path: Path, content: str, reason: str) -> UserError:
+    match = re.search(r"\(at line (\d+), column (\d+)\)", reason)
+    line, column = (int(match[1]), int(match[2])) if match else (len(content.splitlines()), 1)
+    shown = content.splitlines()[line - 1 : line]
+    return UserError("E107", where=f"{path}:{line}:{column}", evidence=shown, reason=reason.split(" (at ")[0])
+
+
+def _places(content: str) -> Iterator[tuple[Path_, str]]:
+    """Each key of a TOML text with "line:column"; keys of inline tables included."""
+    table: Path_ = ()
+    for number, line in enumerate(content.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            table = tuple(part.strip(" \"'") for part in header[1].split("."))
+            yield table, f"{number}:{line.index('[') + 1}"
+        elif key := re.match(r"\s*([\w\-.\"']+)\s*=", line):
+            outer = (*table, *(part.strip(" \"'") for part in key[1].split(".")))
+            yield outer, f"{number}:{key.start(1) + 1}"
+            for inner in re.finditer(r"[{,]\s*([\w\-]+)\s*=", line):
+                yield (*outer, inner[1]), f"{number}:{inner.start(1) + 1}"
+
+
+# --- key=value ---------------------------------------------------------------------------------------
+
+
+def _apply(raw: dict[str, Any], places: dict[Path_, str], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError("E105", found=override)
+    path = tuple(key.strip().split("."))
+    table = raw
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UserError("E105", found=override)
+    if path[-1] in LENGTHS:  # a new length replaces the recipe's
+        for section in (table, raw.get("pretrain", {}) if path[0] == "train" else table):
+            for name in LENGTHS:
+                section.pop(name, None)
+    table[path[-1]] = _value(value)
+    places[path] = override
+
+
+def _value(text_: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text_}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text_
+
+
+# --- faults ------------------------------------------------------------------------------------------
+
+
+def _problems(error: ValidationError, raw: Any, places: dict[Path_, str], path: Path) -> Iterator[UserError]:
+    """One UserError per faulty key: pydantic reports each branch of a union, we report the key."""
+    grouped: dict[Path_, list[Any]] = {}
+    for fault in error.errors(include_url=False):
+        grouped.setdefault(_key(fault, raw), []).append(fault)
+    for key, faults in grouped.items():
+        where = places.get(key) or next((places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), str(path))
+        yield _problem(key, faults, where)
+
+
+def _key(fault: Any, raw: Any) -> Path_:
+    """The part of pydantic's location that is a path in the recipe (union branches are not)."""
+    key: Path_ = ()
+    for part in fault["loc"]:
+        if isinstance(raw, dict) and part in raw:
+            raw = raw[part]
+        elif fault["type"] != "missing" or part is not fault["loc"][-1]:
+            break
+        key = (*key, str(part))
+    return key
+
+
+def _problem(key: Path_, faults: list[Any], where: str) -> UserError:
+    fault, name = faults[0], ".".join(key)
+    if fault["type"] == "extra_forbidden":
+        return _unknown(key, where)
+    if fault["type"] == "missing":
+        return UserError("E103", where=where, key=name)
+    expected = list(dict.fromkeys(_expected(each) for each in faults))
+    if fault["type"] == "value_error" and not isinstance(fault["input"], (str, int, float)):
+        return UserError("E106", where=where, key=name or "recipe", reason=str(fault["ctx"]["error"]))
+    found = repr(fault["input"]) if not isinstance(fault["input"], dict) else "{...}"
+    return UserError("E104", where=where, key=name, expected=text("recipe.or").join(expected), found=found)
+
+
+def _expected(fault: Any) -> str:
+    """What would have been right, in words."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return str(context["expected"])
+    key = f"recipe.expected.{kind}"
+    try:
+        return text(key, **context)
+    except KeyError:
+        return str(fault["msg"])
+
+
+def _unknown(key: Path_, where: str) -> UserError:
+    valid = keys_of(key[:-1])
+    near = difflib.get_close_matches(key[-1], valid, n=1, cutoff=0.6)
+    if near:
+        hint = text("recipe.did_you_mean", name=near[0])
+    else:
+        homes = [".".join(known) for known in all_keys() if known[-1] == key[-1]]
+        hint = text("recipe.belongs_to", name=homes[0]) if homes else ""
+    return UserError("E102", where=where, key=".".join(key), hint=hint, valid=", ".join(valid))
+
+
+# --- what there is -----------------------------------------------------------------------------------
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_of(part))), None)
+
+
+def all_keys(section: type[BaseModel] = Recipe, prefix: Path_ = ()) -> Iterator[Path_]:
+    """Every key that a recipe can hold, as a path."""
+    for name, field in section.model_fields.items():
+        yield (*prefix, name)
+        if inner := _model_of(field.annotation):
+            yield from all_keys(inner, (*prefix, name))
+
+
+def keys_of(section: Path_) -> list[str]:
+    """The keys valid directly inside a section."""
+    return [key[-1] for key in all_keys() if key[:-1] == section]
+
+
+# --- saving ------------------------------------------------------------------------------------------
+
+
+def resolved(loaded: Loaded, folder: Path) -> str:
+    """The complete recipe as TOML, to be saved in `folder`: every default written out, paths relative to it."""
+    recipe = loaded.recipe
+    table = _plain(recipe)
+    table.pop("train")
+    for stage in ("pretrain", "finetune"):
+        if getattr(recipe, stage) is not None:
+            own = {k: v for k, v in _plain(getattr(recipe, stage)).items() if k not in Train.model_fields}
+            table[stage] = _plain(recipe.training(stage)) | own  # type: ignore[arg-type]
+    for section, key in PATHS:
+        if table.get(section, {}).get(key):
+            table[section][key] = _moved(table[section][key], loaded.base, folder)
+    return "# schema = 1: the complete recipe of this folder; `danlu run` on it changes nothing\n" + tomli_w.dumps(table)
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(exclude_none=True)
+
+
+def _moved(value: Any, base: Path, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_moved(each, base, folder) for each in value]
+    return Path(os.path.relpath(base / value, folder.resolve())).as_posix()
