@@ -1,0 +1,122 @@
+"""Run folders: input-addressed, built in `<folder>.partial`, sealed, and never changed again."""
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from danlu import __version__, files
+from danlu.errors import UserError
+
+SCHEMA = files.SCHEMA
+LINEAGE = "lineage.json"
+_LIBRARIES = ("torch", "daft", "tokenizers", "tiktoken", "numpy", "safetensors")
+
+
+@dataclass
+class Lineage:
+    """Where a folder comes from: its stage, what the stage read, and what came out."""
+
+    node: str
+    stage: str
+    version: int
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)  # role -> {"folder", "output_hash"}
+    files: dict[str, str] = field(default_factory=dict)  # raw file (relative) -> sha256
+    output_hash: str = ""
+    made: dict[str, Any] = field(default_factory=dict)  # when, how long, with which libraries: never in the key
+    facts: dict[str, Any] = field(default_factory=dict)  # what the stage found: rows, losses, sizes
+
+    def write(self, folder: Path) -> None:
+        files.write_json(folder / LINEAGE, {"schema": SCHEMA, **self.__dict__})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Lineage":
+        """Raises UserError E302 where the folder has no readable lineage, E303 where its schema is newer."""
+        try:
+            table = files.read_json(folder / LINEAGE)
+            schema = table.pop("schema")
+            if schema == SCHEMA:
+                return cls(**table)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError("E302", path=folder, names=LINEAGE) from error
+        raise UserError("E303", path=folder, found=schema, known=SCHEMA)
+
+
+def made(started: float) -> dict[str, Any]:
+    """The record of a building: time and libraries."""
+    versions = {name: _version(name) for name in _LIBRARIES}
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started))
+    return {"at": when, "seconds": round(time.time() - started, 3), "danlu": __version__,
+            "python": platform.python_version(), "machine": platform.machine(), **versions}  # fmt: skip
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def building(folder: Path, *, resumable: bool) -> Iterator[Path]:
+    """Lock `folder`, yield its `.partial` twin, and on success seal and publish it.
+
+    What was begun stays in the `.partial` folder when the process is killed; a stage that cannot go on from there
+    (`resumable` false) starts with an empty one.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    with files.locked(folder.with_name(folder.name + ".lock")):
+        if not resumable:
+            files.remove(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        files.seal(partial)
+        files.publish(partial, folder)
+    with contextlib.suppress(OSError):
+        folder.with_name(folder.name + ".lock").unlink()
+
+
+def intact(folder: Path, *, deep: bool = False) -> None:
+    """Raise UserError E302, naming the damaged files, unless the folder is as it was sealed."""
+    if names := files.damage(folder, deep=deep):
+        raise UserError("E302", path=folder, names=", ".join(names[:5]))
+
+
+# --- raw files ---------------------------------------------------------------------------------------
+
+
+class HashIndex:
+    """sha256 of raw files, remembered by (path, size, mtime_ns, inode) so that unchanged files are not read again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.known: dict[str, list[Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self.known = json.loads(path.read_bytes())["files"]
+        self.changed = False
+
+    def sha256(self, path: Path) -> str:
+        stat = path.stat()
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        entry = self.known.get(str(path))
+        if entry is None or entry[:3] != mark:
+            entry = self.known[str(path)] = [*mark, files.sha256(path)]
+            self.changed = True
+        return str(entry[3])
+
+    def save(self) -> None:
+        if self.changed:
+            files.write_json(self.path, {"schema": SCHEMA, "files": self.known})
+
+
+def raw_hashes(paths: Sequence[Path], base: Path, index: HashIndex) -> dict[str, str]:
+    """{relative path: sha256} of raw files, in path order."""
+    return {Path(os.path.relpath(path, base)).as_posix(): index.sha256(path) for path in sorted(paths)}

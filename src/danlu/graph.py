@@ -1,0 +1,371 @@
+"""Which stages a recipe needs, which of them run, and why.
+
+A stage is a function of (input folders, typed config) that writes one folder. A folder's key is the hash of what
+went in: the stage's VERSION, the config as written, the output hashes of its inputs, the hashes of its raw files.
+Paths, threads, logging and library versions are not in the key; they stand in the lineage.
+"""
+
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from danlu import files
+from danlu.artifact import HashIndex, Lineage, building, intact, made, raw_hashes
+from danlu.config import Data, Recipe, System
+from danlu.errors import UserError
+from danlu.messages import text
+from danlu.recipe import Loaded, resolved
+
+STORE = "store"
+
+
+class View(Protocol):
+    """Whoever watches a run: the terminal, a test, nobody."""
+
+    def stage(self, node: str, note: str) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
+    def line(self, line: str) -> None: ...
+
+
+class Silent:
+    """The view of nobody."""
+
+    def stage(self, node: str, note: str) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
+    def line(self, line: str) -> None: ...
+
+
+@dataclass
+class Context:
+    """All that a stage may read, and the folder that it writes."""
+
+    config: Any
+    inputs: dict[str, Path]
+    out: Path
+    loaded: Loaded
+    view: View
+    raw: tuple[Path, ...] = ()
+    key: str = ""
+    output_hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        return self.loaded.base
+
+    @property
+    def system(self) -> System:
+        return self.loaded.recipe.system
+
+    @property
+    def seed(self) -> int:
+        return self.loaded.recipe.seed
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        self.view.progress(done, total, note)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one life: `config` is all of the recipe that it reads."""
+
+    name: str
+    stage: str
+    config: Any
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role -> node name
+    raw: tuple[str, ...] = ()  # paths as the recipe writes them
+    external: Mapping[str, str] = field(default_factory=dict)  # role -> model folder as the recipe writes it
+
+    @property
+    def module(self) -> Any:
+        return importlib.import_module(f"danlu.stages.{self.stage}")
+
+
+@dataclass
+class State:
+    """What would happen to a node now."""
+
+    node: Node
+    status: str  # cached, continue, run, waits (its inputs are not there yet)
+    why: list[str]
+    key: str = ""
+    folder: Path | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+# --- the life of a model -----------------------------------------------------------------------------
+
+
+def life(recipe: Recipe) -> list[Node]:
+    """The stages of a recipe, in order."""
+    tune = recipe.finetune
+    base = {"base": recipe.model.base} if recipe.model.base else {}
+    trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
+    nodes = [
+        Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
+        Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
+        Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base),
+    ]
+    model, columns = trained, {"columns": "encode"}
+    if tune:
+        nodes += [
+            _tuning_rows(recipe),
+            Node("encode_finetune", "encode", _encoding(recipe, tune.task), {"rows": "prepare_finetune", "tokenizer": "encode"}),
+            Node("finetune", "finetune", _training(recipe, "finetune", tune.task), {"columns": "encode_finetune", "base": trained}),
+        ]
+        model, columns = "finetune", columns | {"tuning_columns": "encode_finetune"}
+    models = {"base": trained} | ({"tuned": "finetune"} if tune else {})
+    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns))
+    if recipe.compress:
+        nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": model} | columns))
+    return nodes
+
+
+def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
+    return {"tokenizer": recipe.tokenizer, "task": task}
+
+
+def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
+    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "model": recipe.model}
+    if stage == "finetune" and recipe.finetune:
+        config |= {"tune": recipe.finetune.tune, "adapt": recipe.finetune.adapt}
+    return config
+
+
+def _tuning_rows(recipe: Recipe) -> Node:
+    tune = recipe.finetune
+    assert tune is not None
+    if tune.derive:
+        return Node("prepare_finetune", "prepare", {"derive": tune.derive}, {"rows": "prepare"})
+    if not tune.data:
+        raise UserError("E108")
+    data = Data(path=tune.data, columns=tune.columns, bad_records=tune.bad_records, split=tune.split)
+    return Node("prepare_finetune", "prepare", data, raw=tuple(tune.data))
+
+
+# --- keys --------------------------------------------------------------------------------------------
+
+
+def plain(config: Any) -> Any:
+    """A config as JSON data, as written; paths are not part of it."""
+    if hasattr(config, "model_dump"):
+        return {k: v for k, v in config.model_dump(exclude_none=True).items() if k not in ("path", "base")}
+    if isinstance(config, dict):
+        return {key: plain(value) for key, value in config.items() if value is not None}
+    return config
+
+
+def _key(node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> str:
+    content = {
+        "stage": node.stage,
+        "version": node.module.VERSION,
+        "config": plain(node.config),
+        "inputs": dict(hashes),
+        "files": sorted(raw.values()),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Life:
+    """The graph of one recipe on one disk: looks at what is there, and builds what is not."""
+
+    def __init__(self, loaded: Loaded):
+        self.loaded = loaded
+        self.nodes = life(loaded.recipe)
+        self.store = loaded.runs / STORE
+        self.index = HashIndex(loaded.runs / "files.json")
+        self.folders: dict[str, Path] = {}
+        self.previous = last_run(loaded.runs, loaded.name)
+
+    def state(self, node: Node) -> State:
+        """What a node's folder is now, and why it would have to be built.
+
+        Raises:
+            UserError: the raw files or the base model cannot be found.
+        """
+        raw = self._raw(node)
+        if any(name not in self.folders for name in node.inputs.values()):
+            waits = [name for name in node.inputs.values() if name not in self.folders]
+            return State(node, "waits", [text("graph.waits", names=", ".join(dict.fromkeys(waits)))])
+        hashes = {role: Lineage.read(self.folders[name]).output_hash for role, name in node.inputs.items()}
+        hashes |= {role: self._external_hash(path) for role, path in node.external.items()}
+        key = _key(node, hashes, raw)
+        folder = self.store / f"{node.name}-{key}"
+        state = State(node, "run", [], key, folder, raw)
+        if folder.exists() and not files.damage(folder, deep=False):
+            state.status = "cached"
+        elif folder.exists():
+            state.why = [text("graph.damaged", names=", ".join(files.damage(folder, deep=False)[:3]))]
+        elif folder.with_name(folder.name + ".partial").exists() and getattr(node.module, "RESUMABLE", False):
+            state.status, state.why = "continue", [text("graph.continues")]
+        else:
+            state.why = self._why(node, hashes, raw)
+        return state
+
+    def _raw(self, node: Node) -> dict[str, str]:
+        if not node.raw:
+            return {}
+        hashes = raw_hashes(self.raw_files(node), self.loaded.base, self.index)
+        self.index.save()
+        return hashes
+
+    def raw_files(self, node: Node) -> tuple[Path, ...]:
+        """The files that the paths of a node stand for."""
+        from danlu.data.sources import discover
+
+        return tuple(discover(node.raw, self.loaded.base, node.config.exclude)) if node.raw else ()
+
+    def _external_hash(self, path: str) -> str:
+        weights = self.loaded.base / path / "model.safetensors"
+        if not weights.is_file():
+            raise UserError("E304", path=self.loaded.base / path)
+        return self.index.sha256(weights)
+
+    def _why(self, node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
+        """The keys, files and inputs that differ from this recipe's previous run."""
+        before = self.previous and self.previous.folders.get(node.name)
+        if not before or not before.exists():
+            return [text("graph.first")]
+        old = Lineage.read(before)
+        reasons = list(differences(old.config, plain(node.config)))
+        reasons += _file_changes(old.files, raw)
+        reasons += [text("graph.input", name=role) for role, new in hashes.items() if old.inputs.get(role, {}).get("output_hash") != new]
+        if old.version != node.module.VERSION:
+            reasons.append(text("graph.version", old=old.version, new=node.module.VERSION))
+        return reasons or [text("graph.first")]
+
+    def states(self, to: str | None = None) -> Iterator[State]:
+        """Each node's state as far as it can be known before anything runs."""
+        for node in self._until(to):
+            state = self.state(node)
+            if state.status == "cached" and state.folder:
+                self.folders[node.name] = state.folder
+            yield state
+
+    def _until(self, to: str | None) -> list[Node]:
+        names = [node.name for node in self.nodes]
+        if to is not None and to not in names:
+            raise UserError("E109", found=to, valid=", ".join(names))
+        return self.nodes[: names.index(to) + 1] if to else self.nodes
+
+    def run(self, view: View, to: str | None = None, before: Callable[[State], None] | None = None) -> "Run":
+        """Bring every stage up to date and record the run."""
+        record = Run(self.loaded.runs, self.loaded.name)
+        for node in self._until(to):
+            state = self.state(node)
+            view.stage(node.name, text(f"graph.{state.status}", why="; ".join(state.why)) if state.status == "cached" else "; ".join(state.why))
+            if state.status != "cached":
+                if before:
+                    before(state)
+                self._build(state, view)
+            assert state.folder
+            self.folders[node.name] = record.folders[node.name] = state.folder
+            record.why[node.name] = [] if state.status == "cached" else state.why
+        record.save(self.loaded)
+        return record
+
+    def _build(self, state: State, view: View) -> None:
+        node, started = state.node, time.time()
+        assert state.folder is not None
+        inputs = {role: self.folders[name] for role, name in node.inputs.items()}
+        for folder in inputs.values():
+            intact(folder, deep=True)
+        inputs |= {role: self.loaded.base / path for role, path in node.external.items()}
+        with building(state.folder, resumable=getattr(node.module, "RESUMABLE", False)) as out:
+            context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
+            node.module.run(context)
+            self._lineage(state, context, inputs, started).write(out)
+            files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder))
+
+    def _lineage(self, state: State, context: Context, inputs: Mapping[str, Path], started: float) -> Lineage:
+        node = state.node
+        parents = {
+            role: {"folder": folder.name, "output_hash": Lineage.read(folder).output_hash}
+            for role, folder in inputs.items()
+            if role in node.inputs
+        }
+        return Lineage(node.name, node.stage, node.module.VERSION, state.key, plain(node.config), parents, state.hashes,
+                       context.output_hash, made(started), context.facts)  # fmt: skip
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Each key that differs, as "train.lr 0.0003 -> 0.0001"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield f"{prefix} {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "—" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _file_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    added, gone = len({*new} - {*old}), len({*old} - {*new})
+    changed = sum(old[name] != new[name] for name in {*old} & {*new})
+    if not (added or gone or changed):
+        return []
+    return [text("graph.files", added=added, gone=gone, changed=changed)]
+
+
+# --- runs --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """The record of one life: which folders it is made of."""
+
+    runs: Path
+    recipe: str
+    number: int = 0
+    folders: dict[str, Path] = field(default_factory=dict)
+    why: dict[str, list[str]] = field(default_factory=dict)
+    at: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name
+
+    @property
+    def model(self) -> Path | None:
+        """The best-finished model of this life: tuned before base."""
+        return next((self.folders[name] for name in ("finetune", "pretrain") if name in self.folders), None)
+
+    def save(self, loaded: Loaded) -> None:
+        """Record the run under its number; the same folders again keep the number of the first time."""
+        earlier = [run for run in runs(self.runs) if run.recipe == self.recipe]
+        same = next((run for run in earlier if run.folders == self.folders), None)
+        self.number = same.number if same else max((run.number for run in earlier), default=0) + 1
+        self.at = same.at if same else time.strftime("%Y-%m-%d %H:%M:%S")
+        if same:
+            self.why = same.why
+            return
+        stages = {name: folder.name for name, folder in self.folders.items()}
+        record = {"schema": files.SCHEMA, "recipe": self.recipe, "number": self.number, "at": self.at, "stages": stages, "why": self.why}
+        with files.staged(self.folder) as out:
+            files.write_json(out / "run.json", record)
+            files.write_text(out / "recipe.toml", resolved(loaded, self.folder))
+
+
+def runs(root: Path) -> list[Run]:
+    """All recorded runs, oldest first."""
+    found = []
+    for path in sorted(root.glob("*/run.json")):
+        table = files.read_json(path)
+        folders = {name: root / STORE / folder for name, folder in table["stages"].items()}
+        found.append(Run(root, table["recipe"], table["number"], folders, table["why"], table["at"]))
+    return sorted(found, key=lambda run: (run.at, run.number))
+
+
+def last_run(root: Path, recipe: str) -> Run | None:
+    return next((run for run in reversed(runs(root)) if run.recipe == recipe), None)
