@@ -1,0 +1,55 @@
+"""Pack windows of ragged rows into full rows of the context's length, without cropping and nearly without padding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of rows: piece i is the `length[i]` inputs at flat position `start[i]`; its targets lie one further."""
+
+    start: Ints  # (W,)
+    length: Ints  # (W,)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+def windows(offsets: Ints, context: int, *, long: str) -> Windows:
+    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "cut" keeps the first only."""
+    predictions = np.maximum(np.diff(offsets) - 1, 0)
+    pieces = -(-predictions // context) if long == "split" else np.minimum(predictions, 1)
+    row = np.repeat(np.arange(len(predictions)), pieces)
+    index = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    length = np.minimum(predictions[row] - index * context, context)
+    return Windows(offsets[:-1][row] + index * context, length)
+
+
+def packed(lengths: Ints, context: int) -> list[Ints]:
+    """Groups of windows whose lengths sum to at most `context`: best-fit decreasing (Johnson 1973), in a fixed order.
+
+    Buckets by free space make it O(W log context); the longest windows open rows, shorter ones fill the tightest gap.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    rows: list[list[int]] = []
+    gaps: list[list[int]] = [[] for _ in range(context + 1)]  # free space -> rows with that much
+    filled = np.zeros(context + 1, dtype=bool)
+    for window in order:
+        size = int(lengths[window])
+        fits = np.flatnonzero(filled[size:])
+        if len(fits):
+            gap = size + int(fits[0])
+            row = gaps[gap].pop()
+            filled[gap] = bool(gaps[gap])
+            rows[row].append(int(window))
+        else:
+            gap, row = context, len(rows)
+            rows.append([int(window)])
+        if gap > size:
+            gaps[gap - size].append(row)
+            filled[gap - size] = True
+    return [np.array(row) for row in rows]

@@ -1,0 +1,71 @@
+"""Learn to predict the next token of text."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from danlu.modalities.text import Text
+from danlu.nn.losses import chunked_cross_entropy, token_losses
+from danlu.tasks.task import Batch, Example, Row, Task
+
+IGNORE = -100
+
+
+class LanguageModeling(Task):
+    """Causal language modelling: input_ids (B, T), labels (B, T) = the token after each input, -100 = not counted."""
+
+    inputs = {"text": Text}
+    outputs = {"text": Text}
+
+    def __init__(self, processor: Text):
+        super().__init__(processor)
+        self._token_bytes = torch.as_tensor(processor.token_bytes())  # (V,) bytes that each token stands for
+
+    def encode(self, row: Row) -> Example:
+        end = self.processor.end_id
+        return {"input_ids": [end, *self.processor.encode(row["text"]), end]}
+
+    def build(self, backbone: nn.Module) -> nn.Module:
+        return backbone
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": (batch["labels"] != IGNORE).sum()}
+
+    def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        hidden, labels = self._positions(net, batch)
+        return {"loss": chunked_cross_entropy(net.head.prepare(hidden), net.head.weight, labels)}
+
+    def _positions(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states (N, D) and labels (N,) of the positions that count."""
+        hidden, labels = net.hidden(batch).flatten(0, 1), batch["labels"].flatten()
+        counted = labels != IGNORE
+        return (hidden, labels) if bool(counted.all()) else (hidden[counted], labels[counted])
+
+    def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
+        hidden, labels = self._positions(net, batch)
+        losses, best = token_losses(net.head.prepare(hidden), net.head.weight, labels)
+        return {
+            "loss": losses.double().sum(),
+            "tokens": torch.tensor(float(len(labels))),
+            "correct": (best == labels).sum().double(),
+            "bytes": self._token_bytes[labels].sum().double(),
+        }
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        loss = sums["loss"] / max(sums["tokens"], 1)
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": sums["correct"] / max(sums["tokens"], 1)}
+        if sums["bytes"]:
+            metrics["bits_per_byte"] = sums["loss"] / math.log(2) / sums["bytes"]
+        return metrics
+
+    def predict(self, net: Any, batch: Batch) -> list[Row]:
+        """The most likely next tokens of each row of input_ids."""
+        with torch.no_grad():
+            logits = net(batch)[:, -1].float()
+        values, ids = logits.softmax(-1).topk(5)
+        return [
+            {"next": [{"text": self.processor.decode([int(i)]), "score": float(p)} for i, p in zip(row_ids, row, strict=True)]}
+            for row_ids, row in zip(ids, values, strict=True)
+        ]

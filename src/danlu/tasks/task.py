@@ -1,0 +1,68 @@
+"""The contract of everything that can be learned: one file per task, and the file's name is the task's name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from danlu.modalities.modality import Modality
+
+Row = dict[str, Any]
+Example = dict[str, Any]
+Batch = dict[str, Tensor]
+
+
+class Task(ABC):
+    """What is learned: how a row becomes numbers, what the loss is, what is measured and predicted.
+
+    Losses are SUMS, and `counts` says what each is divided by, from the batch alone: the gradient of an optimizer
+    step is that of sum_k total_k / count_k over all its micro-batches, never a mean of means.
+    """
+
+    inputs: ClassVar[dict[str, type["Modality"]]]
+    outputs: ClassVar[dict[str, type["Modality"]]]
+    parts: ClassVar[tuple[str, ...]] = ("model",)  # optimized in this order, the others frozen; a GAN has two
+    coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
+    long: ClassVar[str] = "split"  # a row longer than the context is "split" into windows or "cut"
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    @abstractmethod
+    def encode(self, row: Row) -> Example:
+        """One row as columns, once, in the encode stage."""
+
+    def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """What training does to a batch before the network sees it: masking, noise, augmentation."""
+        return batch
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> nn.Module:
+        """The network: the backbone with what this task adds."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """What each loss term is divided by."""
+
+    @abstractmethod
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        """Loss SUMS, one per term."""
+
+    @abstractmethod
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Streaming sums for the metrics, added over batches."""
+
+    @abstractmethod
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        """Metrics from the sums; the first key selects the best model (smaller is better for losses)."""
+
+    @abstractmethod
+    def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
+        """The one way from a batch to answers: evaluate, serve, command line and page all use it."""
+
+    def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
+        """Metrics that need whole predictions."""
+        return {}

@@ -1,0 +1,166 @@
+"""Optimizers: SGD, RMSprop, Adam, AdamW and Muon, each a few foreach lines over fp32 tensors.
+
+They are ours because constructing torch.optim's imports the compiler stack (3 s of start-up) and because the state must
+be plain named tensors that a checkpoint can hold. torch.optim is their oracle in the tests.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from danlu.config import Train
+
+Named = dict[str, Tensor]
+_EPS = 1e-8
+
+
+class Optimizer(ABC):
+    """Updates named parameters in place. `state` maps "slot/name" to a tensor; `step_count` is part of the checkpoint."""
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, params: Named, train: Train, decay: float):
+        self.params, self.train, self.decay = params, train, decay
+        self.step_count = 0
+        self.state: Named = {f"{slot}/{name}": torch.zeros_like(p) for slot in self.slots for name, p in params.items()}
+
+    def slot(self, slot: str) -> list[Tensor]:
+        return [self.state[f"{slot}/{name}"] for name in self.params]
+
+    def step(self, gradients: Named, lr: float) -> None:
+        """One update from the gradients (same names, fp32)."""
+        self.step_count += 1
+        if self.params:
+            self.update(list(self.params.values()), [gradients[name] for name in self.params], lr)
+
+    @abstractmethod
+    def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None: ...
+
+    def shrink(self, weights: list[Tensor], lr: float) -> None:
+        """Decoupled weight decay of the matrices (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+        matrices = [w for w in weights if w.ndim >= 2]
+        if self.decay and matrices:
+            torch._foreach_mul_(matrices, 1 - lr * self.decay)
+
+
+class SGD(Optimizer):
+    """v = momentum v + g; w -= lr v."""
+
+    slots = ("velocity",)
+
+    def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        velocity = self.slot("velocity")
+        self.shrink(weights, lr)
+        torch._foreach_mul_(velocity, self.train.momentum)
+        torch._foreach_add_(velocity, gradients)
+        torch._foreach_add_(weights, velocity, alpha=-lr)
+
+
+class RMSprop(Optimizer):
+    """s = 0.99 s + 0.01 g^2; w -= lr g / sqrt(s) (Tieleman & Hinton 2012)."""
+
+    slots = ("square",)
+
+    def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        square = self.slot("square")
+        self.shrink(weights, lr)
+        torch._foreach_mul_(square, 0.99)
+        torch._foreach_addcmul_(square, gradients, gradients, 0.01)
+        scale = torch._foreach_sqrt(square)
+        torch._foreach_add_(scale, _EPS)
+        torch._foreach_addcdiv_(weights, gradients, scale, -lr)
+
+
+class AdamW(Optimizer):
+    """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay."""
+
+    slots = ("mean", "square")
+
+    def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        mean, square = self.slot("mean"), self.slot("square")
+        beta1, beta2 = self.train.beta1, self.train.beta2
+        self.shrink(weights, lr)
+        torch._foreach_lerp_(mean, gradients, 1 - beta1)
+        torch._foreach_mul_(square, beta2)
+        torch._foreach_addcmul_(square, gradients, gradients, 1 - beta2)
+        scale = torch._foreach_sqrt(square)
+        torch._foreach_div_(scale, (1 - beta2**self.step_count) ** 0.5)
+        torch._foreach_add_(scale, _EPS)
+        torch._foreach_addcdiv_(weights, mean, scale, -lr / (1 - beta1**self.step_count))
+
+
+class Adam(AdamW):
+    """Adam without decay."""
+
+    def shrink(self, weights: list[Tensor], lr: float) -> None:
+        return
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), for the matrices inside the blocks.
+
+    Everything else (embeddings, head, norms) goes to an AdamW of its own at the same schedule.
+    """
+
+    slots = ("velocity",)
+    momentum = 0.95
+
+    def __init__(self, params: Named, train: Train, decay: float, rest_lr: float = 0.1):
+        inner = {name: p for name, p in params.items() if p.ndim == 2 and "blocks." in name}
+        super().__init__(inner, train, decay)
+        self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
+        self.rest_lr = rest_lr
+        self.state |= self.rest.state
+
+    def step(self, gradients: Named, lr: float) -> None:
+        super().step(gradients, lr)
+        self.rest.step_count = self.step_count - 1
+        self.rest.step(gradients, lr * self.rest_lr)
+
+    def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        velocity = self.slot("velocity")
+        self.shrink(weights, lr)
+        torch._foreach_lerp_(velocity, gradients, 1 - self.momentum)
+        looked_ahead = torch._foreach_lerp(gradients, velocity, self.momentum)
+        for shape in dict.fromkeys(w.shape for w in weights):  # matrices of one shape are orthogonalised as one batch
+            members = [i for i, w in enumerate(weights) if w.shape == shape]
+            updates = orthogonalised(torch.stack([looked_ahead[i] for i in members]))
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            torch._foreach_add_([weights[i] for i in members], list(updates.unbind(0)), alpha=-lr * scale)
+
+
+def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """(N, R, C) -> the nearest semi-orthogonal matrices, roughly: a quintic Newton-Schulz iteration in bf16.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; singular values end in about [0.7, 1.2].
+    """
+    x = matrices.bfloat16()
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "muon": Muon}
+
+
+def clip(gradients: Iterable[Tensor], limit: float) -> float:
+    """Scale the gradients in place so that their joint norm is at most `limit` (0: no limit); return the norm before."""
+    tensors = list(gradients)
+    norm = float(torch.stack(torch._foreach_norm(tensors)).norm())
+    if limit and norm > limit:
+        torch._foreach_mul_(tensors, limit / norm)
+    return norm
+
+
+def penalise(gradients: Named, weights: Named, l1: float, l2: float) -> None:
+    """Add the gradients of l1 * |w| and l2 * w^2 / 2 of the matrices."""
+    for name, weight in weights.items():
+        if weight.ndim >= 2 and (l1 or l2):
+            gradients[name].add_(weight.sign(), alpha=l1).add_(weight, alpha=l2)

@@ -1,0 +1,46 @@
+"""Compute in bf16, learn in fp32: the optimizer owns fp32 masters, the network holds their bf16 copies."""
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Masters:
+    """The trainable parameters in fp32, by name; matrices are computed with in `dtype`, norms stay fp32.
+
+    Gradients of micro-batches are added in fp32, so that a split step is the whole step up to rounding.
+    """
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
+        self.working = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self.params: dict[str, Tensor] = {}
+        for name, p in self.working.items():
+            lowered = dtype != torch.float32 and p.ndim >= 2
+            self.params[name] = p.detach().clone().float() if lowered else p.detach()
+        for p in net.parameters():
+            if dtype != torch.float32 and p.ndim >= 2:
+                p.data = p.data.to(dtype)
+        self._lowered = [name for name, p in self.working.items() if p.dtype != torch.float32]
+        self.gradients: dict[str, Tensor] = {}
+
+    def collect(self) -> None:
+        """Add the network's gradients to ours and clear them."""
+        for name, p in self.working.items():
+            if p.grad is None:
+                continue
+            gradient = p.grad.float()
+            self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient
+            p.grad = None
+
+    def clear(self) -> None:
+        self.gradients = {}
+
+    def publish(self) -> None:
+        """Copy the masters into the network."""
+        if self._lowered:
+            torch._foreach_copy_([self.working[n].data for n in self._lowered], [self.params[n] for n in self._lowered])
+
+    def restored(self, net: nn.Module) -> dict[str, Tensor]:
+        """The network's complete state with the masters in place of their copies."""
+        return {name: self.params.get(name, tensor).detach() for name, tensor in net.state_dict().items()}
