@@ -1,0 +1,143 @@
+"""The part of the OpenAI API that danlu speaks. What is not listed here is refused by name, never ignored."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+StopString = Annotated[str, Field(min_length=1, max_length=64)]
+Finish = Literal["stop", "length"]
+# The values that change nothing; clients send them by habit. Others are refused: danlu does not do them.
+Zero = Annotated[float, Field(ge=0, le=0)]
+No = Literal[False]
+
+
+class Strict(BaseModel):
+    """A request object: no unknown keys, no coercion, no NaN; null means "not given"."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: No = False
+
+
+class Generated(Strict):
+    """What both kinds of request share: the model and how to sample from it."""
+
+    model: str = Field(max_length=256)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=1_000_000)
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int = Field(1, ge=1, le=4)
+    stop: StopString | Annotated[list[StopString], Field(max_length=8)] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    frequency_penalty: Zero = 0
+    presence_penalty: Zero = 0
+    user: str = Field("", max_length=256)
+
+    @property
+    def length(self) -> int | None:
+        """The most tokens to generate; None when the request leaves it open."""
+        return self.max_tokens
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class CompletionRequest(Generated):
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)]
+    echo: No = False
+    best_of: Literal[1] = 1
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str = Field("", max_length=256)
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """The message as the chat template takes it."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class ResponseFormat(Strict):
+    type: Literal["text"]
+
+
+class ChatRequest(Generated):
+    messages: list[Message] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    response_format: ResponseFormat = ResponseFormat(type="text")
+    logprobs: No = False
+
+    @property
+    def length(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Choice(BaseModel):
+    """One answer or one piece of it: `text` for completions, `message` or `delta` for chats."""
+
+    index: int
+    text: str | None = None
+    message: dict[str, str] | None = None
+    delta: dict[str, str] | None = None
+    finish_reason: Finish | None = None
+
+
+class Answer(BaseModel):
+    """A whole answer, or one streamed chunk of it."""
+
+    id: str
+    object: Literal["text_completion", "chat.completion", "chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The answer as sent: fields of the other kind left out, `finish_reason` always there."""
+        choices = [{"finish_reason": None, **choice.model_dump(exclude_none=True)} for choice in self.choices]
+        return {**self.model_dump(exclude_none=True), "choices": choices}
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["danlu"] = "danlu"
+    max_model_len: int
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,94 @@
+"""Bytes to JSON and back, strictly: a size and a time limit, UTF-8 only, no duplicate keys, finite numbers, whole characters."""
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from danlu.serve.refusal import Refusal
+
+BODY_LIMIT = 2**20  # bytes
+BODY_SECONDS = 30.0
+
+
+class StrictRequest(Request):
+    """A request whose body is read within limits and parsed without leniency."""
+
+    async def body(self) -> bytes:
+        """The whole body; refused by its declared length before a byte is read, else while it is read."""
+        if not hasattr(self, "_body"):
+            if int(self.headers.get("content-length", 0)) > BODY_LIMIT:
+                raise Refusal("body_too_large", limit=BODY_LIMIT)
+            self._body = await self._read()
+        return self._body
+
+    async def _read(self) -> bytes:
+        read = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in self.stream():
+                    read += chunk
+                    if len(read) > BODY_LIMIT:
+                        raise Refusal("body_too_large", limit=BODY_LIMIT)
+        except TimeoutError as error:
+            raise Refusal("body_timeout", seconds=int(BODY_SECONDS)) from error
+        return bytes(read)
+
+    async def json(self) -> Any:
+        return parse(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """A route that reads JSON bodies through StrictRequest, and takes no other bodies."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.method == "POST" and request.headers.get("content-type", "").split(";")[0] != "application/json":
+                raise Refusal("not_json")
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value in `body`.
+
+    Raises:
+        Refusal: not UTF-8, not JSON, too deep, a duplicate key, NaN or infinity, a lone surrogate.
+    """
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_object, parse_float=_finite, parse_constant=_not_finite)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("invalid_json") from error
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refusal("not_text") from error
+    return value
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()) + b"\n\n"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refusal("duplicate_key")
+    return found
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _not_finite(text)
+
+
+def _not_finite(text: str) -> float:
+    raise ValueError("not a finite number")
