@@ -26,6 +26,16 @@ class Optimizer(ABC):
         self.step_count = 0
         self.state: Named = {f"{slot}/{name}": torch.zeros_like(p) for slot in self.slots for name, p in params.items()}
 
+    @property
+    def names(self) -> list[str]:
+        """The parameters that this optimizer updates."""
+        return list(self.params)
+
+    def restore(self, state: Named) -> None:
+        """Copy a saved state into ours."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
+
     def slot(self, slot: str) -> list[Tensor]:
         return [self.state[f"{slot}/{name}"] for name in self.params]
 
@@ -113,6 +123,10 @@ class Muon(Optimizer):
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
         self.rest_lr = rest_lr
         self.state |= self.rest.state
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.params, *self.rest.params]
 
     def step(self, gradients: Named, lr: float) -> None:
         super().step(gradients, lr)

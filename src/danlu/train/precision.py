@@ -14,13 +14,12 @@ class Masters:
 
     def __init__(self, net: nn.Module, dtype: torch.dtype):
         self.working = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        self.params: dict[str, Tensor] = {}
-        for name, p in self.working.items():
-            lowered = dtype != torch.float32 and p.ndim >= 2
-            self.params[name] = p.detach().clone().float() if lowered else p.detach()
+        exact = {name: p.detach() for name, p in net.named_parameters()}
         for p in net.parameters():
             if dtype != torch.float32 and p.ndim >= 2:
                 p.data = p.data.to(dtype)
+        self.params: dict[str, Tensor] = {name: exact[name] for name in self.working}
+        self.frozen = {name: tensor for name, tensor in exact.items() if name not in self.working}
         self._lowered = [name for name, p in self.working.items() if p.dtype != torch.float32]
         self.gradients: dict[str, Tensor] = {}
 
@@ -43,4 +42,5 @@ class Masters:
 
     def restored(self, net: nn.Module) -> dict[str, Tensor]:
         """The network's complete state with the masters in place of their copies."""
-        return {name: self.params.get(name, tensor).detach() for name, tensor in net.state_dict().items()}
+        exact = self.frozen | self.params
+        return {name: exact.get(name, tensor).detach() for name, tensor in net.state_dict().items()}

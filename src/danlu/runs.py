@@ -1,0 +1,115 @@
+"""What was done: list, show, compare, explain and clear away runs."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from danlu import files
+from danlu.artifact import Lineage
+from danlu.config import seconds
+from danlu.errors import UserError
+from danlu.graph import STORE, Run, differences, runs
+
+
+def find(root: Path, name: str) -> Run:
+    """A run by name ("shakespeare-2"), or the latest of a recipe ("shakespeare").
+
+    Raises:
+        UserError: E113, there is no such run.
+    """
+    known = runs(root)
+    for run in reversed(known):
+        if name in (run.name, run.recipe):
+            return run
+    raise UserError("E113", name=name, root=root, known=", ".join(run.name for run in known) or "-")
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """One line of `danlu runs`."""
+    lineages = [Lineage.read(folder) for folder in run.folders.values() if folder.exists()]
+    return {"run": run.name, "at": run.at, "stages": len(run.folders),
+            "seconds": round(sum(l.made.get("seconds", 0) for l in lineages), 1), **metrics(run)}  # fmt: skip
+
+
+def metrics(run: Run) -> dict[str, float]:
+    """The figures of a run's evaluation, flat."""
+    folder = run.folders.get("evaluate")
+    path = folder / "metrics.json" if folder else None
+    if not path or not path.exists():
+        return {}
+    table = files.read_json(path)
+    return {f"{model}.{name}": value for model, figures in table["models"].items() for name, value in figures.items()}
+
+
+def show(run: Run) -> dict[str, Any]:
+    """Everything recorded of a run: per stage its folder, key, time and facts; its metrics."""
+    stages = {}
+    for name, folder in run.folders.items():
+        lineage = Lineage.read(folder)
+        stages[name] = {"folder": f"{STORE}/{folder.name}", "output": lineage.output_hash[:12], **lineage.made, **lineage.facts}
+    return {"run": run.name, "at": run.at, "stages": stages, "metrics": metrics(run)}
+
+
+def why(run: Run) -> dict[str, list[str]]:
+    """For each stage why it ran in this run; an empty list means it was unchanged."""
+    return {name: run.why.get(name, []) for name in run.folders}
+
+
+def compare(a: Run, b: Run) -> tuple[list[str], dict[str, tuple[Any, Any]]]:
+    """(the configuration keys that differ, {metric: (a, b)})."""
+    changed = [
+        f"{name}: {difference}"
+        for name in dict.fromkeys([*a.folders, *b.folders])
+        for difference in _stage_differences(a.folders.get(name), b.folders.get(name))
+    ]
+    left, right = metrics(a), metrics(b)
+    return changed, {name: (left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])}
+
+
+def _stage_differences(a: Path | None, b: Path | None) -> Iterator[str]:
+    if a == b:
+        return
+    if a is None or b is None:
+        yield f"{a.name if a else '—'} → {b.name if b else '—'}"
+        return
+    old, new = Lineage.read(a), Lineage.read(b)
+    yield from differences(old.config, new.config)
+    if old.files != new.files:
+        yield f"{len(old.files)} → {len(new.files)} files"
+
+
+def garbage(root: Path, *, older: str = "30d", larger_mb: float = 0.0) -> list[tuple[Path, int]]:
+    """Folders that no recorded run needs and that are old and large enough, with their sizes; unfinished ones too."""
+    kept = {folder for run in runs(root) for folder in run.folders.values()}
+    limit = time.time() - seconds(older)
+    found = []
+    for folder in sorted((root / STORE).glob("*")):
+        if not folder.is_dir() or folder in kept or folder.stat().st_mtime > limit:
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if size >= larger_mb * 1e6:
+            found.append((folder, size))
+    return found
+
+
+def forget(root: Path, keep: int) -> list[Path]:
+    """The records of all but the newest `keep` runs of each recipe."""
+    doomed = []
+    for recipe in dict.fromkeys(run.recipe for run in runs(root)):
+        doomed += [run.folder for run in runs(root) if run.recipe == recipe][:-keep]
+    return doomed
+
+
+def clear(folders: list[Path]) -> int:
+    """Delete folders; returns the bytes freed."""
+    freed = 0
+    for folder in folders:
+        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        files.remove(folder)
+    return freed
+
+
+def free_space(root: Path) -> int:
+    return shutil.disk_usage(root if root.exists() else root.parent).free

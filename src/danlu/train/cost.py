@@ -1,0 +1,80 @@
+"""What this machine can do, and what a network costs on it: measured once, remembered per machine."""
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danlu import files
+from danlu.train.precision import DTYPES
+
+
+def cache_file() -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "danlu" / "machine.json"
+
+
+def remembered(name: str, measure: Callable[[], Any]) -> Any:
+    """A measurement kept per machine, torch version and thread count; unreadable or unwritable caches are no error."""
+    key = f"{_machine()}|torch {torch.__version__}|{torch.get_num_threads()} threads|{name}"
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(cache_file().read_bytes())
+    if key not in known:
+        known[key] = measure()
+        with contextlib.suppress(Exception):
+            files.write_json(cache_file(), known)
+    return known[key]
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def peak(precision: str) -> float:
+    """Floating-point operations per second of a 2048-cube matrix product in `precision`: the limit we compare with."""
+    return float(remembered(f"peak {precision}", lambda: _matmul_rate(DTYPES[precision])))
+
+
+def _matmul_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def faster_precision() -> str:
+    """bf16 where its matrix products gain at least half over fp32's (AMX, AVX512-bf16, GPUs), else fp32."""
+    return "bf16" if peak("bf16") > 1.5 * peak("fp32") else "fp32"
+
+
+def flops_per_token(matrix_weights: int, layers: int, width: int, context: int) -> float:
+    """Forward and backward operations per trained token: 6 per weight, and causal attention's 6 * T * D a layer.
+
+    Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1, with half of T attended on average.
+    """
+    return 6.0 * matrix_weights + 6.0 * layers * width * context
+
+
+def memory_free() -> int:
+    """Bytes this process may still take: free memory, or what the control group leaves of its limit."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 1 << 33
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return free

@@ -1,0 +1,180 @@
+"""One training from plan to selected weights: resolve or go on, loop, watch, save. Pretrain and finetune both are this."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from danlu import files
+from danlu.config import seconds
+from danlu.errors import UserError
+from danlu.messages import text
+from danlu.train import checkpoint
+from danlu.train.loop import Evaluated, Stepped, Training
+from danlu.train.plan import Plan, Request, resolve, use_attention
+
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+class Watcher(Protocol):
+    def progress(self, done: float, total: float, note: str) -> None: ...
+    def line(self, line: str) -> None: ...
+
+
+class Interrupted(Exception):
+    """The training was stopped from outside after saving; the same command goes on (exit 75)."""
+
+
+@dataclass
+class Result:
+    plan: Plan
+    weights: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def fit(request: Request, net: nn.Module, out: Path, seed: int, view: Watcher, sample: Callable[[], str] | None = None) -> Result:
+    """Train `net` in the folder `out`, going on from what is there; return the selected weights.
+
+    Raises:
+        Interrupted: a signal or the deadline; the state is saved.
+        UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk.
+    """
+    plan = Plan.read(out) or resolve(request, net)
+    plan.write(out)
+    use_attention(net, plan.attention)
+    training = Training(request.task, net, request.train, plan, seed)
+    saved, damaged = checkpoint.newest(out / CHECKPOINTS)
+    for name in damaged:
+        view.line(text("train.damaged", name=name))
+    if saved:
+        training.restore(saved)
+        view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
+    _cut_log(out / METRICS, training.position.step)
+    _Session(request, training, out, view, sample).run()
+    checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
+    return Result(plan, training.final_weights(), _facts(training))
+
+
+def _facts(training: Training) -> dict[str, Any]:
+    position, plan = training.position, training.plan
+    facts = {"steps": position.step, "tokens": position.tokens, "best_step": position.best_step,
+             "skipped_steps": position.skipped, "training_seconds": round(position.seconds, 2),
+             "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1), "precision": plan.precision}  # fmt: skip
+    if position.best is not None:
+        facts["validation_loss"] = position.best
+    return facts
+
+
+class _Session:
+    """The loop's watcher: it logs, saves, and stops when asked."""
+
+    def __init__(self, request: Request, training: Training, out: Path, view: Watcher, sample: Callable[[], str] | None):
+        self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
+        self.plan = training.plan
+        self.saved = training.position.step
+        self.stop = ""
+        self.pace: list[float] = []
+
+    def run(self) -> None:
+        deadline = math.inf
+        if self.request.train.deadline:
+            deadline = time.monotonic() + seconds(self.request.train.deadline)
+        with _signals(self._asked):
+            for event in self.training.events(self.request.loader, self.request.held_out):
+                if isinstance(event, Stepped):
+                    self._stepped(event)
+                else:
+                    self._evaluated(event)
+                if time.monotonic() > deadline:
+                    self.stop = text("train.deadline")
+                self._save_or_stop(event)
+
+    def _asked(self, number: int, frame: Any) -> None:
+        if self.stop:  # the second time at once; the last checkpoint stands
+            raise KeyboardInterrupt
+        self.stop = text("train.asked", name=signal.Signals(number).name)
+
+    def _save_or_stop(self, event: Stepped | Evaluated) -> None:
+        step = event.step
+        if isinstance(event, Stepped) and self.training.looks(step, self.request.held_out):
+            return  # what the evaluation of this step finds belongs to its state: save and stop after it
+        due = step % self.plan.save_every == 0 or step in (self.plan.stable_step, self.plan.steps)
+        if (due or self.stop) and step != self.saved:
+            checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=frozenset({self.plan.stable_step}))
+            self.saved = step
+        if self.stop and step < self.plan.steps:
+            raise Interrupted(self.stop)
+
+    def _stepped(self, event: Stepped) -> None:
+        self.pace = [*self.pace[-49:], event.seconds]
+        self._log({"step": event.step, "loss": event.loss, "lr": event.lr, "norm": event.norm, "tokens": event.tokens, "seconds": event.seconds})
+        self.view.progress(event.step, self.plan.steps, self._note(event))
+
+    def _note(self, event: Stepped) -> str:
+        pace = sorted(self.pace)
+        middle = pace[len(pace) // 2]
+        left = self.plan.steps - event.step
+        share = self.plan.step_gflop / max(middle, 1e-9) / max(self.plan.peak_gflops, 1e-9)
+        return text(
+            "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}", share=f"{share:.0%}",
+            low=_clock(left * pace[len(pace) // 4]), high=_clock(left * pace[-1 - len(pace) // 8]),
+        )  # fmt: skip
+
+    def _evaluated(self, event: Evaluated) -> None:
+        self._log({"step": event.step, "validation": event.metrics})
+        loss = next(iter(event.metrics.values()))
+        start = math.log(len(self.request.task.processor)) if hasattr(self.request.task.processor, "__len__") else float("nan")
+        rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:])
+        self.view.line(text("train.evaluated", step=event.step, steps=self.plan.steps, loss=f"{loss:.3f}", start=f"{start:.2f}", rest=rest))
+        if self.sample:
+            self.view.line("    " + self.sample())
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in entry.items()}
+        try:
+            files.append_line(self.out / METRICS, json.dumps(clean))
+        except UserError:  # a log that cannot be written never stops a training
+            pass
+
+
+def _clock(value: float) -> str:
+    value = max(0.0, value)
+    return f"{value:.0f}s" if value < 90 else f"{value / 60:.1f}min" if value < 5400 else f"{value / 3600:.1f}h"
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Remove what a killed run logged after its last checkpoint, so that no step stands twice."""
+    if path.exists():
+        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        files.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut in half by a kill
+        return math.inf
+
+
+@contextmanager
+def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Route SIGINT and SIGTERM to `handler` in the main thread; elsewhere they cannot be caught."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(name, handler) for name in names]
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, old in zip(names, before, strict=True):
+            signal.signal(name, old)
