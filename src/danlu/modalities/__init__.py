@@ -1,0 +1,1 @@
+"""How raw values become sequences and back: one file per modality."""

@@ -1,0 +1,250 @@
+"""Text: the tokenizer of a model, opened by transformers as it is by us.
+
+Control tokens (end of text, turns of a chat) come from the template alone: text is encoded by a copy of
+the tokenizer that does not know them, so no string of a user can ever become one.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tokenizers import AddedToken, Tokenizer
+
+from danlu.errors import UserError
+from danlu.modalities.chat import END, END_TURN, START_TURN, TEMPLATE
+from danlu.modalities.modality import Batch, Example, Modality
+from danlu.modalities.vocabulary import bpe, char, wordpiece
+from danlu.modalities.vocabulary.sample import auto_size, thin
+
+if TYPE_CHECKING:
+    import torch
+
+_KINDS = {"bpe": bpe, "char": char, "wordpiece": wordpiece}
+_GAP = re.compile(r"(?<!\s)\s{10000}")  # tiktoken's pattern engine overflows on longer runs of white space
+
+
+class Text(Modality):
+    """A fitted tokenizer. `kind` is bpe, wordpiece or char; `control` maps the names of control tokens to ids."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.kind = _kind(tokenizer)
+        self.vocab_size = tokenizer.get_vocab_size()
+        special = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.control = {name: index for name, index in special.items() if name != wordpiece.UNKNOWN}
+        self._tokenizer = tokenizer
+        self._plain = _without_control(tokenizer)
+        self._fast = bpe.fast(self._plain) if self.kind == "bpe" else None
+        self._pieces = _table(_KINDS[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], *, type: str = "bpe", vocab_size: int | str = "auto", **_: Any) -> Self:  # type: ignore[override]
+        """Learn a vocabulary of at most `vocab_size` tokens, control tokens included, in bounded memory."""
+        sample, total = _measured(texts)
+        size = auto_size(sample, total) if vocab_size == "auto" else int(vocab_size)
+        tokenizer = _KINDS[type].train(sample, size - len((END, START_TURN, END_TURN)))
+        names = (*(name for name in wordpiece.SPECIAL if type == "wordpiece"), END, START_TURN, END_TURN)
+        tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        return cls(tokenizer)
+
+    # --- text to ids -----------------------------------------------------------------------------------
+
+    def encode(self, value: str) -> list[int]:
+        """The ids of a text; never a control id.
+
+        Raises:
+            UnicodeEncodeError: the text holds half a surrogate pair, which is no character.
+        """
+        if self._fast is None or (len(value) >= 10_000 and _GAP.search(value)):
+            value.encode()
+            return self._plain.encode(value, add_special_tokens=False).ids
+        if not value.isascii():
+            value.encode()
+        return self._fast.encode_ordinary(value)
+
+    def encode_batch(self, values: Sequence[str], *, threads: int = 1) -> list[list[int]]:
+        """`encode` of every text; the work is done outside Python's lock."""
+        if threads == 1:
+            return [self.encode(value) for value in values]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.encode, values, chunksize=64))
+
+    # --- ids to text -----------------------------------------------------------------------------------
+
+    def piece(self, index: int) -> bytes:
+        """The bytes a token adds to the text; none for a control token."""
+        return self._pieces[index]
+
+    def token_bytes(self) -> list[int]:
+        """How many bytes of text each token stands for (V,); 0 for control tokens."""
+        return [len(piece) for piece in self._pieces]
+
+    def decode(self, encoded: Iterable[int]) -> str:
+        """The text of ids; control tokens are left out, bytes that are no UTF-8 become U+FFFD."""
+        text = b"".join([self._pieces[index] for index in encoded]).decode(errors="replace")
+        return text.removeprefix(" ") if self.kind == "wordpiece" else text
+
+    def stream(self) -> "Detokenizer":
+        """A decoder that takes one id at a time."""
+        return Detokenizer(self)
+
+    # --- control tokens --------------------------------------------------------------------------------
+
+    @property
+    def end_id(self) -> int:
+        """The token between documents."""
+        return self._named(END)
+
+    @property
+    def start_turn(self) -> int:
+        """The token that opens a turn of a chat."""
+        return self._named(START_TURN)
+
+    @property
+    def end_turn(self) -> int:
+        """The token that closes a turn of a chat."""
+        return self._named(END_TURN)
+
+    @property
+    def pad_id(self) -> int:
+        """The filler of a batch, never attended to."""
+        return self.control.get("[PAD]", self.end_id)
+
+    def _named(self, name: str) -> int:
+        if name not in self.control:
+            raise UserError("E305", name=name)
+        return self.control[name]
+
+    @property
+    def encoder(self) -> str:
+        """The library that encodes: tiktoken where its ids are proved equal, else tokenizers."""
+        return "tiktoken" if self._fast else "tokenizers"
+
+    # --- batches ---------------------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Columns (B, T) padded on the right, with `segment_ids` 1 where there is a token and 0 where not."""
+        import torch
+
+        batch = {name: _padded([row[name] for row in examples], self._filler(name)) for name in examples[0]}
+        lengths = torch.tensor([len(row["input_ids"]) for row in examples])
+        batch["segment_ids"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+        return batch
+
+    def _filler(self, name: str) -> int:
+        return self.pad_id if name == "input_ids" else 0
+
+    def embed(self, dim: int) -> "torch.nn.Module":
+        """A table of token vectors: input_ids (B, T) -> (B, T, dim)."""
+        from danlu.nn.embed import Tokens, TokensConfig
+
+        return Tokens(TokensConfig(vocab=self.vocab_size, width=dim), dim)
+
+    # --- folders ---------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json as transformers reads them (and vocab.txt for WordPiece)."""
+        (folder / "tokenizer.json").write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        settings = json.dumps(self._settings(), ensure_ascii=False, indent=2)
+        (folder / "tokenizer_config.json").write_text(settings + "\n", encoding="utf-8")
+        if self.kind == "wordpiece":
+            vocabulary = self._tokenizer.get_vocab()
+            (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)), encoding="utf-8")
+
+    def _settings(self) -> dict[str, Any]:
+        names = {index: name for name, index in self.control.items()}
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": names[self.end_id],
+            "pad_token": names[self.pad_id],
+            "extra_special_tokens": {},
+            "clean_up_tokenization_spaces": False,
+            "chat_template": TEMPLATE,
+        }
+        named = {f"{name[1:-1].lower()}_token": name for name in wordpiece.SPECIAL if self.kind == "wordpiece"}
+        return settings | named
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The tokenizer saved in `folder`."""
+        path = folder / "tokenizer.json"
+        try:
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except UserError:
+            raise
+        except Exception as problem:  # tokenizers raises bare Exception for a file it cannot read
+            raise UserError("E301", path=path, reason=str(problem)) from problem
+
+
+class Detokenizer:
+    """Text as ids arrive: whole characters only. All pushed, then flushed, is what `decode` gives."""
+
+    def __init__(self, text: Text):
+        self._text = text
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._first = text.kind == "wordpiece"
+
+    def push(self, index: int) -> str:
+        """The characters that this id completes; often one, sometimes none."""
+        return self._trimmed(self._decoder.decode(self._text.piece(index)))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that was never completed."""
+        return self._trimmed(self._decoder.decode(b"", final=True))
+
+    def _trimmed(self, text: str) -> str:
+        if self._first and text:
+            self._first, text = False, text.removeprefix(" ")
+        return text
+
+
+def _measured(texts: Iterable[str]) -> tuple[list[str], int]:
+    """An even sample of a stream and the UTF-8 length of the whole."""
+    total = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal total
+        for text in texts:
+            total += len(text.encode())
+            yield text
+
+    sample = thin(counted())
+    return sample, total
+
+
+def _kind(tokenizer: Tokenizer) -> str:
+    """Which of our vocabularies this is.
+
+    Raises:
+        UserError: E306 for one that we do not carry (SentencePiece's, say).
+    """
+    plain = json.loads(tokenizer.to_str())
+    model, decoder = plain["model"], (plain["decoder"] or {}).get("type")
+    if model["type"] == "WordPiece":
+        return "wordpiece"
+    if model["type"] == "BPE" and decoder == "ByteLevel":
+        return "bpe"
+    if model["type"] == "BPE" and model["byte_fallback"] and not model["merges"]:
+        return "char"
+    raise UserError("E306", kind=model["type"])
+
+
+def _without_control(tokenizer: Tokenizer) -> Tokenizer:
+    plain = json.loads(tokenizer.to_str())
+    return Tokenizer.from_str(json.dumps(plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}))
+
+
+def _table(pieces: dict[int, bytes], special: set[int], size: int) -> list[bytes]:
+    return [b"" if index in special else pieces.get(index, b"") for index in range(size)]
+
+
+def _padded(rows: Sequence[Any], filler: int) -> "torch.Tensor":
+    import torch
+
+    tensors = [torch.as_tensor(row) for row in rows]
+    if tensors[0].ndim == 0:
+        return torch.stack(tensors)
+    return torch.nn.utils.rnn.pad_sequence([t.long() for t in tensors], batch_first=True, padding_value=filler)
