@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
+from pathlib import Path
 from typing import Literal
 
 import daft
@@ -65,6 +66,13 @@ def duplicates(
     step = math.ceil(len(ids) / partitions)
     frame = daft.from_arrow([table.slice(start, step) for start in range(0, len(ids), step)])
     return find(frame, threshold=threshold, ngram=ngram, size=size)
+
+
+def frame_of(folder: Path, engine: str = "local") -> daft.DataFrame:
+    """Ids and texts of the parquet files in a folder, on this machine or on a cluster ("ray://host:port")."""
+    if engine != "local":
+        daft.set_runner_ray(engine, noop_if_initialized=True)
+    return daft.read_parquet(f"{folder}/*.parquet").select("id", "text")
 
 
 def find(frame: daft.DataFrame, *, threshold: float, ngram: Ngram, size: int) -> Duplicates:
@@ -190,7 +198,7 @@ def _pairs_of(group: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield from combinations(group, 2)
     else:
         yield from ((group[0], other) for other in group[1:])
-        yield from zip(group[1:], group[2:], strict=False)
+        yield from pairwise(group[1:])
 
 
 def _verified(pairs: list[tuple[str, str]], texts: dict[str, str], threshold: float, size: int) -> Iterator[Pair]:

@@ -1,0 +1,1 @@
+"""Raw files become clean, distinct rows, and rows become batches."""

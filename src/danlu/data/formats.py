@@ -1,0 +1,156 @@
+"""From the bytes of a file to its raw records, each with the line where it begins; a record that cannot be read is a Flaw.
+
+Plain text has no records of its own: a file of code is one, prose is cut into sections.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from danlu.data.encodings import LINE_LIMIT
+from danlu.data.shapes import Flaw
+from danlu.data.sources import SourceFile
+from danlu.errors import UserError
+
+Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
+_LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How plain text becomes records."""
+
+    record: str = "auto"  # auto file section line
+    section: int = 4000  # characters
+
+
+def read(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """All records of a file, in order.
+
+    Raises:
+        UserError: the file as a whole cannot be read (damaged, undecodable, no header).
+    """
+    return _READERS[file.format](file, cut)
+
+
+def _text(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    record = cut.record if cut.record != "auto" else "file" if file.code else "section"
+    if record == "file":
+        return iter([(1, {"text": "".join(line for _, line in file.lines())})])
+    if record == "line":
+        return ((number, {"text": line.rstrip("\n")}) for number, line in file.lines() if line.strip())
+    return _sections(file, cut.section)
+
+
+def _sections(file: SourceFile, size: int) -> Iterator[Item]:
+    """Cut at the first blank line after `size` characters, or at a line's end when none comes."""
+    held: list[str] = []
+    start, length = 1, 0
+    for number, line in file.lines():
+        blank = not line.strip()
+        if length and (length >= size and blank or length + len(line) > _LONGEST * size):
+            yield start, {"text": "".join(held).strip("\n")}
+            held, length = [], 0
+        if blank and not length:
+            continue
+        start = start if length else number
+        held.append(line)
+        length += len(line)
+    if length:
+        yield start, {"text": "".join(held).strip("\n")}
+
+
+def _jsonl(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    return ((number, _parsed(line)) for number, line in file.lines() if line.strip())
+
+
+def _parsed(line: str) -> dict[str, Any] | Flaw:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Flaw("json", reason=error.msg, column=error.colno)
+    except RecursionError:
+        return Flaw("deep")
+    return value if isinstance(value, dict) else Flaw("object", found=type(value).__name__)
+
+
+def _json(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """The objects of one array (read whole), or of a file that holds JSON lines after all."""
+    text = "".join(line for _, line in file.lines()) if file.path.stat().st_size else ""
+    if not text.lstrip().startswith("["):
+        yield from _jsonl(file, cut)
+        return
+    decoder, place, line = json.JSONDecoder(), text.index("[") + 1, 1
+    seen = 0
+    while (place := _skipped(text, place)) < len(text) and text[place] != "]":
+        line, seen = line + text.count("\n", seen, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise UserError("E210", path=f"{file.name}:{error.lineno}", reason=error.msg) from error
+        except RecursionError:
+            raise UserError("E210", path=f"{file.name}:{line}", reason="too deep") from None
+        yield line, value if isinstance(value, dict) else Flaw("object", found=type(value).__name__)
+    if place >= len(text):
+        raise UserError("E210", path=f"{file.name}:{text.count(chr(10)) + 1}", reason="]")
+
+
+def _skipped(text: str, place: int) -> int:
+    """The place of the next character that is no space and no comma."""
+    while place < len(text) and text[place] in " \t\n,":
+        place += 1
+    return place
+
+
+def _csv(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    csv.field_size_limit(LINE_LIMIT)
+    lines = (line for _, line in file.lines())
+    first = next(lines, "")
+    delimiter = delimiter_of(first) if file.format == "csv" else "\t"
+    (header,) = list(csv.reader([first], delimiter=delimiter)) or [[]]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError("E212", where=f"{file.name}:1", column=repeated[0])
+    return _table(csv.reader(lines, delimiter=delimiter, strict=True), header)
+
+
+def _table(rows: Any, header: list[str]) -> Iterator[Item]:
+    while True:
+        number = rows.line_num + 2  # the header is line 1
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, Flaw("csv", reason=str(error))
+            continue
+        if len(values) == len(header):
+            yield number, dict(zip(header, values, strict=True))
+        elif values:
+            yield number, Flaw("fields", found=len(values), wanted=len(header))
+
+
+def delimiter_of(header: str) -> str:
+    """The delimiter that occurs most in a header line; a comma when none does."""
+    return max(",;\t|", key=header.count)
+
+
+def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(file.path).iter_batches(batch_size=1024):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError("E210", path=file.name, reason=str(error).splitlines()[0]) from error
+
+
+_READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
+    "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
+}  # fmt: skip

@@ -1,0 +1,151 @@
+"""From files to clean rows: every record gets our columns, is mended, and passes the filters or carries a reason."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from danlu import messages
+from danlu.data import filters, formats, shapes
+from danlu.data.shapes import Flaw, Row, Shape
+from danlu.data.sources import SourceFile
+from danlu.errors import UserError, raise_all
+
+BAD = "bad_records"
+_SHOWN = 10  # flaws that a message lists
+_TOLERATED = 0.05  # share of flawed records above which even "skip" fails
+_LOOKED_AT = 20  # records that decide a file's shape
+
+
+@dataclass
+class Record:
+    """One row on its way through the stage. `row` is None when the record could not be read."""
+
+    id: str
+    source: str
+    row: Row | None
+    step: str = ""  # the step that refuses it, and its reason; "" while it is kept
+    reason: str = ""
+    split: str = ""  # given already for derived rows
+    before: str = ""  # its text before normalisation, where that changed it
+
+    @property
+    def text(self) -> str:
+        return shapes.plain(self.row) if self.row else self.before
+
+
+@dataclass
+class Reader:
+    """Reads files as rows of one shape."""
+
+    cut: formats.Cut
+    columns: Mapping[str, str]
+    plan: Mapping[str, Sequence[str]]
+    bad: str = "fail"
+    flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
+    flawed: int = 0
+    read: int = 0
+
+    def shape(self, files: Sequence[SourceFile]) -> Shape:
+        """The one shape of all files.
+
+        Raises:
+            UserError: E201 a file has none of the columns we know, E214 texts and chats are mixed.
+        """
+        found: dict[Shape, SourceFile] = {}
+        problems = []
+        for file in files:
+            try:
+                found.setdefault(self._shape_of_file(file), file)
+            except UserError as problem:
+                problems.append(problem)
+        raise_all(problems)
+        if "text" in found and len(found) > 1:
+            other = next(shape for shape in found if shape != "text")
+            raise UserError("E214", text=found["text"].name, rows=found[other].name)
+        return "chat" if "chat" in found else next(iter(found), "text")
+
+    def records(self, file: SourceFile, shape: Shape) -> Iterator[Record]:
+        """The file's records, cleaned; flawed ones are counted and carry their reason."""
+        for index, (line, raw) in enumerate(formats.read(file, self.cut)):
+            self.read += 1
+            place = f"{file.name}:{line}"
+            try:
+                row = shapes.canonical(_named(raw, self.columns), shape)
+                yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
+            except Flaw as flaw:
+                yield self._quarantined(Record(file.row_id(index), place, None, before=_printable(raw)), flaw)
+
+    def check(self) -> None:
+        """Refuse the flawed records that the recipe does not tolerate.
+
+        Raises:
+            UserError: E208 one flawed record, E209 several, or more than 5 % of all.
+        """
+        if not self.flawed or (self.bad == "skip" and self.flawed <= _TOLERATED * self.read):
+            return
+        if self.flawed == 1:
+            place, _, reason = self.flaws[0].partition(": ")
+            raise UserError("E208", where=place, reason=reason)
+        where = self.flaws[0].partition(": ")[0]
+        raise UserError("E209", where=where, evidence=self.flaws, bad=self.flawed, read=self.read)
+
+    def _quarantined(self, record: Record, flaw: Flaw) -> Record:
+        self.flawed += 1
+        if len(self.flaws) < _SHOWN:
+            self.flaws.append(f"{record.source}: {messages.text(f'data.flaw.{flaw.key}', **flaw.fields)}")
+        record.step, record.reason = BAD, flaw.key
+        return record
+
+    def _shape_of_file(self, file: SourceFile) -> Shape:
+        if file.format in ("text", "code"):
+            return "text"
+        seen = [raw for _, raw in islice(formats.read(file, self.cut), _LOOKED_AT) if isinstance(raw, dict)]
+        shaped = [shape for raw in seen if (shape := self._shape_of_record(raw))]
+        if not shaped and seen:
+            raise missing_column(file, seen[0], self.columns)
+        return max(sorted(set(shaped)), key=shaped.count, default="text")
+
+    def _shape_of_record(self, raw: Row) -> Shape | None:
+        try:
+            return shapes.shape_of(shapes.renamed(raw, self.columns))
+        except Flaw:
+            return None
+
+
+def cleaned(record: Record, steps: Sequence[str]) -> Record:
+    """The record normalised (where that is a step) and judged by the filters."""
+    assert record.row is not None
+    if filters.NORMALIZE in steps:
+        before = record.text
+        record.row = shapes.mapped(record.row, filters.normalize)
+        record.before = before if record.text != before else ""
+    refused = filters.verdict(record.text, steps)
+    record.step, record.reason = refused or ("", "")
+    return record
+
+
+def digest(record: Record) -> str:
+    """sha256 of the record's canonical content, in hex."""
+    assert record.row is not None
+    return hashlib.sha256(shapes.content(record.row).encode("utf-8")).hexdigest()
+
+
+def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str]) -> UserError:
+    """E201 with the columns that there are, a sample, and the likeliest one as the fix."""
+    absent = next((ours for ours, yours in columns.items() if yours not in row), "text")
+    texts = {name: len(value) for name, value in row.items() if isinstance(value, str)}
+    best = max(texts, key=lambda name: texts[name], default="...")
+    evidence = [messages.text("data.found", names=", ".join(map(str, row))), *(f"  {name} = {str(value)[:60]!r}" for name, value in islice(row.items(), 6))]
+    return UserError("E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best)
+
+
+def _named(raw: Any, columns: Mapping[str, str]) -> Row:
+    if isinstance(raw, Flaw):
+        raise raw
+    return shapes.renamed(raw, columns)
+
+
+def _printable(raw: Any) -> str:
+    return str(raw).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,133 @@
+"""Raw files: which there are, and what each holds.
+
+A file is known by the hash of its bytes; a row's id is that hash and the record's place in the file, so that rows
+keep their ids wherever the files lie. Importing this module loads nothing heavy.
+"""
+
+import fnmatch
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from danlu.data import encodings
+from danlu.errors import UserError
+
+PACKED = (".gz", ".xz")
+TEXT = (".txt", ".md", ".markdown", ".rst", ".text")
+CODE = (
+    ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".go", ".rs", ".rb", ".php",
+    ".swift", ".kt", ".scala", ".lua", ".pl", ".r", ".jl", ".sh", ".sql", ".hs", ".ml", ".ex", ".erl", ".clj", ".css", ".vue",
+)  # fmt: skip
+TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+_MAGIC = "*?["
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One raw file, identified by its content."""
+
+    path: Path
+    name: str  # as it stands in messages and in the column `source`
+    sha256: str
+    format: str  # text code csv tsv jsonl json parquet
+    encoding: str  # as configured; "auto" is decided on first use
+    copy: int = 0  # 1, 2, ... for further files of the very same bytes
+
+    @property
+    def code(self) -> bool:
+        return self.format == "code"
+
+    @cached_property
+    def charset(self) -> str:
+        return encodings.detect(self.path, self.name) if self.encoding == "auto" else self.encoding
+
+    def row_id(self, index: int) -> str:
+        return f"{self.sha256[:16]}{f'.{self.copy}' if self.copy else ''}-{index:08d}"
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Numbered lines, decoded."""
+        return encodings.lines(self.path, self.charset, self.name)
+
+
+def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = ()) -> list[Path]:
+    """The files that `paths` (files, folders, globs; relative to `base`) mean, sorted, each once.
+
+    A folder gives its files of a known kind; names that begin with a dot or underscore-cache folders are passed over.
+
+    Raises:
+        UserError: E202 nothing at a path, E203 no readable file there.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        here = [root / name for root, name in _meant(path, base) if not _excluded(name, exclude)]
+        if not here:
+            raise UserError("E203", path=path)
+        found.update(here)
+    return sorted(found)
+
+
+def describe(
+    paths: Iterable[Path], *, format: str = "auto", encoding: str = "auto", limit_mb: float | None = None
+) -> list[SourceFile]:
+    """The files with their hashes and formats, in order of content hash, at most `limit_mb` MB of them."""
+    paths = list(paths)
+    root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    hashed = sorted((_sha256(path), path.relative_to(root).as_posix(), path) for path in paths)
+    chosen, copies, left = [], dict[str, int](), (limit_mb or float("inf")) * 1e6
+    for digest, name, path in hashed:
+        size = path.stat().st_size
+        if size > left:
+            continue
+        left -= size
+        copies[digest] = copies.get(digest, -1) + 1
+        kind = format_of(path) if format == "auto" else format
+        chosen.append(SourceFile(path, name, digest, kind, encoding, copies[digest]))
+    return chosen
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name tells; plain text where it tells none."""
+    suffix = _suffix(path)
+    return "code" if suffix in CODE else TABLES.get(suffix, "text")
+
+
+def _meant(path: str, base: Path) -> Iterator[tuple[Path, Path]]:
+    """Where the search began and each file from there: folders above it are not matched by exclusions."""
+    place = base / Path(path).expanduser()
+    if place.is_file():
+        yield place.parent, Path(place.name)
+    elif place.is_dir():
+        yield from ((place, file) for file in _walk(place) if _suffix(file) in (*TEXT, *CODE, *TABLES))
+    elif any(sign in path for sign in _MAGIC):
+        root = Path(*itertools.takewhile(lambda part: not any(sign in part for sign in _MAGIC), place.parts))
+        pattern = place.relative_to(root).as_posix()
+        yield from ((root, file.relative_to(root)) for file in root.glob(pattern) if file.is_file())
+    else:
+        raise UserError("E202", path=path)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        yield from (Path(parent, name).relative_to(folder) for name in sorted(names) if not name.startswith("."))
+
+
+def _excluded(path: Path, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches the path, its name, or a folder above it."""
+    return any(fnmatch.fnmatch(part, pattern) for pattern in patterns for part in (path.as_posix(), *path.parts))
+
+
+def _suffix(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix in PACKED else path).suffix.lower()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError("E202", path=path) from error

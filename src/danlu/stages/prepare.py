@@ -1,0 +1,212 @@
+"""Raw files -> rows: read, clean, deduplicate, split; every row that goes keeps its reason.
+
+Two passes over bounded pieces: the first reads and cleans into a working folder, from which Daft finds the duplicates;
+the second writes what stays, in order of id. The split comes last, so that no copy of a held-out row is trained on.
+"""
+
+import hashlib
+import heapq
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from danlu import files, messages
+from danlu.data import filters, shapes, sources, split
+from danlu.errors import UserError
+
+if TYPE_CHECKING:
+    from danlu.data.dedup import Duplicates
+    from danlu.data.derive import Derivation
+    from danlu.data.ledger import Funnel
+    from danlu.data.records import Reader, Record
+    from danlu.graph import Context
+
+VERSION = 1
+_EXAMPLES = 3
+_CANDIDATES = 50  # rows among which the examples are chosen
+_PIECE = 64 * 2**20  # bytes of a working file
+
+
+class Kept(NamedTuple):
+    """A row that passed the filters, without its text."""
+
+    id: str
+    digest: str  # sha256 of its canonical content
+    split: str  # given already for derived rows, else ""
+
+
+@dataclass
+class Work:
+    """The cleaned rows between the two passes, and what was learned on the way."""
+
+    folder: Path
+    shape: shapes.Shape
+    steps: list[str]
+    funnel: "Funnel"
+    examples: list[dict[str, str]] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+
+def run(context: "Context") -> None:
+    """Write rows, dropped rows, clusters, funnel and examples into context.out; set context.output_hash."""
+    derived = isinstance(context.config, dict)
+    work = _derive(context) if derived else _read(context)
+    if not work.kept:
+        raise UserError("E204", read=work.funnel.read, evidence=[f"{k}: {n}" for k, n in work.funnel.dropped.items()])
+    context.progress(0.6, 1, messages.text("data.deduplicating"))
+    found = _duplicates(work, context)
+    context.progress(0.8, 1, messages.text("data.writing"))
+    kept = [row for row in work.kept if row.id not in found.drop]
+    shares = {} if derived else context.config.split.model_dump()
+    places = [row.split for row in kept] if derived else split.assign([split.position(row.digest) for row in kept], shares)
+    splits = {row.id: place for row, place in zip(kept, places, strict=True)}
+    _write(work, found, splits, context.out)
+    shutil.rmtree(work.folder)
+    context.output_hash = _output_hash(kept, splits)
+    context.progress(1, 1, messages.text("data.kept", n=len(kept), m=work.funnel.read))
+
+
+# --- first pass: files -> cleaned rows -----------------------------------------------------------------
+
+
+def _read(context: "Context") -> Work:
+    from danlu.data import formats, ledger, records
+
+    config = context.config
+    found = sources.describe(context.raw, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
+    plan = filters.plan(config.clean)
+    reader = records.Reader(formats.Cut(config.record, config.section), config.columns, plan, config.bad_records)
+    shape = reader.shape(found)
+    kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
+    funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
+    work = Work(context.out / "work", shape, _steps(plan, kinds), funnel)
+    _collect(work, _records(reader, found, work, context), context)
+    reader.check()
+    return work
+
+
+def _records(reader: "Reader", found: Sequence[sources.SourceFile], work: Work, context: "Context") -> Iterator["Record"]:
+    done = 0
+    for file in found:
+        yield from reader.records(file, work.shape)
+        done += file.path.stat().st_size
+        context.progress(0.6 * done / max(work.funnel.bytes, 1), 1, messages.text("data.reading", name=file.name))
+
+
+def _derive(context: "Context") -> Work:
+    """Rows made from those of an earlier prepare folder; each stays in its row's split."""
+    from danlu.data import derive, ledger, store
+
+    make = derive.derivation(context.config["derive"])
+    rows = context.inputs["rows"] / "rows"
+    work = Work(context.out / "work", "pair", ["drop_empty", ledger.EXACT, ledger.NEAR], ledger.Funnel())
+    work.funnel.bytes = sum(path.stat().st_size for path in rows.iterdir())
+    streams = [_derived_from(store.read(rows, name), make, name) for name in split.NAMES]
+    _collect(work, heapq.merge(*streams, key=lambda record: record.id), context)
+    return work
+
+
+def _derived_from(rows: Iterable[shapes.Row], make: "Derivation", place: str) -> Iterator["Record"]:
+    return (_derived(pair, place) for row in rows for pair in make(row))
+
+
+def _derived(pair: Mapping[str, str], place: str) -> "Record":
+    from danlu.data import records
+
+    row = {name: pair[name] for name in shapes.COLUMNS["pair"]}
+    return records.cleaned(records.Record(pair["id"], pair["source"], row, split=place), ["drop_empty"])
+
+
+def _steps(plan: Mapping[str, Sequence[str]], kinds: Iterable[str]) -> list[str]:
+    """The steps that can take rows away, in order, over all kinds of rows."""
+    from danlu.data import ledger, records
+
+    named = dict.fromkeys(step for kind in kinds for step in plan[kind] if step in filters.FILTERS)
+    last = [ledger.EXACT, ledger.NEAR] if any(filters.DEDUP in plan[kind] for kind in kinds) else []
+    return [records.BAD, *named, *last]
+
+
+def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
+    """Write cleaned records to the working folder; note those that are kept and count those that are not."""
+    from danlu.data import records, store
+
+    wanted = context.system.partitions
+    piece = _PIECE if wanted == "auto" else max(1, work.funnel.bytes // wanted)
+    columns = dict.fromkeys(("id", "source", "step", "reason", "text", *shapes.COLUMNS[work.shape]))
+    with store.RowWriter(work.folder, "work", list(columns), shard=piece) as writer:
+        for record in rows:
+            work.funnel.read += 1
+            stored = shapes.stored(record.row) if record.row else {}
+            writer.add({**vars(record), "text": record.text, **stored})
+            if record.step:
+                work.funnel.dropped[record.step] += 1
+            else:
+                work.kept.append(Kept(record.id, records.digest(record), record.split))
+                _exemplify(work, record)
+
+
+def _exemplify(work: Work, record: "Record") -> None:
+    """Remember some rows before and after cleaning, those that changed above all."""
+    if len(work.examples) < _EXAMPLES or (record.before and len(work.examples) < _CANDIDATES):
+        before, after = record.before or record.text, record.text
+        work.examples.append({"id": record.id, "source": record.source, "before": before, "after": after})
+
+
+# --- second pass: duplicates, splits, files --------------------------------------------------------------
+
+
+def _duplicates(work: Work, context: "Context") -> "Duplicates":
+    from danlu.config import Dedup
+    from danlu.data import dedup, ledger
+
+    if ledger.EXACT not in work.steps:
+        return dedup.Duplicates()
+    config = getattr(context.config, "dedup", None) or Dedup()
+    frame = dedup.frame_of(work.folder, context.system.data)
+    return dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)
+
+
+def _write(work: Work, found: "Duplicates", splits: Mapping[str, str], out: Path) -> None:
+    from danlu.data import ledger
+
+    shown = ledger.largest(found.clusters)
+    heads = _write_rows(work, found, splits, out, {name for cluster in shown for name in cluster})
+    ledger.write_clusters(out / "clusters.jsonl", shown, found.pairs, heads)
+    examples = sorted((e for e in work.examples if e["id"] in splits), key=lambda e: e["before"] == e["after"])
+    files.write_json(out / "examples.json", [{k: ledger.head(v) for k, v in e.items()} for e in examples[:_EXAMPLES]])
+    files.write_json(out / "funnel.json", work.funnel.report(work.steps))
+
+
+def _write_rows(
+    work: Work, found: "Duplicates", splits: Mapping[str, str], out: Path, shown: set[str]
+) -> dict[str, dict[str, str]]:
+    """Kept rows to the shards of their split, the others to the dropped; returns source and head of the `shown`."""
+    from danlu.data import ledger, store
+
+    heads = {}
+    columns = ["id", "source", *shapes.COLUMNS[work.shape]]
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(store.RowWriter(out / "rows", name, columns)) for name in split.NAMES}
+        dropped = stack.enter_context(ledger.Dropped(out))
+        for row in store.read(work.folder, "work"):
+            if row["id"] in shown:
+                heads[row["id"]] = {"source": row["source"], "text": ledger.head(row["text"])}
+            if name := splits.get(row["id"]):
+                writers[name].add(row)
+                work.funnel.splits[name] += 1
+                continue
+            reason = row["reason"] or (ledger.EXACT if row["id"] in found.exact else ledger.NEAR)
+            work.funnel.dropped[reason] += not row["reason"]
+            dropped.add(row, reason)
+    return heads
+
+
+def _output_hash(kept: Iterable[Kept], splits: Mapping[str, str]) -> str:
+    """sha256 over (id, split, content digest) in order of id."""
+    digest = hashlib.sha256()
+    for row in sorted(kept):
+        digest.update(f"{row.id}\t{splits[row.id]}\t{row.digest}\n".encode())
+    return digest.hexdigest()
