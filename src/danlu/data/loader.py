@@ -34,7 +34,7 @@ class Loader:
         self.tokens = columns.flat("input_ids")
         self.mask = columns.flat("loss_mask") if "loss_mask" in columns.names else None
         self.context, self.seed = context, seed
-        self.windows = windows(columns.offsets("input_ids"), context, long=long)
+        self.windows = windows(columns.offsets("input_ids")[:], context, long=long)
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
 

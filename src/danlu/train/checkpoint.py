@@ -56,7 +56,7 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and the names of the damaged ones passed over.
 
     Raises:
-        UserError: E305, there are checkpoints and none is whole.
+        UserError: E307, there are checkpoints and none is whole.
     """
     damaged = []
     for folder in reversed(_folders(root)):
@@ -65,7 +65,7 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
         else:
             return _read(folder), damaged
     if damaged:
-        raise UserError("E305", path=root, names=", ".join(damaged))
+        raise UserError("E307", path=root, names=", ".join(damaged))
     return None, []
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from danlu.config import Train
 from danlu.data.loader import Loader, Shape
 from danlu.errors import UserError
+from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Task
 from danlu.train import optim, schedule
@@ -53,6 +54,8 @@ class Training:
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
         self.masters = Masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
+        self.dropout = torch.Generator()
+        use_generator(net, self.dropout)
         self.position = Position()
         self.best: dict[str, Tensor] | None = None
 
@@ -104,8 +107,7 @@ class Training:
         self.masters.clear()
         loss = 0.0
         for micro, batch in enumerate(batches):
-            # Dropout is the only reader of torch's own generator, and a pure function of (step, micro-batch).
-            torch.default_generator.manual_seed(generator(self.seed, "dropout", self.position.step, micro).initial_seed())
+            self.dropout.manual_seed(generator(self.seed, "dropout", self.position.step, micro).initial_seed())
             terms = self.task.loss(self.net, batch, part)
             total = sum((value / max(counts[name], 1.0) for name, value in terms.items()), torch.zeros(()))
             total.backward()

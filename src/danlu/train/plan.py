@@ -84,11 +84,11 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """Measure on a throw-away copy of `net` and decide everything.
 
     Raises:
-        UserError: E202, no rows to train on; E112, the budget is too short for a single step.
+        UserError: E216, no rows to train on; E112, the budget is too short for a single step.
     """
     train, loader = request.train, request.loader
     if not len(loader):
-        raise UserError("E202")
+        raise UserError("E216")
     rows, accumulate = _cut(train, loader, request.pretraining)
     optimizer = ("muon" if request.pretraining else "adamw") if train.optimizer == "auto" else train.optimizer
     draft = Plan(

@@ -1,0 +1,1 @@
+"""Measures of models, as streaming sums where they can be."""

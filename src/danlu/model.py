@@ -1,0 +1,186 @@
+"""A model with everything it needs to be used: network, processor, task; saved as a Hugging Face folder."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from danlu import files, models, tasks
+from danlu.errors import UserError
+from danlu.modalities.text import Text
+from danlu.models.architecture import Architecture, build
+from danlu.nn.generate import Sampling, generate
+from danlu.nn.network import Network
+from danlu.randomness import generator
+from danlu.tasks.task import Task
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass
+class Output:
+    """What a forward pass gives: `loss` is None without labels."""
+
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Model(nn.Module):
+    """An nn.Module with one child, `net`. Loop, adapters and export see only that child."""
+
+    def __init__(self, net: Network, architecture: Architecture, processor: Text, task: str):
+        super().__init__()
+        self.net = net
+        self.architecture, self.processor = architecture, processor
+        self.task_name = task
+        self.task: Task = tasks.load(task)(processor)
+        self.quantized = ""
+
+    # --- what the serving engine asks for ---
+
+    @property
+    def network(self) -> Network:
+        return self.net
+
+    @property
+    def context(self) -> int:
+        return self.architecture.context
+
+    @property
+    def chat(self) -> bool:
+        """Whether it was taught the chat template."""
+        return self.taught_chat
+
+    taught_chat: bool = False
+
+    # --- use ---
+
+    def forward(self, **batch: Tensor) -> Output:
+        """logits (B, T, V); with labels (B, T) also the mean loss over those that are not -100."""
+        logits = self.net(batch)
+        if "labels" not in batch:
+            return Output(None, logits)
+        total, count = self.task.loss(self.net, batch)["loss"], self.task.counts(batch)["loss"]
+        return Output(total / count.clamp(min=1), logits)
+
+    def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
+        """Continue a text, piece by piece; every piece is whole characters."""
+        ids = [self.processor.end_id, *self.processor.encode(prompt)][-self.context + 1 :]
+        sampling = sampling or Sampling()
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self.context - len(ids)))
+        detokenizer = self.processor.stream()
+        with torch.no_grad():
+            for token in generate(self.net, ids, sampling, end_ids={self.processor.end_id}):
+                yield detokenizer.push(int(token))
+        yield detokenizer.flush()
+
+    def predict(self, prompt: str, sampling: Sampling | None = None) -> str:
+        """Continue a text once."""
+        return "".join(self.stream(prompt, sampling))
+
+    # --- folders ---
+
+    @classmethod
+    def from_architecture(cls, architecture: Architecture, processor: Text, task: str, seed: int = 1) -> "Model":
+        """A fresh model; its weights are a pure function of the seed."""
+        return cls(build(architecture, generator(seed, "init")), architecture, processor, task)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Model":
+        """Load a model folder, a run folder, or a run by name.
+
+        Raises:
+            UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit.
+        """
+        folder = model_folder(path)
+        if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
+            raise UserError("E302", path=folder, names=", ".join(names[:5]))
+        config = _config(folder)
+        ours = config.get("danlu", {})
+        carried = ours.get("carrier", config)
+        architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+        model = cls(build(architecture, generator(0, "load")), architecture, Text.load(folder), ours.get("task", "language_modeling"))
+        model.taught_chat = bool(ours.get("chat"))
+        model._fill(files.read_tensors(folder / WEIGHTS), carried["model_type"], ours.get("quantized", ""), folder)
+        return model.eval()
+
+    def _fill(self, tensors: dict[str, Tensor], family: str, quantized: str, folder: Path) -> None:
+        if quantized:
+            from danlu.adapt.quantize import quantize
+
+            self.net = quantize(self.net)
+            self.quantized = quantized
+        else:
+            tensors = models.by_model_type(family).import_weights(tensors)
+        wanted = self.net.state_dict()
+        wrong = [n for n, t in wanted.items() if n not in tensors or tensors[n].shape != t.shape] + [n for n in tensors if n not in wanted]
+        if wrong:
+            shown = [f"{n}: {_shape(tensors.get(n))}, {_shape(wanted.get(n))}" for n in wrong[:3]]
+            raise UserError("E308", path=folder / WEIGHTS, count=len(wrong), evidence=shown)
+        self.net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+
+    def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the folder that transformers, vLLM and danlu open; `weights` (fp32) in place of the network's own."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        carrier = models.carrier(self.architecture)
+        if carrier is None:
+            raise UserError("E309")
+        family = models.by_model_type(carrier)
+        config = family.to_hf(self.architecture, self._tokens())
+        ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
+        state = weights or {name: tensor.detach() for name, tensor in self.net.state_dict().items()}
+        if self.quantized:  # no stock family has our int8 layout: said in the folder, so that none misreads it
+            config = {"model_type": "danlu", "danlu": ours | {"quantized": self.quantized, "carrier": config}}
+        else:
+            config |= {"danlu": ours}
+            state = family.export_weights({name: tensor.float() for name, tensor in state.items()})
+        files.write_tensors(folder / WEIGHTS, state)
+        files.write_json(folder / CONFIG, config)
+        files.write_json(folder / "generation_config.json", self._generation())
+        self.processor.save(folder)
+
+    def _tokens(self) -> dict[str, Any]:
+        end = self.processor.end_turn if self.taught_chat else self.processor.end_id
+        return {"bos_token_id": self.processor.end_id, "eos_token_id": end, "pad_token_id": self.processor.pad_id,
+                "torch_dtype": "float32"}  # fmt: skip
+
+    def _generation(self) -> dict[str, Any]:
+        ends = [self.processor.end_id, *([self.processor.end_turn] if self.taught_chat else [])]
+        return {"eos_token_id": ends, "pad_token_id": self.processor.pad_id, "do_sample": True, "temperature": 0.8, "top_p": 0.95}
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "—" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / CONFIG).read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError("E301", path=folder / CONFIG, reason=str(error)) from error
+
+
+def model_folder(path: str | Path) -> Path:
+    """The model folder behind a path or a run's name.
+
+    Raises:
+        UserError: E304, there is no model.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).is_file():
+        return folder
+    root, name = (folder.parent, folder.name) if (folder / "run.json").is_file() else (Path("runs"), str(path))
+    if folder.is_dir() and (folder / "runs").is_dir():  # the folder of a recipe: its latest run
+        root, name = folder / "runs", folder.resolve().name
+    from danlu.graph import runs
+
+    for run in reversed(runs(root)):
+        if name in (run.name, run.recipe) and run.model and (run.model / CONFIG).is_file():
+            return run.model
+    raise UserError("E304", path=path)

@@ -1,0 +1,70 @@
+"""A model -> a smaller one, with the price written beside it: size, speed, quality before and after."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu import files
+
+if TYPE_CHECKING:
+    from danlu.graph import Context
+    from danlu.model import Model
+
+VERSION = 1
+_TOKENS = 64  # generated to time decoding
+
+
+def run(context: "Context") -> None:
+    """Write the int8 model folder and compare.json into context.out."""
+    from danlu.model import Model
+    from danlu.stages.evaluate import measure
+
+    before = Model.from_pretrained(context.inputs["model"])
+    role = "tuning_columns" if "tuning_columns" in context.inputs else "columns"
+    table: dict[str, Any] = {"before": figures(before), "after": {}}
+    table["before"] |= measure(before, context.inputs[role], before.task_name)
+    context.progress(0.5, 1)
+    after = compressed(before)
+    after.save_pretrained(context.out)
+    table["after"] = figures(after) | measure(after, context.inputs[role], after.task_name)
+    files.write_json(context.out / "compare.json", {"schema": files.SCHEMA, **table})
+    context.facts |= table
+    context.output_hash = files.tensors_hash(after.net.state_dict())
+    context.progress(1, 1)
+
+
+def compressed(model: "Model") -> "Model":
+    """The model with 8-bit weights; the network given is left as it is."""
+    import copy
+
+    from danlu.adapt.quantize import quantize
+    from danlu.model import Model
+
+    smaller = Model(quantize(copy.deepcopy(model.net)), model.architecture, model.processor, model.task_name)
+    smaller.taught_chat, smaller.quantized = model.taught_chat, "int8"
+    return smaller.eval()
+
+
+def figures(model: "Model") -> dict[str, float]:
+    """Bytes of the weights, and tokens per second of greedy decoding (the faster of two rounds)."""
+    from danlu.nn.generate import Sampling, generate
+
+    size = sum(t.numel() * t.element_size() for t in model.net.state_dict().values())
+    limit = min(_TOKENS, model.context - 2)
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        made = sum(1 for _ in generate(model.net, [model.processor.end_id], Sampling(max_tokens=limit, temperature=0.0), end_ids=set()))
+        best = min(best, (time.perf_counter() - start) / max(1, made))
+    return {"megabytes": size / 1e6, "tokens_per_second": 1 / best}
+
+
+def compress_folder(source: Path, target: Path) -> dict[str, Any]:
+    """`danlu compress MODEL`: the int8 twin of any model folder, with size and speed compared."""
+    from danlu.model import Model
+
+    before = Model.from_pretrained(source)
+    after = compressed(before)
+    with files.staged(target) as out:
+        after.save_pretrained(out)
+    return {"before": figures(before), "after": figures(after), "folder": str(target)}

@@ -1,0 +1,97 @@
+"""Models -> a table: each on held-out rows of the data, beside an n-gram model of the same tokens."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu import files
+
+if TYPE_CHECKING:
+    from danlu.graph import Context
+    from danlu.model import Model
+
+VERSION = 1
+_ROWS = 16  # packed rows of an evaluation batch
+
+
+def run(context: "Context") -> None:
+    """Write metrics.json and samples.json into context.out; the output hash is that of the metrics."""
+    from danlu.model import Model
+
+    wanted = context.config["evaluate"]
+    models = {role: Model.from_pretrained(context.inputs[role]) for role in ("base", "tuned") if role in context.inputs}
+    steps = len(models) * 2 + bool(wanted.ngram)
+    figures: dict[str, dict[str, float]] = {}
+    if wanted.ngram:
+        figures[f"{wanted.ngram}-gram"] = {"bits_per_byte": baseline(context.inputs["columns"], wanted.ngram)}
+        context.progress(1, steps)
+    for role, model in models.items():
+        figures[role] = measure(model, context.inputs["columns"], "language_modeling" if "tuning_columns" in context.inputs else model.task_name)
+        context.progress(len(figures), steps, role)
+    answers = {}
+    if "tuning_columns" in context.inputs:
+        answers = {role: measure(model, context.inputs["tuning_columns"], "instruction") for role, model in models.items()}
+    table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
+    files.write_json(context.out / "metrics.json", _finite(table))
+    last = models.get("tuned") or models["base"]
+    files.write_json(context.out / "samples.json", samples(last, context.inputs["columns"], wanted.samples))
+    context.facts |= {"models": figures, "answers": answers}
+    context.output_hash = files.sha256(context.out / "metrics.json")
+    context.progress(1, 1)
+
+
+def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
+    """A model's metrics over all held-out rows of an encode folder."""
+    from danlu import tasks
+    from danlu.data.columns import Columns
+    from danlu.data.loader import Loader
+    from danlu.train.loop import evaluate
+
+    learned = tasks.load(task)(model.processor)
+    columns = Columns(encoded / "columns" / _split(encoded))
+    return evaluate(learned, model.net, Loader(columns, model.context, long=learned.long, seed=0), _ROWS)
+
+
+def _split(encoded: Path) -> str:
+    """The rows that figures are measured on: test, or valid or train where the recipe holds nothing out."""
+    from danlu.data.columns import Columns
+
+    return next(name for name in ("test", "valid", "train") if len(Columns(encoded / "columns" / name)))
+
+
+def baseline(encoded: Path, order: int) -> float:
+    """Bits per byte of an n-gram model trained on the training rows."""
+    import numpy as np
+
+    from danlu.data.columns import Columns
+    from danlu.metrics.ngram import NGram
+    from danlu.modalities.text import Text
+
+    processor = Text.load(encoded)
+    train, held_out = Columns(encoded / "columns" / "train"), Columns(encoded / "columns" / _split(encoded))
+    model = NGram(np.asarray(train.flat("input_ids")[:]), processor.vocab_size, order)
+    tokens = np.asarray(held_out.flat("input_ids")[:])
+    predicted = np.ones(len(tokens), dtype=bool)
+    predicted[held_out.offsets("input_ids")[:][:-1]] = False  # the token that opens a row is given, not predicted
+    return model.bits_per_byte(tokens, predicted, np.array(processor.token_bytes()))
+
+
+def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
+    """Continuations of held-out rows, as they come."""
+    from danlu.data.columns import Columns
+    from danlu.nn.generate import Sampling
+
+    columns = Columns(encoded / "columns" / _split(encoded))
+    found = []
+    for index in range(min(number, len(columns))):
+        ids = [int(i) for i in columns.row(index)["input_ids"][: 1 + min(48, model.context // 2)]]
+        prompt = model.processor.decode(ids)
+        found.append({"prompt": prompt, "text": model.predict(prompt, Sampling(max_tokens=96, temperature=0.8, top_p=0.95, seed=1))})
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a figure that is none is null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

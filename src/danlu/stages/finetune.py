@@ -1,0 +1,42 @@
+"""A trained model -> the same model on a narrower task: all of it, its last layers, its head, or adapters beside it."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danlu.graph import Context
+
+VERSION = 1
+RESUMABLE = True
+
+
+def run(context: "Context") -> None:
+    """Tune and write a model folder into context.out."""
+    from danlu import adapt
+    from danlu.model import Model
+    from danlu.stages.pretrain import threads, train
+
+    started, config = time.monotonic(), context.config
+    threads(context)
+    base = Model.from_pretrained(context.inputs["base"])
+    model = Model(base.net, base.architecture, base.processor, config["task"])
+    model.taught_chat = base.taught_chat or _chats(context)
+    adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
+    adapt.apply(model.net, adapters, config["seed"])
+    context.view.line(_counted(model.net))
+    train(context, model, started, pretraining=False)
+
+
+def _chats(context: "Context") -> bool:
+    """Whether the rows are chats: then the model speaks the template from now on."""
+    from danlu import files
+
+    return bool(files.read_json(context.inputs["columns"] / "tokens.json").get("chat"))
+
+
+def _counted(net: Any) -> str:
+    from danlu.messages import text
+
+    total = sum(p.numel() for p in net.parameters())
+    trainable = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return text("train.trainable", trainable=f"{trainable:,}", total=f"{total:,}", share=f"{trainable / total:.1%}")
