@@ -43,10 +43,15 @@ def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> dic
     prompt, completion = "".join(whole[: ends - start + 1]), "".join(whole[ends - start + 1 :]).strip("\n")
     if len(prompt) + len(completion) > _LONGEST or not completion.strip():
         return None
-    return {"prompt": prompt.rstrip("\n"), "completion": completion}
+    return {"prompt": prompt, "completion": completion}
 
 
-DERIVATIONS: dict[str, Derivation] = {"python_functions": python_functions}
+def same_rows(row: Row) -> Iterator[Row]:
+    """The row itself: pairs and chats whose text was learned first are then learned as answers, in the same split."""
+    yield {name: value for name, value in row.items() if name != "text"}
+
+
+DERIVATIONS: dict[str, Derivation] = {"python_functions": python_functions, "same_rows": same_rows}
 
 
 def derivation(name: str) -> Derivation:

@@ -86,6 +86,13 @@ def stored(row: Row) -> dict[str, str]:
     return row
 
 
+def loaded(row: Mapping[str, Any]) -> Row:
+    """A row as it was before `stored`, without id and source."""
+    if row.get("messages"):
+        return {"messages": json.loads(row["messages"])}
+    return {name: row[name] for name in COLUMNS["pair" if row.get("prompt") is not None else "text"]}
+
+
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise Flaw("type", name=name, found=_kind(value))

@@ -6,6 +6,7 @@ the second writes what stays, in order of id. The split comes last, so that no c
 
 import hashlib
 import heapq
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -102,22 +103,23 @@ def _derive(context: "Context") -> Work:
 
     make = derive.derivation(context.config["derive"])
     rows = context.inputs["rows"] / "rows"
-    work = Work(context.out / "work", "pair", ["drop_empty", ledger.EXACT, ledger.NEAR], ledger.Funnel())
+    streams = [_derived(store.read(rows, name), make, name) for name in split.NAMES]
+    made = heapq.merge(*streams, key=lambda record: record.id)
+    first = list(itertools.islice(made, 1))
+    shape = shapes.shape_of(first[0].row or {}) if first else None
+    work = Work(context.out / "work", shape or "text", ["drop_empty", ledger.EXACT, ledger.NEAR], ledger.Funnel())
     work.funnel.bytes = sum(path.stat().st_size for path in rows.iterdir())
-    streams = [_derived_from(store.read(rows, name), make, name) for name in split.NAMES]
-    _collect(work, heapq.merge(*streams, key=lambda record: record.id), context)
+    _collect(work, itertools.chain(first, made), context)
     return work
 
 
-def _derived_from(rows: Iterable[shapes.Row], make: "Derivation", place: str) -> Iterator["Record"]:
-    return (_derived(pair, place) for row in rows for pair in make(row))
-
-
-def _derived(pair: Mapping[str, str], place: str) -> "Record":
+def _derived(rows: Iterable[shapes.Row], make: "Derivation", place: str) -> Iterator["Record"]:
     from danlu.data import records
 
-    row = {name: pair[name] for name in shapes.COLUMNS["pair"]}
-    return records.cleaned(records.Record(pair["id"], pair["source"], row, split=place), ["drop_empty"])
+    for row in rows:
+        for made in make(row):
+            record = records.Record(made["id"], made["source"], shapes.loaded(made), split=place)
+            yield records.cleaned(record, ["drop_empty"])
 
 
 def _steps(plan: Mapping[str, Sequence[str]], kinds: Iterable[str]) -> list[str]:
@@ -135,8 +137,8 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
 
     wanted = context.system.partitions
     piece = _PIECE if wanted == "auto" else max(1, work.funnel.bytes // wanted)
-    columns = dict.fromkeys(("id", "source", "step", "reason", "text", *shapes.COLUMNS[work.shape]))
-    with store.RowWriter(work.folder, "work", list(columns), shard=piece) as writer:
+    columns = ["step", "reason", *_columns(work.shape)]
+    with store.RowWriter(work.folder, "work", columns, shard=piece) as writer:
         for record in rows:
             work.funnel.read += 1
             stored = shapes.stored(record.row) if record.row else {}
@@ -146,6 +148,11 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
             else:
                 work.kept.append(Kept(record.id, records.digest(record), record.split))
                 _exemplify(work, record)
+
+
+def _columns(shape: shapes.Shape) -> list[str]:
+    """Columns of the rows: `text` is all of a row as plain text, whatever its shape."""
+    return list(dict.fromkeys(("id", "source", "text", *shapes.COLUMNS[shape])))
 
 
 def _exemplify(work: Work, record: "Record") -> None:
@@ -187,7 +194,7 @@ def _write_rows(
     from danlu.data import ledger, store
 
     heads = {}
-    columns = ["id", "source", *shapes.COLUMNS[work.shape]]
+    columns = _columns(work.shape)
     with ExitStack() as stack:
         writers = {name: stack.enter_context(store.RowWriter(out / "rows", name, columns)) for name in split.NAMES}
         dropped = stack.enter_context(ledger.Dropped(out))

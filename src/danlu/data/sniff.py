@@ -1,0 +1,209 @@
+"""What a file or folder holds, found by looking, and the short recipe that trains on it."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from danlu import messages
+from danlu.data import formats, records, shapes, sources
+from danlu.data.shapes import Row, Shape
+from danlu.data.sources import SourceFile
+from danlu.errors import UserError
+
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_PAIRS = {
+    "prompt": ("prompt", "question", "query", "input", "instruction", "问题", "提问", "问", "输入"),
+    "completion": ("completion", "answer", "response", "output", "reply", "target", "回答", "答案", "答", "输出"),
+}
+_NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
+_FILES = 8  # largest files whose records are looked at
+_SAMPLE = 200  # records looked at per file
+_COUNTED = 64 * 2**20  # bytes that are counted row by row; beyond, the count is extrapolated
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """What was found."""
+
+    files: int
+    bytes: int
+    rows: int  # exact up to 64 MB, then an estimate
+    format: str  # of the most bytes
+    encoding: str
+    shape: Shape
+    columns: tuple[str, ...]  # of the first record
+    mapping: dict[str, str]  # ours -> yours, where the names differ
+    chinese: float  # share of Chinese characters among letters
+    code: bool
+    exclude: tuple[str, ...]  # files of another kind, left out
+    sample: str  # the beginning of the first row
+    suggestions: tuple[str, ...] = ()
+
+
+def sniff(path: Path) -> Sniffed:
+    """Look at a file or folder.
+
+    Raises:
+        UserError: E202 nothing there, E203 no file of a kind we read, E201 rows without text, or what reading raises.
+    """
+    path = path.resolve()
+    found = sources.describe(sources.discover([str(path)], Path(path.anchor)))
+    chosen, others = _dominant(_without_notes(found))
+    largest = sorted(chosen, key=lambda file: -file.path.stat().st_size)[:_FILES]
+    first = _first_records(largest[0])
+    mapping = _mapping(largest[0], first)
+    shape = records.Reader(formats.Cut(), mapping, {}).shape(chosen)
+    texts = _texts((row for file in largest for row in _first_records(file)), mapping, shape)
+    if not texts:
+        raise UserError("E204", read=0)
+    joined = "".join(texts)
+    return Sniffed(
+        files=len(chosen), bytes=_size(chosen), rows=_count(chosen), format=largest[0].format,
+        encoding="" if largest[0].format == "parquet" else largest[0].charset, shape=shape, columns=tuple(first[0]),
+        mapping=mapping, chinese=len(_HAN.findall(joined)) / max(1, sum(map(str.isalpha, joined))), code=largest[0].code,
+        exclude=_names_outside(found, chosen), sample="def " if largest[0].path.suffix == ".py" else _beginning(texts[0]),
+        suggestions=tuple(_suggestions(chosen, others)),
+    )  # fmt: skip
+
+
+def recipe_text(sniffed: Sniffed, path: Path) -> str:
+    """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
+    lines = [f"# {messages.text('init.head', **_described(sniffed))}"]
+    lines += [f"# {line}" for line in (messages.text("init.run"), *sniffed.suggestions)]
+    lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {_quoted(path.as_posix())}"]
+    lines += _data_keys(sniffed)
+    lines += ["", "[model]", _commented("depth", '"auto"', "depth"), _commented("context", "256", "context")]
+    lines += ["", "[pretrain]", _commented("budget", '"5min"' if sniffed.shape == "text" else '"4min"', "budget")]
+    if sniffed.shape == "text":
+        lines += [_commented("sample", _quoted(sniffed.sample), "sample")]
+    else:
+        lines += ["", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented("epochs", "3.0", "epochs")]
+    return "\n".join(lines) + "\n"
+
+
+# --- looking ------------------------------------------------------------------------------------------
+
+
+def _without_notes(found: list[SourceFile]) -> list[SourceFile]:
+    """The files that are not about the others (README, LICENSE, ...), where there are others."""
+    return [file for file in found if not _NOTES.match(file.path.name)] or found
+
+
+def _dominant(found: Sequence[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """The files of the kind with the most bytes, and the others."""
+    kinds = {file: _kind(file) for file in found}
+    sizes: Counter[Any] = Counter()
+    for file, kind in kinds.items():
+        sizes[kind] += file.path.stat().st_size
+    ((first, _),) = sizes.most_common(1)
+    return [file for file in found if kinds[file] == first], [file for file in found if kinds[file] != first]
+
+
+def _kind(file: SourceFile) -> Shape | tuple[str, ...]:
+    """What can be read together: texts, chats with pairs, or tables of the same columns that we do not know."""
+    if file.format in ("text", "code"):
+        return "text"
+    row = next((raw for _, raw in formats.read(file, formats.Cut()) if isinstance(raw, dict)), {})
+    shape = shapes.shape_of(row)
+    return "chat" if shape == "pair" else shape or tuple(row)
+
+
+def _names_outside(found: Sequence[SourceFile], chosen: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Names that leave out all files but the chosen ones."""
+    names = {file.path.name for file in chosen}
+    return tuple(sorted({file.path.name for file in found} - names))
+
+
+def _first_records(file: SourceFile) -> list[Row]:
+    return [raw for _, raw in islice(formats.read(file, formats.Cut()), _SAMPLE) if isinstance(raw, dict)]
+
+
+def _mapping(file: SourceFile, rows: Sequence[Row]) -> dict[str, str]:
+    """Columns for rows without names that we know: a question and an answer, else the column with the longest texts."""
+    if not rows or shapes.shape_of(rows[0]):
+        return {}
+    names = {name.lower().strip(): name for name in rows[0]}
+    pair = {ours: names[yours] for ours, known in _PAIRS.items() for yours in known[::-1] if yours in names}
+    if len(pair) == 2:
+        return pair
+    lengths = {name: sum(len(row[name]) for row in rows if isinstance(row.get(name), str)) for name in rows[0]}
+    longest = max(lengths, key=lambda name: lengths[name], default="")
+    if 10 * lengths.get(longest, 0) < sum(len(str(row)) for row in rows):
+        raise records.missing_column(file, rows[0], {})
+    return {"text": longest}
+
+
+def _texts(rows: Iterable[Row], mapping: dict[str, str], shape: Shape) -> list[str]:
+    texts = []
+    for row in rows:
+        try:
+            texts.append(shapes.plain(shapes.canonical(shapes.renamed(row, mapping), shape)))
+        except shapes.Flaw:  # counted and reported when the rows are prepared
+            continue
+    return [text for text in texts if text.strip()]
+
+
+def _size(files: Iterable[SourceFile]) -> int:
+    return sum(file.path.stat().st_size for file in files)
+
+
+def _count(files: Sequence[SourceFile]) -> int:
+    """Rows of all files; after 64 MB the rest is estimated from what was counted."""
+    rows = counted = 0
+    for file in files:
+        rows += sum(1 for _ in formats.read(file, formats.Cut()))
+        counted += file.path.stat().st_size
+        if counted > _COUNTED:
+            break
+    return round(rows * _size(files) / max(counted, 1))
+
+
+def _beginning(text: str) -> str:
+    """The first words of a text: a prompt to watch while training."""
+    line = next(line.strip() for line in text.splitlines() if line.strip())
+    return line[:12] if _HAN.search(line) else line[:40].rsplit(" ", 1)[0] if len(line) > 40 else line
+
+
+def _suggestions(chosen: Sequence[SourceFile], others: Sequence[SourceFile]) -> Iterable[str]:
+    if others:
+        yield messages.text("init.left_out", n=len(others), first=others[0].name)
+    copies = sum(file.copy > 0 for file in chosen)
+    if copies:
+        yield messages.text("init.copies", n=copies)
+    if _size(chosen) < 100_000:
+        yield messages.text("init.small")
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def _described(sniffed: Sniffed) -> dict[str, Any]:
+    return {
+        "files": sniffed.files, "size": f"{sniffed.bytes / 1e6:.2f} MB", "rows": f"{sniffed.rows:,}", "format": sniffed.format,
+        "encoding": sniffed.encoding or "-", "shape": messages.text(f"init.shape.{'code' if sniffed.code else sniffed.shape}"),
+        "chinese": f"{sniffed.chinese:.0%}",
+    }  # fmt: skip
+
+
+def _data_keys(sniffed: Sniffed) -> list[str]:
+    keys = []
+    if sniffed.mapping:
+        inner = ", ".join(f"{ours} = {_quoted(yours)}" for ours, yours in sniffed.mapping.items())
+        keys.append(_commented("columns", f"{{ {inner} }}", "columns"))
+    if sniffed.exclude:
+        keys.append(_commented("exclude", f"[{', '.join(map(_quoted, sniffed.exclude))}]", "exclude"))
+    return [*keys, _commented("split", "{ valid = 0.05, test = 0.05 }", "split")]
+
+
+def _commented(key: str, value: str, note: str) -> str:
+    return f"{f'{key} = {value}':<40}  # {messages.text(f'init.note.{note}')}"
+
+
+def _quoted(text: str) -> str:
+    """A TOML string: JSON's escapes are TOML's too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
