@@ -1,0 +1,43 @@
+"""Named architectures: a preset, and the way to and from the stock files of its family; no forward.
+
+A family is one file here with preset, carries, to_hf, from_hf, export_weights and import_weights; its name is the
+file's name, which is also the `model_type` of its config.json.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from danlu.errors import UserError
+
+if TYPE_CHECKING:
+    from danlu.models.architecture import Architecture
+
+FAMILIES = ("qwen3", "gpt2")
+ALIASES = {"gpt": "qwen3"}
+
+
+def family(name: str) -> ModuleType:
+    """The module of a family, by its name or alias; ValueError where there is none."""
+    name = ALIASES.get(name, name)
+    if name not in FAMILIES:
+        raise ValueError(f"no family of models is named {name!r}; there are {', '.join(FAMILIES)}")
+    return importlib.import_module(f"danlu.models.{name}")
+
+
+def by_model_type(model_type: str) -> ModuleType:
+    """The module of a stock file.
+
+    Raises:
+        UserError: E322, danlu does not open that kind.
+    """
+    if model_type not in FAMILIES:
+        raise UserError("E322", where="config.json", found=model_type, valid=", ".join(FAMILIES))
+    return family(model_type)
+
+
+def carrier(architecture: Architecture) -> str | None:
+    """The stock family whose form is exactly this one, or None."""
+    return next((name for name in FAMILIES if family(name).carries(architecture)), None)

@@ -1,0 +1,188 @@
+"""GPT-2's form (Radford et al. 2019): LayerNorm before each sub-layer, a learned table of positions, biases, GELU.
+
+Its files store every linear as (inputs, outputs), and q, k, v as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danlu.models import foreign
+from danlu.models.architecture import Architecture
+from danlu.nn.config import TransformerConfig
+from danlu.nn.embed import TokensConfig
+from danlu.nn.heads import VocabularyConfig
+
+HEAD_DIM = 64
+_LAYER, _BLOCK = "transformer.h.{n}", "core.blocks.{n}"
+_MODULES = {
+    f"{_BLOCK}.attention.norm": f"{_LAYER}.ln_1",
+    f"{_BLOCK}.attention.inner.qkv": f"{_LAYER}.attn.c_attn",
+    f"{_BLOCK}.attention.inner.o": f"{_LAYER}.attn.c_proj",
+    f"{_BLOCK}.mlp.norm": f"{_LAYER}.ln_2",
+    f"{_BLOCK}.mlp.inner.up": f"{_LAYER}.mlp.c_fc",
+    f"{_BLOCK}.mlp.inner.down": f"{_LAYER}.mlp.c_proj",
+    "core.norm": "transformer.ln_f",
+}
+NAMES = {
+    "embed.tokens.weight": "transformer.wte.weight",
+    "embed.positions.weight": "transformer.wpe.weight",
+    "head.output.weight": "lm_head.weight",
+    **{f"{ours}.{leaf}": f"{theirs}.{leaf}" for ours, theirs in _MODULES.items() for leaf in ("weight", "bias")},
+}
+_BUFFERS = [f"{_LAYER}.attn.bias", f"{_LAYER}.attn.masked_bias"]  # causal masks in old files
+
+
+def preset(
+    vocab: int,
+    context: int,
+    depth: int,
+    *,
+    width: int | None = None,
+    heads: int | None = None,
+    hidden: int | None = None,
+    tied: bool = True,
+    dropout: float = 0.0,
+) -> Architecture:
+    """One dial: width 64 per layer, heads of 64, MLP four times the width; the rest overrides it."""
+    width = width or 64 * depth
+    heads = heads or max(width // HEAD_DIM, 1)
+    return _architecture(_core(width, depth, heads, hidden or 4 * width, dropout=dropout), vocab, tied, context)
+
+
+def carries(architecture: Architecture) -> bool:
+    """Whether this form holds that model exactly."""
+    core = architecture.core
+    same = _core(
+        core.dim,
+        core.layers,
+        core.heads,
+        core.hidden,
+        norm_eps=core.norm_eps,
+        dropout=core.dropout,
+        attention_dropout=core.attention_dropout,
+    )
+    return core == same and architecture == _architecture(
+        core, architecture.embed.vocab, architecture.head.tied, architecture.context
+    )
+
+
+def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
+    """config.json; `tokens` holds bos_token_id, eos_token_id, pad_token_id; `dtype` is that of the written tensors."""
+    core = architecture.core
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": architecture.embed.vocab,
+        "n_positions": architecture.context,
+        "n_ctx": architecture.context,  # llama.cpp reads this one
+        "n_embd": core.dim,
+        "n_layer": core.layers,
+        "n_head": core.heads,
+        "n_inner": core.hidden,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": core.norm_eps,
+        "embd_pdrop": core.dropout,
+        "resid_pdrop": core.dropout,
+        "attn_pdrop": core.attention_dropout,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+        "tie_word_embeddings": architecture.head.tied,
+        **tokens,
+        "initializer_range": 0.02,
+        "torch_dtype": dtype,
+    }
+
+
+def from_hf(config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a config.json.
+
+    Raises:
+        UserError: E320, it asks for something that danlu does not carry.
+    """
+    foreign.only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+        raise foreign.refusal("activation_function", activation)
+    dropout = foreign.number(config, "resid_pdrop", 0.1)
+    foreign.only(config, embd_pdrop=dropout)
+    width, heads = foreign.positive(config, "n_embd"), foreign.positive(config, "n_head")
+    if width % heads:
+        raise foreign.refusal("n_head", heads)
+    core = _core(
+        width,
+        foreign.positive(config, "n_layer"),
+        heads,
+        foreign.positive(config, "n_inner", 4 * width),
+        norm_eps=foreign.number(config, "layer_norm_epsilon", 1e-5),
+        dropout=dropout,
+        attention_dropout=foreign.number(config, "attn_pdrop", 0.1),
+    )
+    tied = bool(config.get("tie_word_embeddings", True))
+    return _architecture(core, foreign.positive(config, "vocab_size"), tied, foreign.positive(config, "n_positions"))
+
+
+def export_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Ours to theirs: q, k, v as one, linears transposed."""
+    fused: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if ".inner.q." in name:
+            parts = [state[name.replace(".inner.q.", f".inner.{part}.")] for part in "qkv"]
+            fused[name.replace(".inner.q.", ".inner.qkv.")] = torch.cat(parts)
+        elif ".inner.k." not in name and ".inner.v." not in name:
+            fused[name] = tensor
+    return foreign.renamed({name: _turned(name, tensor) for name, tensor in fused.items()}, NAMES)
+
+
+def import_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Theirs to ours; the public files lack the prefix. Raises UserError E321 for a tensor that has no place."""
+    prefixed = {_prefixed(name): tensor for name, tensor in theirs.items()}
+    prefixed = foreign.without_copy(prefixed, "lm_head.weight", "transformer.wte.weight")
+    ours: dict[str, Tensor] = {}
+    for name, tensor in foreign.renamed(prefixed, foreign.inverted(NAMES), ignored=_BUFFERS).items():
+        tensor = _turned(name, tensor)
+        if ".inner.qkv." in name:
+            for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+                ours[name.replace(".inner.qkv.", f".inner.{part}.")] = piece.contiguous()
+        else:
+            ours[name] = tensor
+    return ours
+
+
+def _turned(name: str, tensor: Tensor) -> Tensor:
+    """Their linears are stored (inputs, outputs), ours (outputs, inputs)."""
+    linear = ".inner." in name and tensor.ndim == 2
+    return tensor.T.contiguous() if linear else tensor
+
+
+def _prefixed(name: str) -> str:
+    return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+
+
+def _core(
+    dim: int, layers: int, heads: int, hidden: int, *, norm_eps: float = 1e-5, **dropouts: float
+) -> TransformerConfig:
+    """What all models of this form share."""
+    return TransformerConfig(
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=dim // heads,
+        hidden=hidden,
+        mlp="gelu_tanh",
+        norm="layer",
+        norm_eps=norm_eps,
+        bias="all",
+        position=None,
+        **dropouts,
+    )
+
+
+def _architecture(core: TransformerConfig, vocab: int, tied: bool, context: int) -> Architecture:
+    return Architecture(core, TokensConfig(vocab, positions=context), VocabularyConfig(tied), context)

@@ -1,0 +1,35 @@
+"""Dropout that draws from a generator handed to it, so that a step can be repeated bit by bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Zeroes a share `p` of x and scales the rest by 1 / (1 - p), in training only (1207.0580)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.training and self.p > 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same; raises ValueError in training when no generator was given."""
+        if not self.active:
+            return x
+        if self.generator is None:
+            raise ValueError("dropout has no generator: call use_generator(module, generator) first")
+        keep = torch.empty_like(x).bernoulli_(1.0 - self.p, generator=self.generator)
+        return x * keep.div_(1.0 - self.p)
+
+
+def use_generator(module: nn.Module, generator: torch.Generator) -> None:
+    """Let every dropout inside `module` draw from `generator`; reseed that one object to repeat a step."""
+    for part in module.modules():
+        if isinstance(part, Dropout):
+            part.generator = generator

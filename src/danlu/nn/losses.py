@@ -1,0 +1,100 @@
+"""Cross-entropy over a large vocabulary without ever holding all logits.
+
+Shapes: N tokens · C tokens of a chunk · D width · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_LOGITS = 2**23  # logits held at a time: large enough for full-speed products
+BLOCK_LOGITS = 2**20  # logits that are widened to fp32 at a time: small enough for the processor's cache
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0, ignore: int = -100
+) -> Tensor:
+    """SUM over tokens of -log softmax(hidden · weightᵀ)[target], a scalar in fp32 (fp64 for fp64).
+
+    hidden (N, D), weight (V, D), targets (N,); targets equal to `ignore` do not count; `chunk` tokens at a time, 0 = auto.
+    Gradients are computed in the forward, so the logits of a chunk are formed once and dropped.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, ignore)
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0) -> tuple[Tensor, Tensor]:
+    """For evaluation: the loss (N,) of each token, and the id (N,) that the model holds most likely there."""
+    losses = torch.empty(len(targets), dtype=_wide(hidden), device=hidden.device)
+    best = torch.empty_like(targets)
+    for rows, logits in _chunks(hidden, weight, chunk):
+        for block in _blocks(logits):
+            wide = logits[block].to(losses.dtype)
+            best[rows][block] = wide.max(-1).indices
+            losses[rows][block] = torch.logsumexp(wide, -1) - _at(wide, targets[rows][block])
+    return losses, best
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, ignore: int) -> Tensor:
+        total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
+        counted = (targets != ignore).nonzero().flatten()
+        everything = len(counted) == len(targets)
+        used, labels = (hidden, targets) if everything else (hidden[counted], targets[counted])
+        d_used = torch.empty_like(used)
+        d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device)
+        for rows, logits in _chunks(used, weight, chunk):
+            total += _to_gradient_(logits, labels[rows])
+            torch.mm(logits, weight, out=d_used[rows])
+            d_weight += logits.T @ used[rows]
+        d_hidden = d_used if everything else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grads[0], d_weight * grads[0], None, None, None
+
+
+def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
+    """Turn logits (C, V) into softmax - onehot in place; returns the sum of the losses."""
+    total = torch.zeros((), dtype=_wide(logits), device=logits.device)
+    for block in _blocks(logits):
+        wide = logits[block].to(total.dtype)
+        share = torch.softmax(wide, -1)
+        # Of all logarithms of shares only that of the largest cannot underflow: logsumexp = highest - log(its share).
+        total += (wide.amax(-1) - share.amax(-1).log() - _at(wide, targets[block])).sum()
+        share[torch.arange(len(share), device=share.device), targets[block]] -= 1
+        logits[block] = share
+    return total
+
+
+def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their logits, chunk after chunk, in one buffer."""
+    size = chunk or max(CHUNK_LOGITS // len(weight), 64)
+    buffer = hidden.new_empty(min(size, len(hidden)), len(weight))
+    for start in range(0, len(hidden), size):
+        rows = slice(start, start + size)
+        logits = buffer[: len(hidden[rows])]
+        yield rows, torch.mm(hidden[rows], weight.T, out=logits)
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    size = max(BLOCK_LOGITS // logits.shape[1], 1)
+    return (slice(start, start + size) for start in range(0, len(logits), size))
+
+
+def _at(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logit of each row's target."""
+    return logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """At least fp32."""
+    return torch.promote_types(x.dtype, torch.float32)

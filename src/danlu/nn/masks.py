@@ -1,0 +1,49 @@
+"""Who may attend to whom: boolean masks, True = may, and the additive form that the scores take.
+
+Shapes: B batch · T queries · S keys
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def segment_mask(segments: Tensor) -> Tensor | None:
+    """(B, T) segment numbers -> (B, 1, T, T): equal numbers see each other; 0 is padding. None when that is everyone.
+
+    Packing (several documents in a row) and padding are both this; a pad sees only pads, so no row is ever empty.
+    """
+    if bool((segments == segments[:, :1]).all()):
+        return None
+    return (segments[:, :, None] == segments[:, None, :])[:, None]
+
+
+def segment_positions(segments: Tensor) -> Tensor:
+    """(B, T) segment numbers -> (B, T) positions that restart at 0 with each segment."""
+    index = torch.arange(segments.shape[1], device=segments.device)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - torch.where(starts, index, 0).cummax(dim=1).values
+
+
+def reach(queries: Tensor, keys: Tensor, *, causal: bool, window: int) -> Tensor | None:
+    """Places in the row, queries (B, T) and keys (S,) -> (B, T, S): what the direction and the window allow."""
+    distance = queries[:, :, None] - keys
+    allowed = distance >= 0 if causal else None
+    if window:
+        near = distance.abs() < window
+        allowed = near if allowed is None else allowed & near
+    return allowed
+
+
+def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The intersection of two masks; None allows everything."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where allowed, -inf where not."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))

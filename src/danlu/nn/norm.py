@@ -1,0 +1,74 @@
+"""Normalisation over the last axis, statistics always in fp32 (fp64 for fp64 input).
+
+Shapes: ... any leading axes · N their product (rows) · D the normalised axis
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Norm(nn.Module):
+    """`layer` (LayerNorm, 1607.06450), `rms` (RMSNorm, 1910.07467) or `rms1` (RMSNorm with its weight stored minus 1)."""
+
+    def __init__(self, dim: int, kind: str, eps: float) -> None:
+        super().__init__()
+        self.kind, self.eps = kind, eps
+        self.weight = nn.Parameter(torch.zeros(dim) if kind == "rms1" else torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if kind == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D) in the dtype of x; the weight may be wider than x."""
+        if self.kind == "layer":
+            return layer_norm(x, self.weight, self.bias, self.eps)
+        return rms_norm(x, self.weight + 1 if self.kind == "rms1" else self.weight, self.eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """(x - mean) / std · weight + bias. The CPU kernel takes bf16 x with fp32 weights; the others want one dtype."""
+    if not x.is_cpu:
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) · weight."""
+    if x.is_cpu:
+        return RmsNorm.apply(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+
+
+class RmsNorm(torch.autograd.Function):
+    """RMSNorm out of torch's fused CPU kernels: F.rms_norm has none there and is several times slower.
+
+    Forward: batch_norm in evaluation mode with one channel per row, mean 0 and variance = the row's mean square.
+    Backward: layer_norm's with mean 0, plus the one term in which the two norms differ.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        wide = torch.promote_types(x.dtype, torch.float32)
+        variance = torch.linalg.vector_norm(rows, dim=-1, dtype=wide).square_().div_(rows.shape[1])
+        unit = F.batch_norm(rows[None], torch.zeros_like(variance), variance, eps=eps)[0]
+        ctx.save_for_backward(rows, variance, weight)
+        ctx.eps = eps
+        return (unit * weight.to(x.dtype)).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        rows, variance, weight = ctx.saved_tensors
+        grad = grads[0].reshape(rows.shape)
+        inverse = torch.rsqrt(variance + ctx.eps)[:, None]
+        wanted = [True, ctx.needs_input_grad[1], False]
+        d_rows, d_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, rows, weight.shape, torch.zeros_like(inverse), inverse, weight.to(variance.dtype), None, wanted
+        )
+        # LayerNorm's gradient also subtracts mean(grad · weight), which RMSNorm does not: give it back.
+        mean = (grad @ weight.to(grad.dtype))[:, None] * inverse / rows.shape[1]
+        d_rows.add_(mean.to(grad.dtype))
+        return d_rows.view(grads[0].shape), None if d_weight is None else d_weight.to(weight.dtype), None

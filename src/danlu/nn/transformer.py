@@ -1,0 +1,134 @@
+"""The Transformer: one stack of equal blocks, encoder or decoder by its config.
+
+Shapes: B batch · T queries · S keys · D width · H heads · M width of the memory
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from danlu.nn.attention import Attention, View
+from danlu.nn.config import TransformerConfig
+from danlu.nn.dropout import Dropout
+from danlu.nn.masks import additive, both, reach
+from danlu.nn.mlp import Mlp
+from danlu.nn.norm import Norm
+from danlu.nn.positions import Buckets, Rotary, bucket, inverse_frequencies, magnitude, rotation
+
+if TYPE_CHECKING:
+    from danlu.nn.cache import CacheRows
+
+
+class Residual(nn.Module):
+    """x + inner(x), with the norm where the placement says: before, after the sum, or before and after `inner`."""
+
+    def __init__(self, inner: nn.Module, config: TransformerConfig) -> None:
+        super().__init__()
+        self.inner = inner
+        self.placement = config.placement
+        self.norm = Norm(config.dim, config.norm, config.norm_eps)
+        self.after = Norm(config.dim, config.norm, config.norm_eps) if config.placement == "sandwich" else None
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, *context: object) -> Tensor:
+        """(B, T, D) -> (B, T, D); `context` is handed on to `inner`."""
+        if self.placement == "post":
+            return self.norm(x + self.dropout(self.inner(x, *context)))
+        y = self.inner(self.norm(x), *context)
+        if self.after is not None:
+            y = self.after(y)
+        return x + self.dropout(y)
+
+
+class Block(nn.Module):
+    """Attention, attention to the memory where there is one, MLP."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention = Residual(Attention(config), config)
+        self.across = Residual(Attention(config, config.memory), config) if config.memory else None
+        self.mlp = Residual(Mlp(config.dim, config.hidden, config.mlp, config.bias == "all"), config)
+
+    def forward(
+        self, x: Tensor, view: View, layer: int, cache: CacheRows | None, memory: Tensor | None, across: View
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = self.attention(x, view, layer, cache)
+        if self.across is not None:
+            x = self.across(x, across, layer, None, memory)
+        return self.mlp(x)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks. `attention_form` ("sdpa" | "written") chooses how attention is computed, not what."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.attention_form = "sdpa"
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = None if config.placement == "post" else Norm(config.dim, config.norm, config.norm_eps)
+        self.distances = nn.Embedding(config.position.count, config.heads) if _bucketed(config) else None
+        self._frequencies = _frequencies(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: CacheRows | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D).
+
+        positions (B, T) or None for 0, 1, 2 ...; mask bool (B, 1, T, S), True = may attend, None = config.mask alone;
+        memory (B, S, M) with memory_mask bool (B, 1, 1, S). With a cache, the keys are its slots' whole past.
+        """
+        x = self.dropout(x)
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+        views = {window: self._view(window, x, positions, mask, cache) for window in set(self.config.windows)}
+        across = View(self.attention_form, None if memory_mask is None else additive(memory_mask, x.dtype))
+        for layer, (block, window) in enumerate(zip(self.blocks, self.config.windows, strict=True)):
+            x = block(x, views[window], layer, cache, memory, across)
+        return x if self.norm is None else self.norm(x)
+
+    def _view(self, window: int, x: Tensor, positions: Tensor, mask: Tensor | None, cache: CacheRows | None) -> View:
+        """What the layers with this window see."""
+        places = torch.arange(x.shape[1], device=x.device)
+        queries, keys = (places[None], places) if cache is None else (cache.places, cache.past)
+        turn = None
+        if isinstance(self.config.position, Rotary):
+            turn = rotation(self._frequencies[window], positions, magnitude(self.config.position), x.dtype)
+        allowed = None
+        if cache is None or window or not cache.alone:
+            allowed = reach(queries, keys, causal=self.config.mask == "causal", window=window)
+            allowed = both(None if allowed is None else allowed[:, None], mask)
+        bias = None if allowed is None else additive(allowed, x.dtype)
+        if self.distances is not None:
+            bias = self._distance_scores(queries, keys) + (0 if bias is None else bias)
+        causal = bias is not None and mask is None and cache is None and not window and self.distances is None
+        return View(self.attention_form, bias, causal, turn)
+
+    def _distance_scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(B, H, T, S): what T5 adds to the scores by the distance from query to key."""
+        distance = keys - queries[:, :, None]
+        index = bucket(distance, self.config.position, two_sided=self.config.mask == "full")
+        return self.distances(index).permute(0, 3, 1, 2)
+
+
+def _bucketed(config: TransformerConfig) -> bool:
+    return isinstance(config.position, Buckets)
+
+
+def _frequencies(config: TransformerConfig) -> dict[int, Tensor]:
+    """The rotary frequencies of each window; plain tensors, so that no cast of the module rounds them."""
+    if not isinstance(config.position, Rotary):
+        return {}
+    return {w: inverse_frequencies(config.position, config.head_dim, local=w > 0) for w in set(config.windows)}
