@@ -1,6 +1,7 @@
 """What every HTTP request passes first: Host and Origin (a web page cannot reach the server by a trick), key, counting."""
 
 import hmac
+import logging
 import secrets
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from danlu.serve.counters import Counters
 from danlu.serve.refusal import Refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_log = logging.getLogger("danlu.serve")
 _OPEN = "/health/live"  # the one path that needs no key: a supervisor asks it
 
 
@@ -60,6 +62,8 @@ class Gate:
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 self._counters.request(path, message["status"])
+                if message["status"] == 500:
+                    _log.error("request %s ended with status 500", request_id)
             await send(message)
 
         return marked

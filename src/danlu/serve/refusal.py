@@ -1,5 +1,6 @@
 """How the server says no: {"error": {"message", "type", "param", "code"}} with the right status, and nothing else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -60,10 +61,10 @@ def of_status(status: int) -> Refusal:
     return Refusal({404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_json"))
 
 
-def of_fault(fault: ErrorDetails) -> Refusal:
-    """The refusal for pydantic's first complaint about a request body."""
-    place = [str(part) for part in fault["loc"][1:] if str(part).isidentifier() or isinstance(part, int)]
-    param = ".".join(place)[:100] or "body"
+def of_faults(faults: Sequence[ErrorDetails], body: Any) -> Refusal:
+    """The refusal for what pydantic found in a request body: of its complaints, the one that points deepest."""
+    fault = max(faults, key=lambda each: len(_place(each, body)))
+    param = ".".join(_place(fault, body))[:100] or "body"
     if fault["type"] == "extra_forbidden":
         return Refusal("unknown_field", param=param)
     if fault["type"] == "missing":
@@ -71,3 +72,16 @@ def of_fault(fault: ErrorDetails) -> Refusal:
     wanted = messages.find(f"recipe.expected.{fault['type']}")
     reason = wanted.format(**fault.get("ctx", {})) if wanted else fault["msg"]
     return Refusal("invalid_value", param=param, reason=reason)
+
+
+def _place(fault: ErrorDetails, body: Any) -> list[str]:
+    """Where in the body the fault is; pydantic's names for the branches of a union are left out."""
+    place = []
+    for part in fault["loc"][1:]:
+        try:
+            body = body[part]
+        except (LookupError, TypeError):
+            if fault["type"] != "missing" or part != fault["loc"][-1]:
+                continue
+        place.append(str(part))
+    return place
