@@ -143,18 +143,14 @@ def _run(options: argparse.Namespace) -> None:
     if options.plan:
         from danlu.forecast import forecast
 
-        _print(forecast(life, options.to, as_json=options.json), options)
+        _table(forecast(life, options.to), options)
         return
     run = life.run(view := _view(options), options.to)
     view.close()
-    from danlu.report import finish
+    from danlu.report import write
 
-    finish(run, view)
-    _print(finish_line(run), options)
-
-
-def finish_line(run: Any) -> Any:
-    return text("cli.finished", name=run.name, folder=run.folder, model=run.model or "-")
+    write(run)
+    _print(text("cli.finished", name=run.name, folder=run.folder, model=run.model or "-"), options)
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import copy
 import math
 import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import nn
 
 from danlu import files
 from danlu.config import Train, count, seconds
-from danlu.data.loader import Batch, Loader
+from danlu.data.loader import Loader
 from danlu.errors import UserError
 from danlu.tasks.task import Task
 from danlu.train import cost, schedule
@@ -202,13 +201,3 @@ def _step_gflop(net: nn.Module, plan: Plan) -> float:
     config = net.core.config if hasattr(net, "core") else None
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
     return cost.flops_per_token(matrices, layers, width, plan.context) * plan.rows * plan.accumulate * plan.context / 1e9
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-__all__ = ["PLAN", "Batch", "Plan", "Request", "resolve", "timed", "use_attention"]

@@ -1,0 +1,156 @@
+"""What a run would do and cost, before it does anything: `danlu run RECIPE --plan`.
+
+Training is forecast from a few real steps of a throw-away model; reading and encoding from the rates of this machine's
+earlier runs, or from modest ones where there are none.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from danlu import files
+from danlu.artifact import Lineage
+from danlu.graph import STORE, Life, State
+from danlu.messages import text
+
+_RATES = {"prepare": 1.5e6, "encode": 1.5e6}  # bytes per second until this machine has shown its own
+_BYTES_PER_TOKEN = 3.5
+_EVALUATION_SHARE = 0.08  # of the training before it
+
+
+@dataclass
+class Cost:
+    """One stage's forecast: seconds, and MB of memory and of disk."""
+
+    seconds: float = 0.0
+    memory_mb: float = 0.0
+    disk_mb: float = 0.0
+
+
+def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
+    """One row per stage: what would happen, why, and the forecast cost of what would run."""
+    rows, spent = [], 0.0
+    size = _Size(life)
+    for state in life.states(to):
+        cost = Cost() if state.status == "cached" else _cost(life, state, size, spent)
+        spent += cost.seconds
+        rows.append(
+            {
+                text("plan.stage"): state.node.name,
+                text("plan.status"): text(f"plan.{state.status}"),
+                text("plan.why"): "; ".join(state.why),
+                text("plan.minutes"): round(cost.seconds / 60, 1),
+                text("plan.memory"): round(cost.memory_mb),
+                text("plan.disk"): round(cost.disk_mb, 1),
+            }
+        )
+    names = (text("plan.minutes"), text("plan.memory"), text("plan.disk"))
+    minutes, memory, disk = ([float(row[name]) for row in rows] for name in names)
+    rows.append({text("plan.stage"): text("plan.total"), text("plan.status"): "", text("plan.why"): "", names[0]: round(sum(minutes), 1),
+                 names[1]: round(max(memory)), names[2]: round(sum(disk), 1)})  # fmt: skip
+    return rows
+
+
+class _Size:
+    """How much text there is, exactly where the rows are encoded already, else from the raw files."""
+
+    def __init__(self, life: Life):
+        self.life = life
+        self.raw = sum(path.stat().st_size for path in life.raw_files(life.nodes[0]))
+        limit = life.loaded.recipe.data.limit_mb
+        self.raw = min(self.raw, limit * 1e6) if limit else self.raw
+
+    def bytes(self, state: State) -> float:
+        """Raw bytes behind a node."""
+        if state.node.raw:
+            return float(sum(path.stat().st_size for path in self.life.raw_files(state.node))) if state.node.name != "prepare" else self.raw
+        if state.node.name.endswith("_finetune") and (tune := self.life.loaded.recipe.finetune) and tune.data:
+            node = next(node for node in self.life.nodes if node.name == "prepare_finetune")
+            return float(sum(path.stat().st_size for path in self.life.raw_files(node)))
+        return self.raw * (0.25 if state.node.name.endswith("_finetune") else 1.0)
+
+    def tokens(self, state: State) -> tuple[int, int]:
+        """(training tokens, vocabulary) of the columns that a training node reads."""
+        folder = self.life.folders.get(state.node.inputs["columns"])
+        if folder:
+            table = files.read_json(folder / "tokens.json")
+            return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
+        wanted = self.life.loaded.recipe.tokenizer.vocab_size
+        source = self.raw if state.node.name != "finetune" else self.bytes(State(_encode_of(self.life, state), "run", []))
+        return max(1000, int(source * 0.9 / _BYTES_PER_TOKEN)), 4096 if wanted == "auto" else wanted
+
+
+def _encode_of(life: Life, state: State) -> Any:
+    return next(node for node in life.nodes if node.name == state.node.inputs["columns"])
+
+
+def _cost(life: Life, state: State, size: _Size, spent: float) -> Cost:
+    stage = state.node.stage
+    if stage in _RATES:
+        data = size.bytes(state)
+        return Cost(2 + data / _rate(life.loaded.runs, stage), 350 + data * 12 / 1e6, data * 1.3 / 1e6)
+    if stage in ("pretrain", "finetune"):
+        return _training(life, state, size)
+    return Cost(3 + spent * _EVALUATION_SHARE, 700, 1 if stage == "evaluate" else 15)
+
+
+def _rate(runs: Path, stage: str) -> float:
+    """Bytes per second of this machine's latest run of a stage."""
+    for folder in sorted((runs / STORE).glob(f"{stage}-*"), key=lambda p: p.stat().st_mtime, reverse=True):
+        if (folder / "lineage.json").exists():
+            facts = Lineage.read(folder)
+            if facts.facts.get("bytes") and facts.made.get("seconds"):
+                return float(facts.facts["bytes"]) / float(facts.made["seconds"])
+    return _RATES[stage]
+
+
+def _training(life: Life, state: State, size: _Size) -> Cost:
+    """Measured: a few steps of the model that would be trained, on random tokens."""
+    from danlu import tasks
+    from danlu.models.architecture import build
+    from danlu.randomness import generator
+    from danlu.train.plan import Request, resolve
+    from danlu.train.size import architecture
+
+    tokens, vocab = size.tokens(state)
+    recipe, train = life.loaded.recipe, state.node.config["train"]
+    shape = architecture(recipe.model, recipe.training("pretrain") if state.node.name == "finetune" else train, vocab, tokens)
+    loader = Synthetic(shape.context, vocab, tokens)
+    task = tasks.load("language_modeling")(_Vocabulary(vocab))
+    pretraining = state.node.stage == "pretrain"
+    request = Request(task, train, loader, loader, pretraining, time.monotonic())  # type: ignore[arg-type]
+    plan = resolve(request, build(shape, generator(0, "forecast")).train())
+    weights = sum(p.numel() for p in build(shape, generator(0, "forecast")).parameters())
+    return Cost(3 + plan.seconds, plan.memory_mb, weights * 16 / 1e6)
+
+
+class _Vocabulary:
+    """A processor of which only the size matters."""
+
+    def __init__(self, size: int):
+        self.vocab_size = size
+
+    def token_bytes(self) -> list[int]:
+        return [4] * self.vocab_size
+
+
+class Synthetic:
+    """A loader of random tokens in the shape of the real one."""
+
+    def __init__(self, context: int, vocab: int, tokens: int):
+        import torch
+
+        self.context, self.vocab, self.predictions = context, vocab, tokens
+        self.random = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return max(1, -(-self.predictions // self.context))
+
+    def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
+        import torch
+
+        size = (shape.rows, self.context)
+        ids = torch.randint(self.vocab, size, generator=self.random)
+        positions = torch.arange(self.context).expand(size).contiguous()
+        return {"input_ids": ids, "labels": ids.roll(-1, 1), "position_ids": positions, "segment_ids": torch.ones(size, dtype=torch.int64)}
