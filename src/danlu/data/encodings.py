@@ -32,7 +32,7 @@ def lines(path: Path, encoding: str, name: str) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="strict", newline=None) as file:
+        with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline=None) as file:
             while line := file.readline(LINE_LIMIT + 1):
                 number += 1
                 if len(line) > LINE_LIMIT:

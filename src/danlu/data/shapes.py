@@ -152,9 +152,16 @@ def _sharegpt(row: Mapping[str, Any]) -> list[Any]:
 
 def _alpaca(row: Mapping[str, Any]) -> list[dict[str, str]]:
     turns = [_turn("system", row["system"], "system")] if row.get("system") else []
-    for asked, answered in row.get("history") or []:
+    for asked, answered in _exchanges(row.get("history") or []):
         turns += [_turn("user", asked, "history"), _turn("assistant", answered, "history")]
     question = _text(row["instruction"], "instruction")
     if row.get("input"):
         question += "\n" + _text(row["input"], "input")
     return [*turns, _turn("user", question, "instruction"), _turn("assistant", row["output"], "output")]
+
+
+def _exchanges(history: Any) -> list[Any]:
+    """Earlier questions and answers of an Alpaca record."""
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise Flaw("turns", name="history")
+    return history
