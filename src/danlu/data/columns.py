@@ -7,6 +7,7 @@ shards of at most 1 GiB (`input_ids.00000.bin`), and `input_ids.offsets.bin`: ex
 
 import json
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,12 +53,13 @@ class _Shards:
     def _cuts(self, size: int) -> list[tuple[int, int]]:
         room = -self.length % self._per_shard
         edges = [0, *range(room or self._per_shard, size, self._per_shard), size]
-        return [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
+        return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
     def _current(self) -> IO[bytes]:
         if self._file is None or self.length % self._per_shard == 0:
             self.close()
-            self._file = open(_shard(self._folder, self._name, self.length // self._per_shard), "wb")
+            path = _shard(self._folder, self._name, self.length // self._per_shard)
+            self._file = path.open("wb")  # closed when the next shard begins, and by close()
         return self._file
 
     def close(self) -> None:
@@ -72,12 +74,19 @@ class ColumnWriter:
     """
 
     def __init__(
-        self, folder: Path, dtypes: Mapping[str, DTypeLike], *, scalars: Collection[str] = (), shard_bytes: int = SHARD_BYTES
+        self,
+        folder: Path,
+        dtypes: Mapping[str, DTypeLike],
+        *,
+        scalars: Collection[str] = (),
+        shard_bytes: int = SHARD_BYTES,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._scalars, self._shard_bytes = folder, frozenset(scalars), shard_bytes
         self._values = {name: self._shards(name, dtype) for name, dtype in dtypes.items()}
-        self._offsets = {name: self._shards(f"{name}.offsets", np.int64) for name in dtypes if name not in self._scalars}
+        self._offsets = {
+            name: self._shards(f"{name}.offsets", np.int64) for name in dtypes if name not in self._scalars
+        }
         for offsets in self._offsets.values():
             offsets.extend([0])
         self._rows = 0
@@ -125,7 +134,9 @@ class Sharded:
         start, stop, step = where.indices(len(self))
         if step != 1:
             raise ValueError("a sharded column is read in whole slices")
-        first, last = start // self._each, max(stop - 1, start) // self._each
+        if stop <= start:
+            return np.empty(0, self.dtype)
+        first, last = start // self._each, (stop - 1) // self._each
         base = first * self._each
         near = self._parts[first : last + 1]
         return (near[0] if len(near) == 1 else np.concatenate(near))[start - base : stop - base]

@@ -8,7 +8,6 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 _KINDS = {"bpe": bpe, "char": char, "wordpiece": wordpiece}
-_GAP = re.compile(r"(?<!\s)\s{10000}")  # tiktoken's pattern engine overflows on longer runs of white space
+_LONG = 100_000  # characters of white space in a row: tiktoken's pattern engine overflows at ten times as many
+_GAP = re.compile(rf"(?<!\s)\s{{{_LONG}}}")
 
 
 class Text(Modality):
@@ -33,7 +33,9 @@ class Text(Modality):
     def __init__(self, tokenizer: Tokenizer):
         self.kind = _kind(tokenizer)
         self.vocab_size = tokenizer.get_vocab_size()
-        special = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        special = {
+            token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special
+        }
         self.control = {name: index for name, index in special.items() if name != wordpiece.UNKNOWN}
         self._tokenizer = tokenizer
         self._plain = _without_control(tokenizer)
@@ -58,19 +60,16 @@ class Text(Modality):
         Raises:
             UnicodeEncodeError: the text holds half a surrogate pair, which is no character.
         """
-        if self._fast is None or (len(value) >= 10_000 and _GAP.search(value)):
+        if self._fast is None or (len(value) >= _LONG and _GAP.search(value)):
             value.encode()
             return self._plain.encode(value, add_special_tokens=False).ids
         if not value.isascii():
             value.encode()
         return self._fast.encode_ordinary(value)
 
-    def encode_batch(self, values: Sequence[str], *, threads: int = 1) -> list[list[int]]:
-        """`encode` of every text; the work is done outside Python's lock."""
-        if threads == 1:
-            return [self.encode(value) for value in values]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.encode, values, chunksize=64))
+    def encode_batch(self, values: Sequence[str]) -> list[list[int]]:
+        """`encode` of every text."""
+        return [self.encode(value) for value in values]
 
     # --- ids to text -----------------------------------------------------------------------------------
 
@@ -86,6 +85,11 @@ class Text(Modality):
         """The text of ids; control tokens are left out, bytes that are no UTF-8 become U+FFFD."""
         text = b"".join([self._pieces[index] for index in encoded]).decode(errors="replace")
         return text.removeprefix(" ") if self.kind == "wordpiece" else text
+
+    def show(self, encoded: Iterable[int]) -> list[str]:
+        """Each token as a reader sees it: control tokens by name, bytes that are no whole character as \\xe4."""
+        names = {index: name for name, index in self.control.items()}
+        return [names.get(index) or self._pieces[index].decode(errors="backslashreplace") for index in encoded]
 
     def stream(self) -> "Detokenizer":
         """A decoder that takes one id at a time."""
@@ -115,7 +119,7 @@ class Text(Modality):
 
     def _named(self, name: str) -> int:
         if name not in self.control:
-            raise UserError("E305", name=name)
+            raise UserError("E310", name=name)
         return self.control[name]
 
     @property
@@ -152,7 +156,9 @@ class Text(Modality):
         (folder / "tokenizer_config.json").write_text(settings + "\n", encoding="utf-8")
         if self.kind == "wordpiece":
             vocabulary = self._tokenizer.get_vocab()
-            (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)), encoding="utf-8")
+            (folder / "vocab.txt").write_text(
+                "\n".join(sorted(vocabulary, key=vocabulary.__getitem__)), encoding="utf-8"
+            )
 
     def _settings(self) -> dict[str, Any]:
         names = {index: name for name, index in self.control.items()}
@@ -160,7 +166,7 @@ class Text(Modality):
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": names[self.end_id],
             "pad_token": names[self.pad_id],
-            "extra_special_tokens": {},
+            "additional_special_tokens": [START_TURN, END_TURN],
             "clean_up_tokenization_spaces": False,
             "chat_template": TEMPLATE,
         }
@@ -219,7 +225,7 @@ def _kind(tokenizer: Tokenizer) -> str:
     """Which of our vocabularies this is.
 
     Raises:
-        UserError: E306 for one that we do not carry (SentencePiece's, say).
+        UserError: E311 for one that we do not carry (SentencePiece's, say).
     """
     plain = json.loads(tokenizer.to_str())
     model, decoder = plain["model"], (plain["decoder"] or {}).get("type")
@@ -229,12 +235,14 @@ def _kind(tokenizer: Tokenizer) -> str:
         return "bpe"
     if model["type"] == "BPE" and model["byte_fallback"] and not model["merges"]:
         return "char"
-    raise UserError("E306", kind=model["type"])
+    raise UserError("E311", kind=model["type"])
 
 
 def _without_control(tokenizer: Tokenizer) -> Tokenizer:
     plain = json.loads(tokenizer.to_str())
-    return Tokenizer.from_str(json.dumps(plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}))
+    return Tokenizer.from_str(
+        json.dumps(plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None})
+    )
 
 
 def _table(pieces: dict[int, bytes], special: set[int], size: int) -> list[bytes]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-LIMIT = 24_000_000  # characters a vocabulary is learned from: beyond that it hardly changes, and memory stays bounded
-PIECE = 65_536  # characters; a book of one line is sampled in pieces, not all or nothing
+LIMIT = 12_000_000  # bytes a vocabulary is learned from: beyond that it hardly changes; time and memory stay bounded
+PIECE = 16_384  # characters; a book of one line is sampled in pieces, not all or nothing
 
 
 def pieces(texts: Iterable[str], size: int = PIECE) -> Iterator[str]:
@@ -16,17 +16,19 @@ def pieces(texts: Iterable[str], size: int = PIECE) -> Iterator[str]:
 
 
 def thin(texts: Iterable[str], limit: int = LIMIT) -> list[str]:
-    """Every k-th piece of the stream, k the smallest power of two that keeps them within `limit` characters."""
+    """Every k-th piece of the stream, k the smallest power of two that keeps them within `limit` bytes."""
     kept: list[str] = []
-    size, stride = 0, 1
+    sizes: list[int] = []
+    total, stride = 0, 1
     for index, text in enumerate(pieces(texts)):
         if index % stride:
             continue
         kept.append(text)
-        size += len(text)
-        while size > limit and len(kept) > 1:
-            kept, stride = kept[::2], stride * 2
-            size = sum(map(len, kept))
+        sizes.append(len(text.encode()))
+        total += sizes[-1]
+        while len(kept) > 1 and total > limit:
+            kept, sizes, stride = kept[::2], sizes[::2], stride * 2
+            total = sum(sizes)
     return kept
 
 

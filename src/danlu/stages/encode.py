@@ -1,0 +1,150 @@
+"""Rows -> a tokenizer and columns: what training reads, memory-mapped.
+
+The vocabulary is learned from the training rows alone, or taken over from an earlier stage or a base model.
+Rows stream through one at a time; memory does not grow with them.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu import files
+from danlu.errors import UserError
+from danlu.messages import text as message
+
+if TYPE_CHECKING:
+    from danlu.graph import Context
+    from danlu.modalities.text import Text
+    from danlu.tasks.task import Example, Row, Task
+
+VERSION = 1
+SPLITS = ("train", "valid", "test")
+_SHOWN_ROWS, _SHOWN_TOKENS = 3, 64
+
+
+def run(context: "Context") -> None:
+    """Write the tokenizer, columns/{train,valid,test} and tokens.json into context.out; set context.output_hash."""
+    from danlu import tasks
+
+    rows = context.inputs["rows"] / "rows"
+    processor = _processor(context, rows)
+    processor.save(context.out)
+    task = tasks.load(context.config["task"])(processor)
+    first = _first(task, next(_read(rows, "train")))
+    splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
+    about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
+    shown = [_shown(processor, row, task.encode(row)) for row in islice(_read(rows, "train"), _SHOWN_ROWS)]
+    files.write_json(
+        context.out / "tokens.json", {"schema": 1, "tokenizer": about, "splits": splits, "examples": shown}
+    )
+    context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
+    context.output_hash = _content_hash(context.out)
+
+
+# --- the tokenizer -------------------------------------------------------------------------------------
+
+
+def _processor(context: "Context", rows: Path) -> "Text":
+    from danlu.modalities.text import Text
+
+    given = context.inputs.get("tokenizer") or context.inputs.get("base")
+    if given:
+        return Text.load(given)
+    context.progress(0, 1, message("encode.learning"))
+    wanted = context.config["tokenizer"]
+    texts = chain.from_iterable(map(texts_of, _read(rows, "train")))
+    return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size)
+
+
+def texts_of(row: "Row") -> list[str]:
+    """All the text of a row: its text, its prompt and completion, or what was said in its chat."""
+    said = [turn["content"] for turn in json.loads(row.get("messages") or "[]")]
+    return [row[name] for name in ("text", "prompt", "completion") if row.get(name)] + said
+
+
+# --- the columns ---------------------------------------------------------------------------------------
+
+
+def _read(rows: Path, split: str) -> "Iterator[Row]":
+    from danlu.data.store import read
+
+    return read(rows, split)
+
+
+def _first(task: "Task", row: "Row") -> "Example":
+    """The first example.
+
+    Raises:
+        UserError: E250, the rows lack a column that the task reads.
+    """
+    from danlu.data.shapes import COLUMNS
+
+    try:
+        return task.encode(row)
+    except KeyError as missing:
+        column = missing.args[0]
+        if column in row or all(column not in columns for columns in COLUMNS.values()):
+            raise
+        found = ", ".join(name for name in row if name not in ("id", "source"))
+        raise UserError("E250", where=row["source"], column=column, task=type(task).__name__, found=found) from missing
+
+
+def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Example") -> dict[str, float]:
+    """Write one split; its rows, tokens, bytes of text and bytes per token."""
+    import numpy as np
+
+    from danlu.data.columns import ColumnWriter
+
+    dtypes = {name: _dtype(name, value, task.processor.vocab_size) for name, value in first.items()}
+    scalars = [name for name, value in first.items() if np.ndim(value) == 0]
+    writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
+    token_bytes = np.array(task.processor.token_bytes())
+    counts, total = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split)
+    for row in _read(rows, split):
+        example = task.encode(row)
+        writer.add(example)
+        ids = np.asarray(example["input_ids"], np.int64)
+        counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
+        if counts["rows"] % 100 == 0:
+            context.progress(counts["rows"], total, message("encode.encoding", split=split))
+    writer.close()
+    return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
+
+
+def _rows(rows: Path, split: str) -> int:
+    import pyarrow.parquet as pq
+
+    from danlu.data.store import shards
+
+    return sum(pq.read_metadata(path).num_rows for path in shards(rows, split))
+
+
+def _dtype(name: str, value: Any, vocab_size: int) -> str:
+    """Ids as small as the vocabulary allows, masks in a byte, other numbers as numpy holds them."""
+    import numpy as np
+
+    from danlu.data.columns import token_dtype
+
+    if name == "input_ids":
+        return token_dtype(vocab_size)
+    return "uint8" if name.endswith("_mask") else np.asarray(value).dtype.name
+
+
+# --- what is recorded ----------------------------------------------------------------------------------
+
+
+def _shown(processor: "Text", row: "Row", example: "Example") -> dict[str, Any]:
+    ids = list(example["input_ids"][:_SHOWN_TOKENS])
+    learned = list(example.get("loss_mask", [1] * len(ids))[:_SHOWN_TOKENS])
+    return {"id": row["id"], "source": row["source"], "tokens": processor.show(ids), "ids": ids, "learned": learned}
+
+
+def _content_hash(folder: Path) -> str:
+    """sha256 over the tokenizer and every column file, by name."""
+    paths = [folder / "tokenizer.json", *sorted((folder / "columns").rglob("*.*"))]
+    lines = (f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
