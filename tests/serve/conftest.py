@@ -14,7 +14,11 @@ from danlu.nn.network import Network
 from danlu.serve.engine import Engine
 from danlu.serve.run import background
 
-CORPUS = ["def add(a, b):\n    return a + b\n", "炼丹炉里炼金丹，一炉一炉又一炉。", "the quick brown fox jumps over the lazy dog"] * 4
+CORPUS = [
+    "def add(a, b):\n    return a + b\n",
+    "炼丹炉里炼金丹，一炉一炉又一炉。",
+    "the quick brown fox jumps over the lazy dog",
+] * 4
 CONTEXT = 96
 
 

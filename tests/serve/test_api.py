@@ -112,7 +112,9 @@ def eventually(holds: Any) -> bool:
 # --- requests that are not served, in process ------------------------------------------------------------
 
 
-def ask(engine: Engine, path: str, body: Any = None, method: str = "POST", key: str | None = None, **headers: str) -> Any:
+def ask(
+    engine: Engine, path: str, body: Any = None, method: str = "POST", key: str | None = None, **headers: str
+) -> Any:
     """One request to the application itself."""
     import asyncio
 
@@ -240,7 +242,9 @@ def test_a_mistake_of_ours_tells_nothing(engine: Engine, monkeypatch: pytest.Mon
         assert broken.headers["X-Request-Id"]
 
 
-names = st.sampled_from(["model", "prompt", "messages", "max_tokens", "temperature", "stop", "stream_options", "n", "x"])
+names = st.sampled_from(
+    ["model", "prompt", "messages", "max_tokens", "temperature", "stop", "stream_options", "n", "x"]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["tiny", TALK]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

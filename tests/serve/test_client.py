@@ -1,5 +1,10 @@
 """The small client against a real server."""
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from conftest import Tiny
 
@@ -32,3 +37,36 @@ def test_no_server_is_a_clear_error() -> None:
     with pytest.raises(UserError) as caught:
         Client("http://127.0.0.1:1").models()
     assert (caught.value.code, caught.value.exit) == ("E604", 2)
+
+
+@contextmanager
+def says(answer: bytes) -> Iterator[str]:
+    """A server that gives one fixed answer and hangs up."""
+
+    def once() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=once)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join()
+
+
+def test_an_answer_that_breaks_off_is_an_error_after_what_came() -> None:
+    event = b'data: {"choices": [{"text": "so far"}]}\n\n'
+    with says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(event), event)) as url:
+        pieces = Client(url).complete("m", "x")
+        assert next(pieces) == "so far"
+        with pytest.raises(UserError) as caught:
+            next(pieces)
+    assert caught.value.code == "E604"
+
+
+def test_another_kind_of_server_is_a_clear_error() -> None:
+    with says(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n<html>") as url:
+        with pytest.raises(UserError, match="404 Not Found"):
+            Client(url).models()

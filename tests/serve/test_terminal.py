@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Tiny
-from danlu.nn.generate import Sampling
 
 from danlu.modalities.chat import encode_chat
+from danlu.nn.generate import Sampling
 from danlu.serve.chat import Conversation, PromptTooLong, converse, visible
-from danlu.serve.engine import Engine, Job, Piece
+from danlu.serve.engine import Engine
+from danlu.serve.generation import Job, Piece
 
 GREEDY = Sampling(temperature=0, max_tokens=8)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from danlu.serve.schema import Answer, Choice, Finish, Usage
+from danlu.serve.schema import Answer, Choice, Usage
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Said:
     """One choice when it is complete."""
 
     text: str
-    finish: Finish
+    finish: str | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Shape(ABC):
         """A complete choice."""
 
     @abstractmethod
-    def piece(self, index: int, text: str, finish: Finish | None) -> Choice:
+    def piece(self, index: int, text: str, finish: str | None) -> Choice:
         """A streamed piece of a choice."""
 
     def opening(self, index: int) -> Choice | None:
@@ -63,7 +63,7 @@ class TextShape(Shape):
     def said(self, index: int, said: Said) -> Choice:
         return Choice(index=index, text=said.text, finish_reason=said.finish)
 
-    def piece(self, index: int, text: str, finish: Finish | None) -> Choice:
+    def piece(self, index: int, text: str, finish: str | None) -> Choice:
         return Choice(index=index, text=text, finish_reason=finish)
 
 
@@ -77,7 +77,7 @@ class ChatShape(Shape):
     def said(self, index: int, said: Said) -> Choice:
         return Choice(index=index, message={"role": "assistant", "content": said.text}, finish_reason=said.finish)
 
-    def piece(self, index: int, text: str, finish: Finish | None) -> Choice:
+    def piece(self, index: int, text: str, finish: str | None) -> Choice:
         return Choice(index=index, delta={"content": text} if text else {}, finish_reason=finish)
 
     def opening(self, index: int) -> Choice | None:

@@ -26,9 +26,7 @@ from danlu.serve.schema import (
 from danlu.serve.wire import StrictRoute
 
 
-def create_app(
-    engine: Engine, name: str, *, hosts: frozenset[str] | None = LOOPBACK, key: str | None = None
-) -> Gate:
+def create_app(engine: Engine, name: str, *, hosts: frozenset[str] | None = LOOPBACK, key: str | None = None) -> Gate:
     """The application that serves `engine`'s model under the name `name`.
 
     `hosts`: the Host names it answers to, None for any. `key`: what clients must send as a bearer token, None for nothing.

@@ -10,7 +10,8 @@ from rich.console import Console
 from danlu.messages import text
 from danlu.modalities.chat import encode_chat
 from danlu.nn.generate import Sampling
-from danlu.serve.engine import Engine, Job, Served
+from danlu.serve.engine import Engine
+from danlu.serve.generation import Job, Served
 from danlu.serve.jobs import continuation
 
 LEAVE, AFRESH = "/bye", "/new"
@@ -21,7 +22,9 @@ def chat(served: Served) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     sampling = Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62), max_tokens=served.context)
     with Engine(served, slots=1) as engine:
-        converse(engine, sampling, ask=partial(console.input, "> "), write=partial(console.out, end="", highlight=False))
+        converse(
+            engine, sampling, ask=partial(console.input, "> "), write=partial(console.out, end="", highlight=False)
+        )
 
 
 def converse(engine: Engine, sampling: Sampling, *, ask: Callable[[], str], write: Callable[[str], object]) -> None:
@@ -117,5 +120,4 @@ class Conversation:
 
 
 def _encoded(served: Served, messages: list[dict[str, str]]) -> list[int]:
-    ids, _ = encode_chat(served.processor, messages, reply=True)
-    return ids
+    return encode_chat(served.processor, messages, reply=True)[0]

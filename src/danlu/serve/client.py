@@ -3,11 +3,12 @@
 import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from danlu.errors import UserError
+from danlu.messages import text
 
 
 class Client:
@@ -16,14 +17,13 @@ class Client:
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 300.0):
         place = urlsplit(url)
         assert place.scheme == "http" and place.hostname, f"not an http address: {url}"
-        self._url, self._host, self._port, self._timeout = url, place.hostname, place.port or 80, timeout
+        self._url, self._host, self._port, self._timeout = (url, place.hostname, place.port or 80, timeout)
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def models(self) -> list[str]:
         """The names the server answers to."""
-        with closing(self._connection()) as connection:
-            answer = json.loads(self._answer(connection, "GET", "/v1/models").read())
-        return [model["id"] for model in answer["data"]]
+        with self._asked("GET", "/v1/models") as response:
+            return [model["id"] for model in json.load(response)["data"]]
 
     def complete(self, model: str, prompt: str, **options: Any) -> Iterator[str]:
         """The continuation of `prompt`, piece by piece; options as in /v1/completions."""
@@ -36,27 +36,34 @@ class Client:
         return (choice["delta"].get("content", "") for choice in self._choices("/v1/chat/completions", body))
 
     def _choices(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        with closing(self._connection()) as connection:
-            for event in _events(self._answer(connection, "POST", path, {**body, "stream": True})):
+        with self._asked("POST", path, {**body, "stream": True}) as response:
+            for event in _events(response):
                 if "error" in event:
-                    raise self._refused(event)
+                    raise UserError("E605", url=self._url, reason=event["error"]["message"])
                 yield from event["choices"]
 
-    def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-
-    def _answer(self, connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> Any:
+    @contextmanager
+    def _asked(self, method: str, path: str, body: Any = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer with status 200 to one request, over a connection of its own."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body).encode(), self._headers)
             response = connection.getresponse()
-        except OSError as error:
-            raise UserError("E604", url=self._url, reason=error.strerror or str(error)) from error
-        if response.status != 200:
-            raise self._refused(json.loads(response.read()))
-        return response
+            if response.status != 200:
+                raise UserError("E605", url=self._url, reason=_reason(response))
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError("E604", url=self._url, reason=str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
 
-    def _refused(self, answer: Mapping[str, Any]) -> UserError:
-        return UserError("E605", url=self._url, reason=answer["error"]["message"])
+
+def _reason(response: http.client.HTTPResponse) -> str:
+    """What the server said, or just the status where it is no danlu server."""
+    try:
+        return str(json.load(response)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"{response.status} {response.reason}"
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
@@ -67,3 +74,4 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             return
         if data:
             yield json.loads(data)
+    raise ConnectionError(text("serve.cut_short"))

@@ -8,18 +8,15 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import torch
 
-from danlu.modalities.text import Text
-from danlu.nn.generate import Sampling, sample
-from danlu.nn.network import Network
+from danlu.nn.generate import sample
 from danlu.serve.counters import Counters
+from danlu.serve.generation import Generation, Job, Piece, Served
 from danlu.serve.refusal import Refusal
-from danlu.serve.reply import Reply
 from danlu.serve.slots import Slots
 
 # How a generation may end without an answer, and how that is said.
@@ -27,79 +24,6 @@ REFUSALS = {"failed": "internal_error", "late": "overloaded", "cancelled": "shut
 QUEUE_SECONDS = 30.0
 PROMPT_PIECE = 256  # tokens of a new prompt that are read between two steps of the answers under way
 _log = logging.getLogger("danlu.serve")
-
-
-class Served(Protocol):
-    """What the engine needs of a model; `chat`: it was taught the chat template."""
-
-    network: Network
-    processor: Text
-    context: int
-    chat: bool
-
-
-@dataclass(frozen=True)
-class Job:
-    """One answer to generate; the prompt and `max_tokens` together fit into the context."""
-
-    prompt: Sequence[int]
-    sampling: Sampling
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Text as it comes. The last piece has `finish`: stop, length, or why there is no answer: cancelled, late, failed."""
-
-    text: str
-    tokens: int = 0  # generated so far
-    finish: str | None = None
-
-
-class Generation:
-    """One job under way. The engine thread alone changes it; any thread may cancel it."""
-
-    def __init__(self, job: Job, served: Served, deliver: Callable[[Piece], object]):
-        self.job, self._deliver = job, deliver
-        self.arrived = time.monotonic()
-        self.slot: int | None = None
-        self.cached = 0  # tokens whose keys and values are in the cache
-        self.tokens = list(job.prompt)  # the prompt and what was generated
-        self.random = torch.Generator().manual_seed(job.sampling.seed)
-        self.cancelled = False
-        self._reply = Reply(served.processor.stream(), job.sampling.stop)
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - len(self.job.prompt)
-
-    @property
-    def unread(self) -> int:
-        """Tokens before the last one that are not in the cache; the last one is what the next is generated from."""
-        return len(self.tokens) - 1 - self.cached
-
-    def cancel(self) -> None:
-        """Nobody wants the rest: the slot is free before the next step."""
-        self.cancelled = True
-
-    def accept(self, token: int, ends: Collection[int]) -> str | None:
-        """Take the next token and deliver its text; returns how the answer ended, None while it goes on."""
-        self.cached = len(self.tokens)
-        self.tokens.append(token)
-        text = "" if token in ends else self._reply.push(token)
-        full = self.generated >= self.job.sampling.max_tokens
-        if token in ends or full:
-            text += self._reply.flush()
-        stopped = token in ends or self._reply.stopped
-        finish = "stop" if stopped else "length" if full else None
-        if text or finish:
-            self.deliver(text, finish)
-        return finish
-
-    def deliver(self, text: str, finish: str | None) -> None:
-        try:
-            self._deliver(Piece(text, self.generated, finish))
-        except RuntimeError:  # the event loop that listened is closed
-            self.cancelled = True
 
 
 class Engine:
@@ -112,7 +36,7 @@ class Engine:
         self.served, self.counters = served, Counters()
         self._most_waiting = waiting
         self._slots = Slots(served.network, slots, served.context)
-        self._ends, self._never = _control(served, self._slots.width)
+        self._ends, self._never = _control(served)
         self._waiting: list[Generation] = []
         self._running: list[Generation] = []
         self._wake = threading.Condition()
@@ -228,10 +152,12 @@ class Engine:
 
     def _generate(self, rows: Sequence[Generation]) -> None:
         """One token of every row."""
+        rows = sorted(rows, key=_slot)  # neighbours in the cache are read without a copy
         last = [row.tokens[-1] for row in rows]
         logits = self._slots.step([_slot(row) for row in rows], last, [row.cached for row in rows])
-        logits = logits.masked_fill(self._never, float("-inf"))
-        samplings, histories = [row.job.sampling for row in rows], [row.tokens for row in rows]
+        logits[:, self._never] = -torch.inf
+        logits[:, self.served.processor.vocab_size :] = -torch.inf  # a table may be wider than the vocabulary
+        samplings, histories = ([row.job.sampling for row in rows], [row.tokens for row in rows])
         chosen = sample(logits, samplings, histories, [row.random for row in rows])
         for row, token in zip(rows, chosen.tolist(), strict=True):
             self._took(row, token)
@@ -285,10 +211,8 @@ def _slot(row: Generation) -> int:
     return row.slot
 
 
-def _control(served: Served, width: int) -> tuple[frozenset[int], torch.Tensor]:
-    """The tokens that end an answer, and which of the `width` logits must never be chosen: every other control token."""
+def _control(served: Served) -> tuple[frozenset[int], list[int]]:
+    """The tokens that end an answer, and those that may never be chosen: every other control token."""
     text = served.processor
     ends = frozenset({text.end_id, text.end_turn} if served.chat else {text.end_id})
-    never = torch.arange(width) >= text.vocab_size
-    never[list(set(text.control.values()) - ends)] = True
-    return ends, never
+    return ends, sorted(set(text.control.values()) - ends)

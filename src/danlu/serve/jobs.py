@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from danlu.modalities.chat import encode_chat
 from danlu.nn.generate import Sampling
-from danlu.serve.engine import Job, Served
+from danlu.serve.generation import Job, Served
 from danlu.serve.refusal import Refusal
 from danlu.serve.schema import ChatRequest, CompletionRequest, Generated
 

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from danlu.serve.answers import Said, Shape
-from danlu.serve.engine import REFUSALS, Engine, Generation, Piece
+from danlu.serve.engine import REFUSALS, Engine
+from danlu.serve.generation import Generation, Piece
 from danlu.serve.jobs import Work
 from danlu.serve.refusal import Refusal
 from danlu.serve.schema import Usage
@@ -112,7 +113,7 @@ async def _write(send: Send, body: bytes, *, last: bool = False) -> None:
 
 async def _until_gone(receive: Receive, answer: Awaitable[None]) -> None:
     """Await `answer`, but no longer than the client stays connected."""
-    work, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnected(receive))
+    work, gone = (asyncio.ensure_future(answer), asyncio.ensure_future(_disconnected(receive)))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():

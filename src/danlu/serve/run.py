@@ -16,8 +16,9 @@ from danlu.config import Serve
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.serve.app import create_app
-from danlu.serve.engine import Engine, Served
+from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK
+from danlu.serve.generation import Served
 
 DRAIN_SECONDS = 30
 _HEADER_LIMIT = 16 * 1024  # bytes

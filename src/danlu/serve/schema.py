@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 StopString = Annotated[str, Field(min_length=1, max_length=64)]
-Finish = Literal["stop", "length"]
 # The values that change nothing; clients send them by habit. Others are refused: danlu does not do them.
 Zero = Annotated[float, Field(ge=0, le=0)]
 No = Literal[False]
@@ -111,7 +110,7 @@ class Choice(BaseModel):
     text: str | None = None
     message: dict[str, str] | None = None
     delta: dict[str, str] | None = None
-    finish_reason: Finish | None = None
+    finish_reason: str | None = None
 
 
 class Answer(BaseModel):

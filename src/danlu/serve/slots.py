@@ -13,14 +13,12 @@ from danlu.nn.network import Network
 
 
 class Slots:
-    """`count` slots of up to `length` tokens, logits of `width`. Only the thread that owns the model reads and steps."""
+    """`count` slots of up to `length` tokens. Only the thread that owns the model reads and steps."""
 
     def __init__(self, network: Network, count: int, length: int):
         self.count = count
         self._network = network.eval()
-        hidden, logits = _probe(network)  # how the model computes, whatever its weights are stored as
-        self.width, self._device = logits.shape[-1], hidden.device
-        self._cache = Cache(network.core.config, count, length, hidden.dtype, hidden.device)
+        self._cache = Cache(network.core.config, count, length, network.dtype, network.device)
         self._unused = list(range(count))
 
     @property
@@ -45,16 +43,11 @@ class Slots:
     def step(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """One more token in each of the slots; the logits (B, V) of what follows."""
         batch = self._batch(slots, [[token] for token in tokens], [[position] for position in positions])
-        return self._network(batch, self._cache)[:, -1]
+        logits: Tensor = self._network(batch, self._cache)
+        return logits[:, -1]
 
-    def _batch(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def _batch(
+        self, slots: Sequence[int], tokens: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> dict[str, Tensor]:
         columns = {"input_ids": tokens, "position_ids": [list(row) for row in positions], "slots": list(slots)}
-        return {name: torch.tensor(column, device=self._device) for name, column in columns.items()}
-
-
-@torch.no_grad()
-def _probe(network: Network) -> tuple[Tensor, Tensor]:
-    """The hidden state (1, 1, D) and the logits (1, 1, V) of some token."""
-    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
-    hidden = network.hidden({"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)})
-    return hidden, network.head(hidden)
+        return {name: torch.tensor(column, device=self._network.device) for name, column in columns.items()}
