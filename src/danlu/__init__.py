@@ -7,9 +7,10 @@ import importlib
 import os
 from typing import Any
 
-# Every dependency's telemetry is off before any of them can be imported.
+# Every dependency's telemetry (and Daft's own progress bar) is off before any of them can be imported.
 for _switch, _value in {
     "DAFT_ANALYTICS_ENABLED": "0",
+    "DAFT_PROGRESS_BAR": "0",
     "DO_NOT_TRACK": "1",
     "SCARF_NO_ANALYTICS": "true",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -27,7 +27,9 @@ def _found(found: dedup.Duplicates) -> Pairs:
 def test_the_planted_articles_are_found_and_nothing_else(shared_data: Path, size: int) -> None:
     folder = shared_data / "minhash_articles"
     rows = [line.split(" ", 1) for line in (folder / f"articles_{size}.train").read_text("utf-8").splitlines()]
-    truth = {tuple(sorted(line.split())) for line in (folder / f"articles_{size}.truth").read_text("utf-8").splitlines()}
+    truth = {
+        tuple(sorted(line.split())) for line in (folder / f"articles_{size}.truth").read_text("utf-8").splitlines()
+    }
     ids, texts = zip(*rows, strict=True)
     assert _found(dedup.duplicates(ids, texts, threshold=0.5)) == truth
 
@@ -98,7 +100,9 @@ def _planted(
     return ids, texts, truth
 
 
-@pytest.mark.parametrize(("vocabulary", "size", "glue"), [(_words, 3, " "), (_hanzi, 2, "")], ids=["english", "chinese"])
+@pytest.mark.parametrize(
+    ("vocabulary", "size", "glue"), [(_words, 3, " "), (_hanzi, 2, "")], ids=["english", "chinese"]
+)
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_recall_of_planted_pairs_by_similarity(
     vocabulary: Callable[[random.Random], list[str]], size: int, glue: str, threshold: float

@@ -52,9 +52,13 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ('{"text": "a"', "json"), ("[1, 2]", "object"), ('"a"', "object"), ("[" * 100_000, "deep"), ("nonsense", "json"),
+        ('{"text": "a"', "json"),
+        ("[1, 2]", "object"),
+        ('"a"', "object"),
+        ("[" * 100_000, "deep"),
+        ("nonsense", "json"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_line_of_jsonl_is_one_flaw(tmp_path: Path, line: str, key: str) -> None:
     good = json.dumps(_ROWS[0])
     (_, first), (number, flaw), (_, last) = _read(_write(tmp_path / "a.jsonl", f"{good}\n{line}\n{good}\n"))
@@ -109,7 +113,9 @@ def test_text_without_blank_lines_is_cut_at_line_ends(tmp_path: Path) -> None:
     assert max(map(len, sections)) <= 2000
 
 
-@pytest.mark.parametrize(("record", "wanted"), [("line", ["a", "b"]), ("file", ["a\n\n b\n"]), ("section", ["a\n\n b"])])
+@pytest.mark.parametrize(
+    ("record", "wanted"), [("line", ["a", "b"]), ("file", ["a\n\n b\n"]), ("section", ["a\n\n b"])]
+)
 def test_what_a_record_of_text_is(tmp_path: Path, record: str, wanted: list[str]) -> None:
     found = [row["text"] for _, row in _read(_write(tmp_path / "a.txt", "a\n\n b\n"), Cut(record=record))]  # type: ignore[index]
     assert [text.strip() if record == "line" else text for text in found] == wanted

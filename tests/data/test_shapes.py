@@ -20,7 +20,11 @@ _CHAT = [{"role": "user", "content": "你好"}, {"role": "assistant", "content":
         {"instruction": "你好", "input": "", "output": "您好！"},
         {"instruction": "你好", "output": "您好！"},
         {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "您好！"}]},
-        {"conversations": [{"from": "human", "value": "你好"}], "chosen": {"from": "gpt", "value": "您好！"}, "rejected": {}},
+        {
+            "conversations": [{"from": "human", "value": "你好"}],
+            "chosen": {"from": "gpt", "value": "您好！"},
+            "rejected": {},
+        },
         {"prompt": "你好", "completion": "您好！"},
     ],
 )
@@ -44,9 +48,15 @@ def test_tool_calls_keep_their_roles() -> None:
 @pytest.mark.parametrize(
     ("row", "shape", "key"),
     [
-        ({"text": None}, "text", "type"), ({"text": 3}, "text", "type"), ({"text": "\ud800"}, "text", "surrogate"),
-        ({"body": "x"}, "text", "shape"), ({"text": "x"}, "chat", "shape"), ({"messages": _CHAT}, "text", "shape"),
-        ({"messages": []}, "chat", "turns"), ({"messages": "hi"}, "chat", "turns"), ({"messages": ["hi"]}, "chat", "turns"),
+        ({"text": None}, "text", "type"),
+        ({"text": 3}, "text", "type"),
+        ({"text": "\ud800"}, "text", "surrogate"),
+        ({"body": "x"}, "text", "shape"),
+        ({"text": "x"}, "chat", "shape"),
+        ({"messages": _CHAT}, "text", "shape"),
+        ({"messages": []}, "chat", "turns"),
+        ({"messages": "hi"}, "chat", "turns"),
+        ({"messages": ["hi"]}, "chat", "turns"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "chat", "role"),
         ({"messages": [{"role": "user", "content": "x"}]}, "chat", "no_answer"),
         ({"messages": [{"role": "assistant", "content": None}]}, "chat", "type"),
@@ -57,7 +67,7 @@ def test_tool_calls_keep_their_roles() -> None:
         ({"conversations": None}, "chat", "turns"),
         ({"prompt": "x", "completion": []}, "pair", "type"),
     ],
-)  # fmt: skip
+)
 def test_flaws_have_a_reason_in_words(row: shapes.Row, shape: shapes.Shape, key: str) -> None:
     with pytest.raises(Flaw) as caught:
         shapes.canonical(row, shape)
@@ -75,11 +85,15 @@ def test_columns_are_renamed_and_a_missing_one_is_named() -> None:
 _texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.one_of(
-    st.fixed_dictionaries({"text": _texts}),
-    st.fixed_dictionaries({"prompt": _texts, "completion": _texts}),
-    st.fixed_dictionaries({"messages": st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": _texts}))}),
-))  # fmt: skip
+@given(
+    st.one_of(
+        st.fixed_dictionaries({"text": _texts}),
+        st.fixed_dictionaries({"prompt": _texts, "completion": _texts}),
+        st.fixed_dictionaries(
+            {"messages": st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": _texts}))}
+        ),
+    )
+)
 def test_stored_rows_come_back(row: shapes.Row) -> None:
     stored = shapes.stored(row)
     assert all(isinstance(value, str) for value in stored.values())

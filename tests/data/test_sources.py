@@ -11,7 +11,16 @@ from danlu.errors import UserError
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("a.py", "b.md", "sub/c.txt.gz", "sub/test/d.py", ".hidden/e.txt", "__pycache__/f.py", "g.png", ".h.txt"):
+    for name in (
+        "a.py",
+        "b.md",
+        "sub/c.txt.gz",
+        "sub/test/d.py",
+        ".hidden/e.txt",
+        "__pycache__/f.py",
+        "g.png",
+        ".h.txt",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name * 100)
@@ -27,7 +36,12 @@ def test_a_folder_gives_its_readable_files(tree: Path) -> None:
 
 
 def test_files_globs_and_folders_may_be_mixed_and_each_counts_once(tree: Path) -> None:
-    assert _names(tree, "*.py", "sub", "a.py", "**/*.py") == ["__pycache__/f.py", "a.py", "sub/c.txt.gz", "sub/test/d.py"]
+    assert _names(tree, "*.py", "sub", "a.py", "**/*.py") == [
+        "__pycache__/f.py",
+        "a.py",
+        "sub/c.txt.gz",
+        "sub/test/d.py",
+    ]
 
 
 @pytest.mark.parametrize("pattern", ["test", "sub/test/*", "d.*"])
@@ -71,7 +85,14 @@ def test_a_limit_takes_files_in_order_of_their_hash(tree: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("a.py", "code"), ("a.PY.gz", "code"), ("a.md", "text"), ("a.train", "text"), ("a.jsonl.xz", "jsonl"), ("a.TSV", "tsv")],
+    [
+        ("a.py", "code"),
+        ("a.PY.gz", "code"),
+        ("a.md", "text"),
+        ("a.train", "text"),
+        ("a.jsonl.xz", "jsonl"),
+        ("a.TSV", "tsv"),
+    ],
 )
 def test_formats_are_told_by_name(name: str, format: str) -> None:
     assert sources.format_of(Path(name)) == format

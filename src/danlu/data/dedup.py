@@ -138,7 +138,7 @@ def _exact_copies(frame: daft.DataFrame) -> dict[str, str]:
     """Copy -> smallest id with the same text, white space apart (two independent 64-bit hashes)."""
     squeezed = frame.select("id", F.normalize(col("text"), white_space=True).alias("text"))
     keyed = squeezed.select("id", F.hash(col("text"), seed=1).alias("k1"), F.hash(col("text"), seed=2).alias("k2"))
-    groups = keyed.groupby("k1", "k2").agg(col("id").list_agg().alias("ids")).where(F.length(col("ids")) > 1)
+    groups = keyed.groupby("k1", "k2").agg(col("id").list_agg().alias("ids")).where(F.length(col("ids")) > daft.lit(1))
     found = (sorted(ids) for ids in groups.to_pydict()["ids"])
     return {copy: first for first, *rest in found for copy in rest}
 
@@ -152,7 +152,7 @@ def _with_copies(near: list[Pair], copies: dict[str, str]) -> Iterator[Pair]:
         yield from ((a, b, 1.0) for a, b in _pairs_of(group))
     for a, b, similarity in near:
         both = product(groups.get(a, [a])[:_CROWD], groups.get(b, [b])[:_CROWD])
-        yield from ((*sorted(pair), similarity) for pair in both)
+        yield from ((min(pair), max(pair), similarity) for pair in both)
 
 
 def _without(frame: daft.DataFrame, ids: Iterable[str]) -> daft.DataFrame:
@@ -172,7 +172,9 @@ def _chosen_size(frame: daft.DataFrame, ngram: Ngram) -> int:
 
 
 def _near_pairs(frame: daft.DataFrame, threshold: float, ngram: Ngram, size: int) -> list[Pair]:
-    tokenized = frame.select("id", tokens(col("text"), ngram).alias("tokens")).where(col("tokens") != "").collect()
+    tokenized = (
+        frame.select("id", tokens(col("text"), ngram).alias("tokens")).where(col("tokens") != daft.lit("")).collect()
+    )
     proposed = _proposed(tokenized, threshold, size)
     wanted = daft.from_pydict({"id": sorted({name for pair in proposed for name in pair})})
     if not proposed:
@@ -186,8 +188,10 @@ def _proposed(tokenized: daft.DataFrame, threshold: float, size: int) -> list[tu
     bands, rows = bands_and_rows(threshold)
     signature = F.minhash(col("tokens"), num_hashes=bands * rows, ngram_size=size)
     keys = F.list_map(F.chunk(signature, rows), F.hash(daft.element()))
-    buckets = tokenized.select("id", keys.alias("key")).explode("key").groupby("key").agg(col("id").list_agg().alias("ids"))
-    crowded = buckets.where(F.length(col("ids")) > 1).select(F.list_sort(col("ids")).alias("ids"))
+    buckets = (
+        tokenized.select("id", keys.alias("key")).explode("key").groupby("key").agg(col("id").list_agg().alias("ids"))
+    )
+    crowded = buckets.where(F.length(col("ids")) > daft.lit(1)).select(F.list_sort(col("ids")).alias("ids"))
     groups = {tuple(ids) for ids in crowded.to_pydict()["ids"]}
     return sorted({pair for group in groups for pair in _pairs_of(group)})
 

@@ -36,7 +36,8 @@ def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> dic
         return None
     start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     ends, end = node.body[0].end_lineno, node.end_lineno
-    assert ends is not None and end is not None
+    assert ends is not None
+    assert end is not None
     if node.body[1].lineno <= ends or end - start > 200:
         return None
     whole = textwrap.dedent("".join(lines[start - 1 : end])).splitlines(keepends=True)

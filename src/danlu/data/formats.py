@@ -1,6 +1,6 @@
-"""From the bytes of a file to its raw records, each with the line where it begins; a record that cannot be read is a Flaw.
+"""From the bytes of a file to its raw records, each with the line where it begins.
 
-Plain text has no records of its own: a file of code is one, prose is cut into sections.
+A record that cannot be read is a Flaw in its place. Plain text has no records of its own: a file of code is one, prose is cut into sections.
 """
 
 import csv
@@ -50,7 +50,7 @@ def _sections(file: SourceFile, size: int) -> Iterator[Item]:
     start, length = 1, 0
     for number, line in file.lines():
         blank = not line.strip()
-        if length and (length >= size and blank or length + len(line) > _LONGEST * size):
+        if length and ((length >= size and blank) or length + len(line) > _LONGEST * size):
             yield start, {"text": "".join(held).strip("\n")}
             held, length = [], 0
         if blank and not length:
@@ -106,19 +106,20 @@ def _skipped(text: str, place: int) -> int:
 
 def _csv(file: SourceFile, cut: Cut) -> Iterator[Item]:
     csv.field_size_limit(LINE_LIMIT)
-    lines = (line for _, line in file.lines())
-    first = next(lines, "")
+    numbered = file.lines()
+    start, first = next(((number, line) for number, line in numbered if line.strip()), (1, ""))
     delimiter = delimiter_of(first) if file.format == "csv" else "\t"
     (header,) = list(csv.reader([first], delimiter=delimiter)) or [[]]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise UserError("E212", where=f"{file.name}:1", column=repeated[0])
-    return _table(csv.reader(lines, delimiter=delimiter, strict=True), header)
+        raise UserError("E212", where=f"{file.name}:{start}", column=repeated[0])
+    return _table(csv.reader((line for _, line in numbered), delimiter=delimiter, strict=True), header, start + 1)
 
 
-def _table(rows: Any, header: list[str]) -> Iterator[Item]:
+def _table(rows: Any, header: list[str], start: int) -> Iterator[Item]:
+    """The rows that a csv reader gives, the first of which stands in line `start`."""
     while True:
-        number = rows.line_num + 2  # the header is line 1
+        number = start + rows.line_num
         try:
             values = next(rows)
         except StopIteration:

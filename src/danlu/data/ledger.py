@@ -70,12 +70,20 @@ def largest(clusters: Sequence[list[str]]) -> list[list[str]]:
     return sorted(clusters, key=lambda cluster: (-len(cluster), cluster))[:_CLUSTERS]
 
 
-def write_clusters(path: Path, clusters: Sequence[list[str]], pairs: Sequence[tuple[str, str, float]], heads: Mapping[str, dict[str, str]]) -> None:
+def write_clusters(
+    path: Path,
+    clusters: Sequence[list[str]],
+    pairs: Sequence[tuple[str, str, float]],
+    heads: Mapping[str, dict[str, str]],
+) -> None:
     """One line per cluster: its members, kept one first, each with its text's head and its likeness to the kept one.
 
     `jaccard` is null where a member joined through another one.
     """
     likeness = {(a, b): value for a, b, value in pairs}
-    with_heads = ([{"id": name, **heads[name], "jaccard": likeness.get((cluster[0], name))} for name in cluster] for cluster in clusters)
+    with_heads = (
+        [{"id": name, **heads[name], "jaccard": likeness.get((cluster[0], name))} for name in cluster]
+        for cluster in clusters
+    )
     rows = ({"kept": members[0]["id"], "members": members} for members in with_heads)
     files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

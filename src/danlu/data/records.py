@@ -137,8 +137,13 @@ def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str]) -> Us
     absent = next((ours for ours, yours in columns.items() if yours not in row), "text")
     texts = {name: len(value) for name, value in row.items() if isinstance(value, str)}
     best = max(texts, key=lambda name: texts[name], default="...")
-    evidence = [messages.text("data.found", names=", ".join(map(str, row))), *(f"  {name} = {str(value)[:60]!r}" for name, value in islice(row.items(), 6))]
-    return UserError("E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best)
+    evidence = [
+        messages.text("data.found", names=", ".join(map(str, row))),
+        *(f"  {name} = {str(value)[:60]!r}" for name, value in islice(row.items(), 6)),
+    ]
+    return UserError(
+        "E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best
+    )
 
 
 def _named(raw: Any, columns: Mapping[str, str]) -> Row:

@@ -61,14 +61,22 @@ def sniff(path: Path) -> Sniffed:
     texts = _texts((row for file in largest for row in _first_records(file)), mapping, shape)
     if not texts:
         raise UserError("E204", read=0)
-    joined = "".join(texts)
+    charset = "" if largest[0].format == "parquet" else largest[0].charset
     return Sniffed(
-        files=len(chosen), bytes=_size(chosen), rows=_count(chosen), format=largest[0].format,
-        encoding="" if largest[0].format == "parquet" else largest[0].charset, shape=shape, columns=tuple(first[0]),
-        mapping=mapping, chinese=len(_HAN.findall(joined)) / max(1, sum(map(str.isalpha, joined))), code=largest[0].code,
-        exclude=_names_outside(found, chosen), sample="def " if largest[0].path.suffix == ".py" else _beginning(texts[0]),
+        files=len(chosen),
+        bytes=_size(chosen),
+        rows=_count(chosen),
+        format=largest[0].format,
+        encoding=charset,
+        shape=shape,
+        columns=tuple(first[0]),
+        mapping=mapping,
+        chinese=_chinese("".join(texts)),
+        code=largest[0].code,
+        exclude=_names_outside(found, chosen),
+        sample="def " if largest[0].path.suffix == ".py" else _beginning(texts[0]),
         suggestions=tuple(_suggestions(chosen, others)),
-    )  # fmt: skip
+    )
 
 
 def recipe_text(sniffed: Sniffed, path: Path) -> str:
@@ -82,7 +90,12 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
     if sniffed.shape == "text":
         lines += [_commented("sample", _quoted(sniffed.sample), "sample")]
     else:
-        lines += ["", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented("epochs", "3.0", "epochs")]
+        lines += [
+            "",
+            "[finetune]",
+            _commented("derive", '"same_rows"', "answers"),
+            _commented("epochs", "3.0", "epochs"),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -148,6 +161,11 @@ def _texts(rows: Iterable[Row], mapping: dict[str, str], shape: Shape) -> list[s
     return [text for text in texts if text.strip()]
 
 
+def _chinese(text: str) -> float:
+    """Share of Chinese characters among the letters of a text."""
+    return len(_HAN.findall(text)) / max(1, sum(map(str.isalpha, text)))
+
+
 def _size(files: Iterable[SourceFile]) -> int:
     return sum(file.path.stat().st_size for file in files)
 
@@ -184,10 +202,14 @@ def _suggestions(chosen: Sequence[SourceFile], others: Sequence[SourceFile]) -> 
 
 def _described(sniffed: Sniffed) -> dict[str, Any]:
     return {
-        "files": sniffed.files, "size": f"{sniffed.bytes / 1e6:.2f} MB", "rows": f"{sniffed.rows:,}", "format": sniffed.format,
-        "encoding": sniffed.encoding or "-", "shape": messages.text(f"init.shape.{'code' if sniffed.code else sniffed.shape}"),
+        "files": sniffed.files,
+        "size": f"{sniffed.bytes / 1e6:.2f} MB",
+        "rows": f"{sniffed.rows:,}",
+        "format": sniffed.format,
+        "encoding": sniffed.encoding or "-",
+        "shape": messages.text(f"init.shape.{'code' if sniffed.code else sniffed.shape}"),
         "chinese": f"{sniffed.chinese:.0%}",
-    }  # fmt: skip
+    }
 
 
 def _data_keys(sniffed: Sniffed) -> list[str]:

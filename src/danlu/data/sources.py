@@ -19,8 +19,9 @@ from danlu.errors import UserError
 PACKED = (".gz", ".xz")
 TEXT = (".txt", ".md", ".markdown", ".rst", ".text")
 CODE = (
-    ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".go", ".rs", ".rb", ".php",
-    ".swift", ".kt", ".scala", ".lua", ".pl", ".r", ".jl", ".sh", ".sql", ".hs", ".ml", ".ex", ".erl", ".clj", ".css", ".vue",
+    ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".go",
+    ".rs", ".rb", ".php", ".swift", ".kt", ".scala", ".lua", ".pl", ".r", ".jl", ".sh", ".sql", ".hs", ".ml", ".ex",
+    ".erl", ".clj", ".css", ".vue",
 )  # fmt: skip
 TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
 _MAGIC = "*?["

@@ -60,9 +60,12 @@ def run(context: "Context") -> None:
     context.progress(0.6, 1, messages.text("data.deduplicating"))
     found = _duplicates(work, context)
     context.progress(0.8, 1, messages.text("data.writing"))
-    kept = [row for row in work.kept if row.id not in found.drop]
+    drop = found.drop
+    kept = [row for row in work.kept if row.id not in drop]
     shares = {} if derived else context.config.split.model_dump()
-    places = [row.split for row in kept] if derived else split.assign([split.position(row.digest) for row in kept], shares)
+    places = (
+        [row.split for row in kept] if derived else split.assign([split.position(row.digest) for row in kept], shares)
+    )
     splits = {row.id: place for row, place in zip(kept, places, strict=True)}
     _write(work, found, splits, context.out)
     shutil.rmtree(work.folder)
@@ -89,7 +92,9 @@ def _read(context: "Context") -> Work:
     return work
 
 
-def _records(reader: "Reader", found: Sequence[sources.SourceFile], work: Work, context: "Context") -> Iterator["Record"]:
+def _records(
+    reader: "Reader", found: Sequence[sources.SourceFile], work: Work, context: "Context"
+) -> Iterator["Record"]:
     done = 0
     for file in found:
         yield from reader.records(file, work.shape)
