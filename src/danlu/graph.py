@@ -106,23 +106,22 @@ def life(recipe: Recipe) -> list[Node]:
     tune = recipe.finetune
     base = {"base": recipe.model.base} if recipe.model.base else {}
     trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
-    nodes = [
+    nodes = [  # all data first: a bad row is found before hours of training
         Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
         Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
-        Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base),
     ]
-    model, columns = trained, {"columns": "encode"}
     if tune:
-        nodes += [
-            _tuning_rows(recipe),
-            Node("encode_finetune", "encode", _encoding(recipe, tune.task), {"rows": "prepare_finetune", "tokenizer": "encode"}),
-            Node("finetune", "finetune", _training(recipe, "finetune", tune.task), {"columns": "encode_finetune", "base": trained}),
-        ]
-        model, columns = "finetune", columns | {"tuning_columns": "encode_finetune"}
-    models = {"base": trained} | ({"tuned": "finetune"} if tune else {})
+        inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
+        nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", _encoding(recipe, tune.task), inputs)]
+    nodes.append(Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base))
+    models, columns = {"base": trained}, {"columns": "encode"}
+    if tune:
+        inputs = {"columns": "encode_finetune", "base": trained}
+        nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune.task), inputs))
+        models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
     nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns))
     if recipe.compress:
-        nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": model} | columns))
+        nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": nodes[-2].name} | columns))
     return nodes
 
 

@@ -118,13 +118,10 @@ def _cut(train: Train, loader: Loader, pretraining: bool) -> tuple[int, int]:
 
 
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
-    """Time one real step in each form of attention and keep the faster."""
-    timed = {}
-    for form in ("sdpa", "written"):
-        timed[form] = _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=2)
+    """Time real steps in each form of attention and keep the faster."""
+    timed = {form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3) for form in ("sdpa", "written")}
     best = min(timed, key=lambda form: timed[form])
-    again = _step_seconds(request, net, replace(draft, attention=best, steps=100), rounds=4)
-    return replace(draft, attention=best, seconds_per_step=min(again, timed[best]))
+    return replace(draft, attention=best, seconds_per_step=timed[best])
 
 
 def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int) -> float:

@@ -131,7 +131,7 @@ class _Session:
     def _evaluated(self, event: Evaluated) -> None:
         self._log({"step": event.step, "validation": event.metrics})
         loss = next(iter(event.metrics.values()))
-        start = math.log(len(self.request.task.processor)) if hasattr(self.request.task.processor, "__len__") else float("nan")
+        start = math.log(self.request.task.processor.vocab_size)
         rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:])
         self.view.line(text("train.evaluated", step=event.step, steps=self.plan.steps, loss=f"{loss:.3f}", start=f"{start:.2f}", rest=rest))
         if self.sample:
