@@ -15,7 +15,8 @@ ANY = st.text(st.characters(exclude_categories=["Cs"]))
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "[CLS]", "[SEP]", "[MASK]", "[PAD]")
 HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|", "|>", "im_end", " ", "\n"]) | ANY).map("".join)
 AWKWARD = [
-    "", "\ufeffBOM", "a\r\nb\rc\n", "\x00\x1f\x85", "line\u2028sep\u2029", "e\u0301 é", "👨‍👩‍👧‍👦🏳️‍🌈", "𠀀𪚥𰻞", "\u202eabc\u202c",
+    "", "\ufeffBOM", "a\r\nb\rc\n",
+    "\x00\x1f\x85", "line\u2028sep\u2029", "e\u0301 é", "👨‍👩‍👧‍👦🏳️‍🌈", "𠀀𪚥𰻞", "\u202eabc\u202c",
     "\U0010ffff\ufffe", "   \t\n  x", "It'S we'Re 'ſ", "½²① ٣",
 ]  # fmt: skip
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
