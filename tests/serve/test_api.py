@@ -1,5 +1,6 @@
 """The API over HTTP, asked by the official client; and what a client that leaves, or sends nonsense, gets."""
 
+import asyncio
 import http.client
 import json
 import time
@@ -9,14 +10,21 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import Tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from danlu.config import Serve
 from danlu.modalities.chat import encode_chat
+from danlu.nn.generate import Sampling
+from danlu.serve import response
+from danlu.serve.answers import TextShape
 from danlu.serve.app import create_app
 from danlu.serve.engine import Engine
+from danlu.serve.generation import Job
+from danlu.serve.jobs import Work
+from danlu.serve.run import background
 from danlu.serve.wire import BODY_LIMIT
+from tests.serve.tiny import Tiny
 
 TALK = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "炼丹?"}]
 
@@ -91,18 +99,50 @@ def test_a_base_model_does_not_pretend_to_chat(base: Tiny) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_chat_model")
 
 
-def test_a_client_that_leaves_frees_its_slots(url: str) -> None:
-    place = httpx.URL(url)
-    body = {"model": "tiny", "prompt": "the", "max_tokens": 90, "temperature": 1}
-    for index in range(12):
-        connection = http.client.HTTPConnection(place.host, place.port)
-        asked = json.dumps({**body, "stream": index % 2 == 0}).encode()
-        connection.request("POST", "/v1/completions", asked, {"Content-Type": "application/json"})
-        if index % 3 == 0:
-            time.sleep(0.02)
-        connection.close()
-    assert eventually(lambda: "danlu_generations_running 0\n" in httpx.get(f"{url}/metrics").text)
-    assert "danlu_generations_waiting 0\n" in httpx.get(f"{url}/metrics").text
+def test_a_client_that_leaves_frees_its_slots(served: Tiny) -> None:
+    slow = served.network.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    with background(served, "tiny", Serve(port=0, slots=3)) as url:
+        for index in range(12):
+            leave(url, stream=index % 2 == 0, after=0.03 * (index % 3))
+        assert eventually(lambda: "danlu_generations_running 0\n" in httpx.get(f"{url}/metrics").text)
+        counts = httpx.get(f"{url}/metrics").text
+    slow.remove()
+    assert "danlu_generations_waiting 0\n" in counts
+    assert 'danlu_generations_total{end="cancelled"} 12\n' in counts
+
+
+def leave(url: str, *, stream: bool, after: float) -> None:
+    """Ask for a long answer, and hang up once the server has the question."""
+    body = {"model": "tiny", "prompt": "the", "max_tokens": 90, "temperature": 0, "stream": stream}
+    connection = http.client.HTTPConnection(httpx.URL(url).host, httpx.URL(url).port)
+    before = started(url)
+    connection.request("POST", "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    assert eventually(lambda: started(url) > before)
+    time.sleep(after)
+    connection.close()
+
+
+def started(url: str) -> int:
+    """Generations that the engine ever accepted."""
+    lines = [line.split() for line in httpx.get(f"{url}/metrics").text.splitlines()]
+    return sum(int(line[1]) for line in lines if line[0].startswith("danlu_generations_"))
+
+
+def test_a_client_that_does_not_read_is_given_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "WRITE_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def stuck(message: Any) -> None:
+        sent.append(message)
+        await asyncio.sleep(30 * (message["type"] == "http.response.body"))
+
+    async def silent() -> Any:
+        await asyncio.sleep(30)
+
+    job = Job([engine.served.processor.end_id], Sampling(temperature=0, max_tokens=90))
+    answer = response.GenerationResponse(engine, Work([job], 1), TextShape("tiny"), stream=True, include_usage=False)
+    asyncio.run(answer({"type": "http"}, silent, stuck))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
 def eventually(holds: Any) -> bool:
@@ -116,7 +156,6 @@ def ask(
     engine: Engine, path: str, body: Any = None, method: str = "POST", key: str | None = None, **headers: str
 ) -> Any:
     """One request to the application itself."""
-    import asyncio
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(engine, "tiny", key=key), raise_app_exceptions=False)
@@ -252,7 +291,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(fields=st.dictionaries(names, values, max_size=6), path=st.sampled_from([COMPLETIONS, CHAT]))
 def test_no_request_is_answered_with_a_server_error(shared_engine: Engine, fields: dict[str, Any], path: str) -> None:
     body = json.dumps({"model": "tiny", **fields}).encode()

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import Tiny
 
 from danlu.errors import UserError
 from danlu.serve.client import Client
+from tests.serve.tiny import Tiny
 
 
 def test_streams_what_the_model_says(url: str, served: Tiny) -> None:
@@ -67,6 +67,6 @@ def test_an_answer_that_breaks_off_is_an_error_after_what_came() -> None:
 
 
 def test_another_kind_of_server_is_a_clear_error() -> None:
-    with says(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n<html>") as url:
-        with pytest.raises(UserError, match="404 Not Found"):
-            Client(url).models()
+    page = b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n<html>"
+    with says(page) as url, pytest.raises(UserError, match="404 Not Found"):
+        Client(url).models()

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from conftest import Tiny
 
 from danlu.nn.generate import Sampling
 from danlu.serve import engine as engine_module
 from danlu.serve.engine import Engine
 from danlu.serve.generation import Job, Piece
 from danlu.serve.refusal import Refusal
+from tests.serve.tiny import Tiny
 
 PROMPTS = ["def add(", "炼丹", "the quick brown fox jumps over", "", "a", "return a + b\n" * 2, "lazy dog", "一炉又"]
 

@@ -33,6 +33,11 @@ class TokensConfig:
             raise ValueError("count = 'nonpad' needs the pad id")
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An empty table: for one on "meta" torch would draw first values in Python, and load its compiler for that (2 s)."""
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
+
+
 class Tokens(nn.Module):
     """Token, position and type tables."""
 
@@ -40,9 +45,9 @@ class Tokens(nn.Module):
         super().__init__()
         self.config = config
         width = config.width or dim
-        self.tokens = nn.Embedding(config.vocab, width)
-        self.positions = nn.Embedding(config.positions, width) if config.positions else None
-        self.types = nn.Embedding(config.types, width) if config.types else None
+        self.tokens = _table(config.vocab, width)
+        self.positions = _table(config.positions, width) if config.positions else None
+        self.types = _table(config.types, width) if config.types else None
         self.norm = Norm(width, config.norm, config.norm_eps) if config.norm != "none" else None
         self.project = nn.Linear(width, dim) if width != dim else None
 

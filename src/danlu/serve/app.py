@@ -29,7 +29,7 @@ from danlu.serve.wire import StrictRoute
 def create_app(engine: Engine, name: str, *, hosts: frozenset[str] | None = LOOPBACK, key: str | None = None) -> Gate:
     """The application that serves `engine`'s model under the name `name`.
 
-    `hosts`: the Host names it answers to, None for any. `key`: what clients must send as a bearer token, None for nothing.
+    `hosts`: the Host names it answers to, None for any. `key`: the bearer token that clients must send, if any.
     """
     app = FastAPI(title="danlu", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.router.route_class = StrictRoute

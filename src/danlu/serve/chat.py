@@ -28,7 +28,7 @@ def chat(served: Served) -> None:
 
 
 def converse(engine: Engine, sampling: Sampling, *, ask: Callable[[], str], write: Callable[[str], object]) -> None:
-    """Ask and answer until /bye, the end of the input, or Ctrl-C at the prompt; Ctrl-C in an answer ends that answer."""
+    """Ask and answer until /bye, the end of the input, or Ctrl-C at the prompt; Ctrl-C in an answer ends just that."""
     write(text("chat.hello" if engine.served.chat else "chat.base_model") + "\n")
     talk = Conversation(engine, sampling)
     while (line := _asked(ask)) != LEAVE:

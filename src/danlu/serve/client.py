@@ -16,8 +16,9 @@ class Client:
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 300.0):
         place = urlsplit(url)
-        assert place.scheme == "http" and place.hostname, f"not an http address: {url}"
-        self._url, self._host, self._port, self._timeout = (url, place.hostname, place.port or 80, timeout)
+        if place.scheme != "http" or not place.hostname:
+            raise ValueError(f"not an http address: {url}")
+        self._url, self._host, self._port, self._timeout = url, place.hostname, place.port or 80, timeout
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def models(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What every HTTP request passes first: Host and Origin (a web page cannot reach the server by a trick), key, counting."""
+"""What every HTTP request passes first: Host and Origin (no web page gets in by a trick), key, counting."""
 
 import hmac
 import logging

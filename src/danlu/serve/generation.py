@@ -65,7 +65,7 @@ class Generation:
 
     @property
     def unread(self) -> int:
-        """Tokens before the last one that are not in the cache; the last one is what the next is generated from."""
+        """Tokens not in the cache, but for the last one: that is what the next is generated from."""
         return len(self.tokens) - 1 - self.cached
 
     def cancel(self) -> None:

@@ -13,7 +13,7 @@ class Detokenizer(Protocol):
 
 
 class Reply:
-    """Text is held back for as long as it may be the beginning of a stop string, so what is out never has to be taken back."""
+    """Text that may be the beginning of a stop string is held back, so that what is out never has to be taken back."""
 
     def __init__(self, detokenizer: Detokenizer, stops: Sequence[str] = ()):
         self._detokenizer, self._stops = detokenizer, tuple(stops)

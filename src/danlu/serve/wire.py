@@ -1,4 +1,4 @@
-"""Bytes to JSON and back, strictly: a size and a time limit, UTF-8 only, no duplicate keys, finite numbers, whole characters."""
+"""Bytes to JSON and back, strictly: limits of size and time, UTF-8, no duplicate keys, finite numbers, whole characters."""
 
 import asyncio
 import json
