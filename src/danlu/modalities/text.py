@@ -43,7 +43,7 @@ class Text(Modality):
         self._pieces = _table(_KINDS[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
 
     @classmethod
-    def fit(cls, texts: Iterable[str], *, type: str = "bpe", vocab_size: int | str = "auto", **_: Any) -> Self:  # type: ignore[override]
+    def fit(cls, texts: Iterable[str], *, type: str = "bpe", vocab_size: int | str = "auto") -> Self:  # type: ignore[override]
         """Learn a vocabulary of at most `vocab_size` tokens, control tokens included, in bounded memory."""
         sample, total = _measured(texts)
         size = auto_size(sample, total) if vocab_size == "auto" else int(vocab_size)
@@ -60,11 +60,9 @@ class Text(Modality):
         Raises:
             UnicodeEncodeError: the text holds half a surrogate pair, which is no character.
         """
+        value.encode()  # raises here; tiktoken would replace it in silence
         if self._fast is None or (len(value) >= _LONG and _GAP.search(value)):
-            value.encode()
             return self._plain.encode(value, add_special_tokens=False).ids
-        if not value.isascii():
-            value.encode()
         return self._fast.encode_ordinary(value)
 
     def encode_batch(self, values: Sequence[str]) -> list[list[int]]:
