@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from danlu import files
+from danlu import files, messages
 from danlu.config import Data, System
-from danlu.data import dedup, shapes, sources, store
+from danlu.data import dedup, filters, ledger, records, shapes, sources, store
 from danlu.errors import UserError
 from danlu.stages import prepare
 
@@ -211,6 +211,18 @@ def _jsonl(good: int, bad: int, broken: str = '{"text": "half') -> str:
 @pytest.mark.parametrize(("name", "code"), [("a.txt", "E204"), ("a.jsonl", "E208"), ("a.csv", "E204")])
 def test_no_usable_row(tmp_path: Path, name: str, code: str, content: str) -> None:
     assert _fails(tmp_path, name, content).code == (code if content == "text\n" else "E204")
+
+
+def test_rows_that_all_go_are_counted_by_step(tmp_path: Path) -> None:
+    error = _fails(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": text}) for text in ("", " ", "tiny")))
+    assert (error.code, error.fields["read"], error.evidence) == ("E204", 3, ("empty: 2", "too short: 1"))
+
+
+def test_every_step_has_words_in_both_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for language in messages.LANGUAGES:
+        monkeypatch.setenv("DANLU_LANG", language)
+        for step in ("read", records.BAD, *filters.FILTERS, ledger.EXACT, ledger.NEAR):
+            assert messages.text(f"data.step.{step}")
 
 
 def test_a_missing_column_shows_what_there_is_and_the_fix(tmp_path: Path) -> None:

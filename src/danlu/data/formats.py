@@ -1,6 +1,7 @@
 """From the bytes of a file to its raw records, each with the line where it begins.
 
-A record that cannot be read is a Flaw in its place. Plain text has no records of its own: a file of code is one, prose is cut into sections.
+A record that cannot be read is a Flaw in its place. Plain text has no records of its own: a file of code is one,
+prose is cut into sections.
 """
 
 import csv

@@ -56,7 +56,8 @@ def run(context: "Context") -> None:
     derived = isinstance(context.config, dict)
     work = _derive(context) if derived else _read(context)
     if not work.kept:
-        raise UserError("E204", read=work.funnel.read, evidence=[f"{k}: {n}" for k, n in work.funnel.dropped.items()])
+        taken = [f"{messages.text(f'data.step.{step}')}: {count}" for step, count in work.funnel.dropped.items()]
+        raise UserError("E204", read=work.funnel.read, evidence=taken)
     context.progress(0.6, 1, messages.text("data.deduplicating"))
     found = _duplicates(work, context)
     context.progress(0.8, 1, messages.text("data.writing"))
