@@ -28,7 +28,7 @@ class Tiny:
     chat: bool = True
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """The oracle: the most likely tokens by whole forward passes, no cache, no batch; control tokens only to end."""
+        """The oracle: the most likely tokens by whole forward passes, no cache, no batch; control tokens only end."""
         text, tokens = self.processor, list(prompt)
         ends = {text.end_id, text.end_turn} if self.chat else {text.end_id}
         never = list(set(text.control.values()) - ends)

@@ -37,7 +37,8 @@ class Architecture:
 def build(architecture: Architecture, generator: torch.Generator) -> Network:
     """The network with its first weights, all drawn from `generator`; its dropout draws from a child of it."""
     network = empty(architecture)
-    network.to_empty(device="cpu")
+    # Not `to_empty`: torch would take the shapes from meta tensors in Python, and load sympy for that (2 s).
+    network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
     initialise(network, generator)
     seed = int(torch.randint(2**62, (), generator=generator))
     use_generator(network, torch.Generator().manual_seed(seed))

@@ -34,7 +34,7 @@ class TokensConfig:
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """An empty table: for one on "meta" torch would draw first values in Python, and load its compiler for that (2 s)."""
+    """An empty table: for one on "meta" torch draws first values in Python, loading its compiler (2 s)."""
     return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
 
 

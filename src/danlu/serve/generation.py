@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text as it comes. The last piece has `finish`: stop, length, or why there is no answer: cancelled, late, failed."""
+    """Text as it comes. The last piece has `finish`: stop, length, or why there is none: cancelled, late, failed."""
 
     text: str
     tokens: int = 0  # generated so far

@@ -1,4 +1,4 @@
-"""Bytes to JSON and back, strictly: limits of size and time, UTF-8, no duplicate keys, finite numbers, whole characters."""
+"""Bytes to JSON and back, strictly: limits, UTF-8, no duplicate keys, finite numbers, whole characters."""
 
 import asyncio
 import json
