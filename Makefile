@@ -1,0 +1,53 @@
+# Two commands matter: make demo, make test. Both set everything up first, in .venv beside this file.
+# More than the defaults: make demo ARGS="--budget 1min"   make test ARGS="-m 'not slow' tests/data"
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup demo test check bench docs
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the whole life of one model, on data this machine already has"
+	@echo "make test    all tests"
+	@echo "make check   style, types, architecture, sizes; a few seconds"
+	@echo "make docs    write docs/*/reference from the code"
+	@echo "make bench   measure this machine (benchmarks/*.py)"
+	@echo "make setup   only set up"
+
+setup: .venv/.ok
+
+# uv installs in a third of pip's time. It does not read pip's configuration, so a folder of local wheels is handed on.
+.venv/.ok: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("danlu needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv
+	links="$$($(BIN)/pip config get global.find-links 2>/dev/null | tr -s ' \n' ',' || true)"; \
+	if [ -n "$${links%,}" ]; then export UV_FIND_LINKS="$${links%,}"; fi; \
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]' \
+	|| $(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/danlu demo $(ARGS)
+
+# One thread per worker: two workers of many threads each would only wait for each other.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tests.check.sizes
+	$(BIN)/python -m pytest -p no:xdist tests/check
+
+bench: setup
+	@found=0; for script in benchmarks/*.py; do \
+		if [ -f "$$script" ]; then found=1; echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; fi; \
+	done; \
+	if [ $$found = 0 ]; then echo "nothing to measure yet: benchmarks/ holds no script"; fi
+
+docs: setup
+	$(BIN)/python docs/generate.py

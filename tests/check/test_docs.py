@@ -1,0 +1,22 @@
+"""The reference pages in the repository are what the code says now; `make docs` writes them again."""
+
+from danlu import messages
+from docs.generate import WORDS, pages
+from tests.check.tree import ROOT
+
+
+def test_the_reference_pages_are_current() -> None:
+    stale = [str(path.relative_to(ROOT)) for path, text in pages().items() if path.read_text("utf-8") != text]
+    assert not stale, f"make docs writes them again: {stale}"
+
+
+def test_both_languages_have_the_same_words() -> None:
+    english, chinese = WORDS["en"], WORDS["zh"]
+    assert set(english) | {"description"} == set(chinese)
+    assert set(english["section"]) == set(chinese["section"])
+
+
+def test_the_language_in_force_is_left_as_it_was() -> None:
+    before = messages.language()
+    pages()
+    assert messages.language() == before
