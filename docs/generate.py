@@ -65,10 +65,8 @@ def recipe() -> Iterator[str]:
         yield from (f"## [{path}]", "")
         if note := WORDS[messages.language()]["section"].get(path):
             yield from (note, "")
-        shared = path == "finetune" or path == "pretrain"
-        own = {
-            name: field for name, field in fields.items() if not shared or name not in _section("train").model_fields
-        }
+        shared = _section("train").model_fields if path in ("pretrain", "finetune") else {}
+        own = {name: field for name, field in fields.items() if name not in shared}
         if own:
             yield from (*_keys(own), "")
 
@@ -109,9 +107,9 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return f"**{word('required')}**"
     value = field.default
-    return (
-        "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else repr(value)}`".replace("'", '"')
-    )
+    if value is None:
+        return ""
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value!r}`".replace("'", '"')
 
 
 def _values(field: FieldInfo) -> str:
@@ -119,7 +117,7 @@ def _values(field: FieldInfo) -> str:
     names = list(dict.fromkeys(_names(field.annotation)))
     limits = [str(limit) for limit in (*field.metadata, *_limits(field.annotation)) if type(limit).__name__ in _SIGNS]
     signs = [f"{_SIGNS[text.split('(')[0]]} {text.split('=')[1].rstrip(')')}" for text in dict.fromkeys(limits)]
-    return f" {word('or')} ".join(names) + (f", {', '.join(signs)}" if signs else "")
+    return " · ".join(names) + (f", {', '.join(signs)}" if signs else "")
 
 
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
@@ -227,8 +225,8 @@ def _error(code: str, entry: dict[str, str]) -> tuple[str, ...]:
 
 
 def _placeholders(sentence: str) -> str:
-    """Fields as they are seen in a page: *name*."""
-    return sentence.replace("{", "*").replace("}", "*").replace("<", "&lt;")
+    """Fields as they are seen in a page: ‹name›."""
+    return sentence.replace("{", "‹").replace("}", "›").replace("<", "&lt;")
 
 
 def main() -> None:
