@@ -55,6 +55,7 @@ def test_batched_answers_equal_whole_forward_passes_alone(engine: Engine, served
     expected = [served.processor.decode(served.greedy(job.prompt, job.sampling.max_tokens)) for job in jobs]
     assert len(set(expected)) > 4, "the model is too dull to tell rows apart"
     assert texts(heard(engine, jobs)) == expected
+    assert f"danlu_prompt_tokens_total {sum(len(job.prompt) for job in jobs)}\n" in engine.exposition()
 
 
 def test_a_prompt_longer_than_a_piece_is_read_in_pieces(

@@ -140,12 +140,11 @@ class Engine:
                 generation = self._waiting.pop(0)
                 generation.slot = self._slots.take()
                 self._running.append(generation)
+                self.counters.prompt_tokens(len(generation.job.prompt))
 
     def _read(self, rows: Sequence[Generation]) -> None:
         """The next piece of one prompt into the cache."""
         for row in rows:
-            if row.cached == 0:
-                self.counters.prompt_tokens(len(row.job.prompt))
             piece = row.tokens[row.cached : -1][:PROMPT_PIECE]
             self._slots.read(_slot(row), piece, start=row.cached)
             row.cached += len(piece)
@@ -157,7 +156,7 @@ class Engine:
         logits = self._slots.step([_slot(row) for row in rows], last, [row.cached for row in rows])
         logits[:, self._never] = -torch.inf
         logits[:, self.served.processor.vocab_size :] = -torch.inf  # a table may be wider than the vocabulary
-        samplings, histories = ([row.job.sampling for row in rows], [row.tokens for row in rows])
+        samplings, histories = [row.job.sampling for row in rows], [row.tokens for row in rows]
         chosen = sample(logits, samplings, histories, [row.random for row in rows])
         for row, token in zip(rows, chosen.tolist(), strict=True):
             self._took(row, token)
