@@ -1,6 +1,5 @@
 """Starting and stopping a server: the port first, an orderly end."""
 
-import re
 import signal
 import socket
 import subprocess
@@ -15,11 +14,16 @@ from danlu.model import Model
 from danlu.models import qwen3
 from danlu.nn.generate import Sampling
 from danlu.serve.client import Client
-from danlu.serve.run import address, listen, run
+from danlu.serve.run import address, listen, serve
 from tests.serve.tiny import fitted
 
-SERVE = "import sys; from pathlib import Path; from danlu.config import Serve; from danlu.serve.run import serve; "
-SERVE += "serve(Path(sys.argv[1]), Serve(port=0, slots=2))"
+SERVE = """
+import sys
+from danlu.config import Serve
+from danlu.model import Model
+from danlu.serve.run import serve
+serve(lambda: Model.from_pretrained(sys.argv[1]), "mine", Serve(port=0, slots=2), lambda url: print(url, flush=True))
+"""
 
 
 def never() -> None:
@@ -30,7 +34,7 @@ def test_a_port_in_use_is_found_before_the_model_loads() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=str(port)) as caught:
-            run(never, "tiny", Serve(port=port), print)
+            serve(never, "tiny", Serve(port=port), print)
     assert (caught.value.code, caught.value.exit) == ("E601", 2)
 
 
@@ -43,13 +47,13 @@ def test_a_port_is_taken_from_the_moment_it_listens() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
 def test_beyond_this_machine_a_key_is_needed(host: str) -> None:
     with pytest.raises(UserError) as caught:
-        run(never, "tiny", Serve(host=host, port=0), print)
+        serve(never, "tiny", Serve(host=host, port=0), print)
     assert caught.value.code == "E602"
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(UserError) as caught:
-        run(never, "tiny", Serve(host="192.0.2.1", port=0, api_key="k"), print)
+        serve(never, "tiny", Serve(host="192.0.2.1", port=0, api_key="k"), print)
     assert caught.value.code == "E603"
 
 
@@ -67,8 +71,7 @@ def test_a_signal_lets_the_answers_under_way_finish(tmp_path: Path) -> None:
         assert server.stdout is not None
         assert server.stderr is not None
         try:
-            line = server.stdout.readline()
-            url = re.findall(r"http://[\d.:]+", line)[0]
+            url = server.stdout.readline().strip()
             pieces = Client(url, timeout=30).complete("mine", "the quick", max_tokens=400, temperature=0)
             said = next(pieces)
             server.send_signal(signal.SIGTERM)

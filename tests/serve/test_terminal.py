@@ -1,13 +1,12 @@
 """The terminal's conversation: what it says, remembers, forgets, and never lets through."""
 
-import io
 from collections.abc import Iterator
 
 import pytest
 
 from danlu.modalities.chat import encode_chat
 from danlu.nn.generate import Sampling
-from danlu.serve.chat import Conversation, PromptTooLong, chat, converse, visible
+from danlu.serve.chat import Conversation, PromptTooLong, converse, visible
 from danlu.serve.engine import Engine
 from danlu.serve.generation import Job, Piece
 from tests.serve.tiny import Tiny
@@ -90,11 +89,3 @@ def test_interrupting_an_answer_keeps_the_conversation(engine: Engine) -> None:
 
 def test_an_answer_cannot_steer_the_terminal() -> None:
     assert visible("a\x1b[2J\x07b\r\n\tc\x9b1m丹\x7f") == "a[2Jb\n\tc1m丹"
-
-
-def test_the_terminal_itself(served: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("hi\n/bye\nnever\n"))
-    chat(served)
-    shown = capsys.readouterr().out
-    assert shown.startswith("Talk with the model")
-    assert shown.count("> ") >= 2

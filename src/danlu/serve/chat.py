@@ -1,11 +1,7 @@
 """Talk with a model in the terminal, the engine in this process. A base model never saw dialogs: it continues text."""
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-
-from rich.console import Console
 
 from danlu.messages import text
 from danlu.modalities.chat import encode_chat
@@ -15,16 +11,6 @@ from danlu.serve.generation import Job, Served
 from danlu.serve.jobs import continuation
 
 LEAVE, AFRESH = "/bye", "/new"
-
-
-def chat(served: Served) -> None:
-    """`danlu chat`: talk in this terminal."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    sampling = Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62), max_tokens=served.context)
-    with Engine(served, slots=1) as engine:
-        converse(
-            engine, sampling, ask=partial(console.input, "> "), write=partial(console.out, end="", highlight=False)
-        )
 
 
 def converse(engine: Engine, sampling: Sampling, *, ask: Callable[[], str], write: Callable[[str], object]) -> None:

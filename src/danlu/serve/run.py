@@ -6,15 +6,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from rich.console import Console
 
 from danlu.config import Serve
 from danlu.errors import UserError
-from danlu.messages import text
 from danlu.serve.app import create_app
 from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK
@@ -25,16 +22,8 @@ _HEADER_LIMIT = 16 * 1024  # bytes
 _CONNECTIONS = 1024
 
 
-def serve(folder: Path, config: Serve) -> None:
-    """Serve a model folder under the folder's name, as `run` does, and say the address in the terminal."""
-    from danlu.model import Model
-
-    name = folder.resolve().name
-    run(lambda: Model.from_pretrained(folder), name, config, lambda url: _say(text("serve.ready", name=name, url=url)))
-
-
-def run(load: Callable[[], Served], name: str, config: Serve, announce: Callable[[str], object]) -> None:
-    """Serve the model that `load` returns until SIGTERM or Ctrl-C; then finish what is under way, and return.
+def serve(load: Callable[[], Served], name: str, config: Serve, announce: Callable[[str], object]) -> None:
+    """Serve the model that `load` returns, under `name`, until SIGTERM or Ctrl-C; then finish what is under way.
 
     `announce` is called with the address once the server answers.
 
@@ -88,10 +77,6 @@ def address(listening: socket.socket) -> str:
     """The address of a listening socket as clients write it."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _say(line: str) -> None:
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _unbound(config: Serve, error: OSError) -> UserError:
