@@ -1,20 +1,25 @@
-"""Model to model: what is done to a finished network from outside, never inside a layer.
+"""Model to model: what is done to a finished network from outside, never inside a layer."""
 
-`tune` is the short form; it resolves to a list of adapters: "head" -> freeze all but the head, "last-2" -> freeze all but
-the last two blocks, "lora" -> low-rank adapters. An adapter is the file of its `kind`.
-"""
+from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from danlu.errors import UserError
+from danlu.randomness import generator
 
-KINDS = ("freeze", "lora")
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.nn.network import Network
+
+    Adapter = Callable[[Network, torch.Generator], Network]
+
+KINDS = ("freeze", "lora")  # those that a recipe may name in `adapt`
 
 
 def short(tune: str) -> list[dict[str, Any]]:
-    """The adapters behind full, head, last-N and lora."""
+    """The long form of `tune`: full, head, last-N or lora."""
     if tune == "full":
         return []
     if tune == "lora":
@@ -22,22 +27,26 @@ def short(tune: str) -> list[dict[str, Any]]:
     return [{"kind": "freeze", "keep_last": 0 if tune == "head" else int(tune.removeprefix("last-"))}]
 
 
-def apply(net: nn.Module, adapters: Sequence[Mapping[str, Any]], seed: int) -> nn.Module:
-    """The network with the adapters applied in order.
+def apply(network: Network, adapters: Sequence[Mapping[str, Any]], seed: int) -> Network:
+    """Apply the adapters of a recipe in order, in place.
 
     Raises:
-        UserError: E118, no such adapter, or an option that it does not have.
+        UserError: E120, an entry names no kind or no option that exists.
     """
-    from danlu.errors import UserError
-    from danlu.randomness import generator
+    for index, entry in enumerate(adapters):
+        network = adapter(entry)(network, generator(seed, "adapt", index))
+    return network
 
-    for number, adapter in enumerate(adapters):
-        options = {name: value for name, value in adapter.items() if name != "kind"}
-        if adapter.get("kind") not in KINDS:
-            raise UserError("E118", found=adapter.get("kind"), valid=", ".join(KINDS))
-        module = importlib.import_module(f"danlu.adapt.{adapter['kind']}")
-        try:
-            net = module.adapt(net, generator=generator(seed, "adapt", number), **options)
-        except TypeError as error:
-            raise UserError("E118", found=dict(adapter), valid=str(error)) from error
-    return net
+
+def adapter(entry: Mapping[str, Any]) -> Adapter:
+    """One entry of the list as a function from network to network."""
+    import importlib
+
+    kind, options = entry.get("kind"), {name: value for name, value in entry.items() if name != "kind"}
+    if kind not in KINDS:
+        raise UserError("E120", reason=f"kind = {kind!r}; {' | '.join(KINDS)}")
+    made = getattr(importlib.import_module(f"danlu.adapt.{kind}"), str(kind).capitalize())
+    try:
+        return made(**options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise UserError("E120", reason=f"{kind}: {error}") from error

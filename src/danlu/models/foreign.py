@@ -61,7 +61,7 @@ def rotary_from(config: Mapping[str, Any]) -> Rotary:
     """From the new spelling (rope_parameters) or the old one (rope_theta, rope_scaling); E320 for kinds we lack."""
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in SCALINGS or kind == "yarn" and not given.get("truncate", True):
+    if kind not in SCALINGS or (kind == "yarn" and not given.get("truncate", True)):
         raise refusal("rope_type", kind)
     only(given, mscale=None, mscale_all_dim=None, partial_rotary_factor=1.0)
     theta = number(given, "rope_theta", number(config, "rope_theta", Rotary().theta))
@@ -79,7 +79,7 @@ def rotary_to(rotary: Rotary) -> dict[str, Any]:
     changed = {
         theirs: getattr(rotary, ours)
         for ours, theirs in _ROPE_FIELDS.items()
-        if getattr(rotary, ours) != getattr(plain, ours) or rotary.scaling == "llama3" and ours != "magnitude"
+        if getattr(rotary, ours) != getattr(plain, ours) or (rotary.scaling == "llama3" and ours != "magnitude")
     }
     return {"rope_theta": rotary.theta, "rope_scaling": {"rope_type": rotary.scaling, **changed}}
 

@@ -32,7 +32,7 @@ class View:
 
 
 class Attention(nn.Module):
-    """Multi-head attention (1706.03762), grouped queries included; `memory` > 0: keys and values come from elsewhere."""
+    """Multi-head attention (1706.03762) with grouped queries; `memory` > 0: keys and values come from elsewhere."""
 
     def __init__(self, config: TransformerConfig, memory: int = 0) -> None:
         super().__init__()

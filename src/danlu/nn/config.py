@@ -15,6 +15,7 @@ CHOICES = {
     "qk_norm": ("none", "head"),
     "mask": ("causal", "full"),
 }
+_ROTARY = Rotary()
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TransformerConfig:
     placement: str = "pre"  # pre | post | sandwich (before and after); a final norm follows unless post
     bias: str = "none"  # none | qkv | all
     qk_norm: str = "none"  # none | head (per head, before rotary)
-    position: Rotary | Buckets | None = Rotary()  # None: the embedding adds a table
+    position: Rotary | Buckets | None = _ROTARY  # None: the embedding adds a table
     window: tuple[int, ...] = (0,)  # tokens that a layer looks back, cycled over the layers; 0 = all
     scale: float | None = None  # of the scores; None = head_dim ** -0.5
     mask: str = "causal"  # causal | full

@@ -37,7 +37,11 @@ class Vocabulary(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab)) if config.bias == "all" else None
         self.dense = nn.Linear(dim, width) if config.transform != "none" else None
         self.norm = Norm(width, "layer", config.norm_eps) if config.transform != "none" else None
-        self._table = (table,)  # a tuple hides the module, so that the state holds the table once
+        self.tie(table)
+
+    def tie(self, table: nn.Module) -> None:
+        """Use `table` for the output when tied; a tuple hides the module, so that the state holds it once."""
+        self._table = (table,)
 
     @property
     def weight(self) -> Tensor:
@@ -52,4 +56,6 @@ class Vocabulary(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return F.linear(self.prepare(hidden), self.weight, self.bias)
+        states = self.prepare(hidden)
+        logits = F.linear(states, self.weight) if self.output is None else self.output(states)
+        return logits if self.bias is None else logits + self.bias

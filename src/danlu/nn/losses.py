@@ -20,7 +20,7 @@ def chunked_cross_entropy(
 ) -> Tensor:
     """SUM over tokens of -log softmax(hidden · weightᵀ)[target], a scalar in fp32 (fp64 for fp64).
 
-    hidden (N, D), weight (V, D), targets (N,); targets equal to `ignore` do not count; `chunk` tokens at a time, 0 = auto.
+    hidden (N, D), weight (V, D), targets (N,); those equal to `ignore` do not count; `chunk` tokens at a time.
     Gradients are computed in the forward, so the logits of a chunk are formed once and dropped.
     """
     return _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, ignore)
@@ -47,19 +47,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         everything = len(counted) == len(targets)
         used, labels = (hidden, targets) if everything else (hidden[counted], targets[counted])
         d_used = torch.empty_like(used)
-        d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device)
+        tuned = ctx.needs_input_grad[1]
+        d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device) if tuned else None
         for rows, logits in _chunks(used, weight, chunk):
             total += _to_gradient_(logits, labels[rows])
             torch.mm(logits, weight, out=d_used[rows])
-            d_weight += logits.T @ used[rows]
+            if d_weight is not None:
+                d_weight += logits.T @ used[rows]
         d_hidden = d_used if everything else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
-        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grads[0], d_weight * grads[0], None, None, None
+        return d_hidden * grads[0], None if d_weight is None else d_weight * grads[0], None, None, None
 
 
 def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:

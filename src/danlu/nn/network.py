@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from danlu.nn.embed import Tokens
@@ -30,6 +31,15 @@ class Network(nn.Module):
     def __init__(self, embed: Tokens, core: Transformer, head: Vocabulary) -> None:
         super().__init__()
         self.embed, self.core, self.head = embed, core, head
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return self.embed.tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.tokens.weight.device
 
     def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """The states after the last layer (B, T, D)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Norm(nn.Module):
-    """`layer` (LayerNorm, 1607.06450), `rms` (RMSNorm, 1910.07467) or `rms1` (RMSNorm with its weight stored minus 1)."""
+    """`layer` (LayerNorm, 1607.06450), `rms` (RMSNorm, 1910.07467) or `rms1` (RMSNorm, weight stored minus 1)."""
 
     def __init__(self, dim: int, kind: str, eps: float) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class Buckets:
 
 
 def inverse_frequencies(rotary: Rotary, head_dim: int, local: bool) -> Tensor:
-    """(E/2,) fp32, radians per position. Windowed (`local`) layers are never stretched when they have their own theta."""
+    """(E/2,) fp32, radians per position. Windowed (`local`) layers with their own theta are never stretched."""
     own = local and rotary.local_theta > 0
     theta = rotary.local_theta if own else rotary.theta
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
@@ -54,7 +54,7 @@ def _linear(plain: Tensor, rotary: Rotary) -> Tensor:
 
 
 def _llama3(plain: Tensor, rotary: Rotary) -> Tensor:
-    """Stretch long wavelengths fully, short ones not at all, those between in proportion (2407.21783)."""
+    """Stretch long wavelengths fully, short ones not at all, those between smoothly (2407.21783)."""
     turns = rotary.original_length * plain / (2 * math.pi)
     smooth = (turns - rotary.low_freq_factor) / (rotary.high_freq_factor - rotary.low_freq_factor)
     smooth = smooth.clamp(0, 1)
@@ -62,7 +62,7 @@ def _llama3(plain: Tensor, rotary: Rotary) -> Tensor:
 
 
 def _yarn(plain: Tensor, rotary: Rotary) -> Tensor:
-    """YaRN (2309.00071): interpolate slow dimensions, keep fast ones, a linear ramp over the dimension index between."""
+    """YaRN (2309.00071): interpolate slow dimensions, keep fast ones, a linear ramp between them."""
     half = plain.numel()
 
     def dimension(turns: float) -> float:
