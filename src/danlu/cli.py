@@ -164,10 +164,14 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from danlu.model import Model
+    from danlu.model import model_folder
+    from danlu.stages.evaluate import on_data
 
-    model = Model.from_pretrained(options.model)
-    _print(model.evaluate(options.data), options)
+    figures = on_data(model_folder(options.model), options.data)
+    if options.json:
+        _print(figures, options)
+    else:
+        _table([{"metric": text(f"metrics.{name}"), "value": value} for name, value in figures.items()], options)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -179,9 +183,16 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _chat(options: argparse.Namespace) -> None:
     from danlu.model import Model
-    from danlu.serve.chat import chat
+    from danlu.nn.generate import Sampling
+    from danlu.serve.chat import converse
+    from danlu.serve.engine import Engine
 
-    chat(Model.from_pretrained(options.model))
+    with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
+        converse(engine, Sampling(temperature=0.8, top_p=0.95), ask=lambda: input("> "), write=_write)
+
+
+def _write(piece: str) -> None:
+    print(piece, end="", flush=True)
 
 
 def _compress(options: argparse.Namespace) -> None:
@@ -191,10 +202,11 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from danlu.model import model_folder
+    from danlu.model import Model, model_folder
     from danlu.serve.run import serve
 
-    serve(model_folder(options.model), _serving(options))
+    folder = model_folder(options.model)
+    serve(lambda: Model.from_pretrained(folder), folder.name, _serving(options), lambda url: print(text("cli.serving", url=url), flush=True))
 
 
 def _serving(options: argparse.Namespace) -> Any:

@@ -9,31 +9,33 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from danlu.messages import text
+
 _SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 
-def seconds(text: str) -> float:
+def seconds(duration: str) -> float:
     """Seconds of a duration as written: "90s", "5min", "1.5h".
 
     Raises:
         ValueError: not a duration.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(text).lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(duration).lower())
     if not match or match[2] not in _SECONDS or float(match[1]) <= 0:
-        raise ValueError('a duration such as "90s", "5min" or "2h"')
+        raise ValueError(text("recipe.expected.duration"))
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def count(text: int | str) -> int:
+def count(number: int | str) -> int:
     """The number behind "50M", "1.5B", "20k" or 5000.
 
     Raises:
         ValueError: not a positive count.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmbg]?)\s*", str(text).lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmbg]?)\s*", str(number).lower())
     if not match or float(match[1]) <= 0:
-        raise ValueError('a count such as 5000, "20k" or "50M"')
+        raise ValueError(text("recipe.expected.count"))
     return int(float(match[1]) * _SCALE[match[2]])
 
 
@@ -45,12 +47,18 @@ def _checked(parse: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):  # which would pass as 0 or 1
+        raise ValueError(text("recipe.expected.count"))
+    return value
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 Duration = Annotated[str, _checked(seconds)]
-Count = Annotated[int | str, _checked(count)]
+Count = Annotated[int | str, BeforeValidator(_no_truth), _checked(count)]
 Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
@@ -71,7 +79,7 @@ class Split(Section):
 
 
 class Dedup(Section):
-    threshold: Annotated[float, Field(ge=0.3, le=1.0)] = Field(0.8, description="Jaccard similarity that counts as a near copy")
+    threshold: Annotated[float, Field(ge=0.3, le=1.0, strict=True)] = Field(0.8, description="Jaccard similarity that counts as a near copy")
     ngram: Literal["auto", "word", "char"] = Field("auto", description="shingles of words, or of characters where words are not spaced")
     size: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(0, description="words or characters in a shingle; 0 chooses")
 
@@ -116,7 +124,7 @@ class Train(Section):
     warmup: Fraction = Field(0.03, description="share of the steps in which the rate rises")
     decay: Fraction = Field(0.5, description="share of the steps in which wsd falls")
     final_lr: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
-    momentum: Fraction = Field(0.9, description="of sgd, rmsprop; muon uses 0.95")
+    momentum: Fraction = Field(0.9, description="of sgd; muon uses 0.95")
     beta1: Fraction = Field(0.9, description="of adam and adamw")
     beta2: Fraction = Field(0.95, description="of adam and adamw")
     weight_decay: NonNegative | Auto = Field("auto", description="decoupled decay of the matrices")
@@ -141,7 +149,7 @@ class Train(Section):
     def _one_length(self) -> "Train":
         given = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"only one of {', '.join(LENGTHS)} can say how long to train; found {' and '.join(given)}")
+            raise ValueError(text("recipe.one_length", valid=", ".join(LENGTHS), found=", ".join(given)))
         return self
 
 
@@ -156,7 +164,7 @@ Pretrain: Any = create_model("Pretrain", __base__=Section, **_OPTIONAL)
 
 class Finetune(Pretrain):  # type: ignore[misc]
     data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
-    derive: str | None = Field(None, description="or: pairs made from the prepared rows (python_functions)")
+    derive: str | None = Field(None, description="or: rows made from the prepared ones (python_functions, same_rows)")
     columns: dict[str, str] = Field({}, description='ours = "yours"')
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
     split: Split = Field(Split(), description="held-out shares of these rows")
@@ -209,7 +217,8 @@ class Recipe(Section):
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""
         values = dict(_HABITS[stage])
         for section in (self.train, getattr(self, stage)):
-            given = {name: getattr(section, name) for name in section.model_fields_set if name in Train.model_fields}
+            written = section.model_fields_set if section is not None else ()
+            given = {name: getattr(section, name) for name in written if name in Train.model_fields}
             given = {name: value for name, value in given.items() if value is not None}
             if any(name in given for name in LENGTHS):
                 values = {name: value for name, value in values.items() if name not in LENGTHS}

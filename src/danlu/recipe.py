@@ -105,8 +105,8 @@ def _apply(raw: dict[str, Any], places: dict[Path_, str], override: str) -> None
         if not isinstance(table, dict):
             raise UserError("E105", found=override)
     if path[-1] in LENGTHS:  # a new length replaces the recipe's
-        for section in (table, raw.get("pretrain", {}) if path[0] == "train" else table):
-            for name in LENGTHS:
+        for section in (table, raw.get("pretrain") if path[0] == "train" else None):
+            for name in LENGTHS if isinstance(section, dict) else ():
                 section.pop(name, None)
     table[path[-1]] = _value(value)
     places[path] = override
@@ -163,7 +163,7 @@ def _expected(fault: Any) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
-        return str(context["expected"])
+        return str(context["expected"]).replace(" or ", text("recipe.or"))
     key = f"recipe.expected.{kind}"
     try:
         return text(key, **context)
@@ -173,7 +173,7 @@ def _expected(fault: Any) -> str:
 
 def _unknown(key: Path_, where: str) -> UserError:
     valid = keys_of(key[:-1])
-    near = difflib.get_close_matches(key[-1], valid, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key[-1], valid, n=1, cutoff=0.6 if len(key[-1]) > 2 else 0.5)
     if near:
         hint = text("recipe.did_you_mean", name=near[0])
     else:

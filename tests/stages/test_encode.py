@@ -97,13 +97,8 @@ def test_a_tokenizer_is_taken_over(tmp_path: Path) -> None:
     assert row["loss_mask"].dtype == np.uint8
 
 
-def test_a_vocabulary_is_learned_from_all_that_is_said() -> None:
-    assert encode.texts_of({"messages": json.dumps(CHAT)}) == ["Who speaks?", "The king."]
-    assert encode.texts_of({"prompt": "def f():", "completion": " pass"}) == ["def f():", " pass"]
-
-
 def test_rows_without_the_column_are_named(tmp_path: Path) -> None:
-    rows = {split: [{"prompt": "a", "completion": "b"}] for split in ("train", "valid", "test")}
-    with pytest.raises(UserError, match="no column text") as problem:
-        _run(tmp_path / "out", {"rows": _prepared(tmp_path, rows)})
+    rows = {split: [{"text": "a"}] for split in ("train", "valid", "test")}
+    with pytest.raises(UserError, match="no column prompt") as problem:
+        _run(tmp_path / "out", {"rows": _prepared(tmp_path, rows)}, "instruction")
     assert (problem.value.exit, problem.value.where) == (3, "plays.txt:1")

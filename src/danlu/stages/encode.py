@@ -5,10 +5,9 @@ Rows stream through one at a time; memory does not grow with them.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +33,14 @@ def run(context: "Context") -> None:
     processor = _processor(context, rows)
     processor.save(context.out)
     task = tasks.load(context.config["task"])(processor)
-    first = _first(task, next(_read(rows, "train")))
+    opening = next(_read(rows, "train"))
+    first, chat = _first(task, opening), bool(opening.get("messages"))
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
     shown = [_shown(processor, row, task.encode(row)) for row in islice(_read(rows, "train"), _SHOWN_ROWS)]
     files.write_json(
-        context.out / "tokens.json", {"schema": 1, "tokenizer": about, "splits": splits, "examples": shown}
+        context.out / "tokens.json",
+        {"schema": 1, "tokenizer": about, "chat": chat, "splits": splits, "examples": shown},
     )
     context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
     context.output_hash = _content_hash(context.out)
@@ -56,14 +57,8 @@ def _processor(context: "Context", rows: Path) -> "Text":
         return Text.load(given)
     context.progress(0, 1, message("encode.learning"))
     wanted = context.config["tokenizer"]
-    texts = chain.from_iterable(map(texts_of, _read(rows, "train")))
+    texts = (row["text"] for row in _read(rows, "train"))
     return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size)
-
-
-def texts_of(row: "Row") -> list[str]:
-    """All the text of a row: its text, its prompt and completion, or what was said in its chat."""
-    said = [turn["content"] for turn in json.loads(row.get("messages") or "[]")]
-    return [row[name] for name in ("text", "prompt", "completion") if row.get(name)] + said
 
 
 # --- the columns ---------------------------------------------------------------------------------------

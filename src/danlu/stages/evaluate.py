@@ -52,6 +52,36 @@ def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
     return evaluate(learned, model.net, Loader(columns, model.context, long=learned.long, seed=0), _ROWS)
 
 
+def on_data(folder: Path, data: str) -> dict[str, float]:
+    """`danlu evaluate MODEL DATA`: a model's metrics on any data, read as a recipe would read them."""
+    import tempfile
+
+    from danlu.config import Data, ModelSection, Recipe, Split, System
+    from danlu.graph import Life, Silent
+    from danlu.model import Model
+    from danlu.recipe import Loaded
+
+    model = Model.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as room:
+        rows = Data(path=[str(Path(data).resolve())], split=Split(valid=0.0, test=0.0), clean=["normalize", "drop_empty"])
+        sections = {"data": rows, "model": ModelSection(base=str(folder.resolve())), "system": System(runs=room)}
+        task = model.task_name
+        for task in dict.fromkeys([task, "language_modeling"]):  # rows without an answer are plain text
+            life = Life(Loaded(Recipe(task=task, **sections), Path(room) / "recipe.toml"))
+            prepared = life.run(Silent(), "prepare").folders["prepare"]
+            if task == "language_modeling" or _answers(prepared):
+                break
+        return measure(model, life.run(Silent(), "encode").folders["encode"], task)
+
+
+def _answers(prepared: Path) -> bool:
+    """Whether prepared rows hold answers to learn: chats or pairs."""
+    from danlu.data import store
+
+    row = next(iter(store.read(prepared / "rows", "train")))
+    return bool(row.get("messages") or row.get("completion"))
+
+
 def _split(encoded: Path) -> str:
     """The rows that figures are measured on: test, or valid or train where the recipe holds nothing out."""
     from danlu.data.columns import Columns

@@ -70,6 +70,7 @@ def run(context: "Context") -> None:
     splits = {row.id: place for row, place in zip(kept, places, strict=True)}
     _write(work, found, splits, context.out)
     shutil.rmtree(work.folder)
+    context.facts |= {"bytes": work.funnel.bytes, "rows_read": work.funnel.read, "rows_kept": len(kept)}
     context.output_hash = _output_hash(kept, splits)
     context.progress(1, 1, messages.text("data.kept", n=len(kept), m=work.funnel.read))
 

@@ -117,7 +117,7 @@ class Muon(Optimizer):
     slots = ("velocity",)
     momentum = 0.95
 
-    def __init__(self, params: Named, train: Train, decay: float, rest_lr: float = 0.1):
+    def __init__(self, params: Named, train: Train, decay: float, rest_lr: float = 0.3):
         inner = {name: p for name, p in params.items() if p.ndim == 2 and "blocks." in name}
         super().__init__(inner, train, decay)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)

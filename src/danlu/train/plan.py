@@ -102,7 +102,7 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     return _timed(request, net, measured)
 
 
-_LR = {("muon", True): 0.02, ("muon", False): 0.005, ("adamw", True): 2e-3, ("adamw", False): 5e-4, ("adam", True): 2e-3,
+_LR = {("muon", True): 0.03, ("muon", False): 0.005, ("adamw", True): 2e-3, ("adamw", False): 5e-4, ("adam", True): 2e-3,
        ("adam", False): 5e-4, ("sgd", True): 0.1, ("sgd", False): 0.02, ("rmsprop", True): 1e-3, ("rmsprop", False): 2e-4}  # fmt: skip
 
 

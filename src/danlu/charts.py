@@ -1,0 +1,129 @@
+"""The few charts of the report, as inline SVG: colours come from the page's style, so they follow light and dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+_WIDTH, _HEIGHT = 760, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 12, 40
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Data coordinates -> the drawing's."""
+
+    x: Point
+    y: Point
+
+    def at(self, point: Point) -> Point:
+        across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
+        up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
+        across, up = min(max(across, 0.0), 1.0), min(max(up, 0.0), 1.0)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    def path(self, points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in map(self.at, points))
+
+
+def curve(train: Sequence[Point], held_out: Sequence[Point], start: float | None, *, labels: dict[str, str]) -> str:
+    """Loss over steps: every step faintly, its running mean, the held-out looks as dots, the loss of guessing dashed.
+
+    `labels` names the chart ("title"), its axis ("steps"), the dots ("held_out") and the dashed line ("start").
+    """
+    mean = smoothed(train)
+    drawn = [y for _, y in (*mean, *held_out)]
+    top = max([*drawn, *([start] if start and start < 1.35 * max(drawn) else [])])
+    frame = Frame((0, max(x for x, _ in (*train, *held_out))), _padded(min(drawn), top))
+    parts = [*_grid(frame, labels["steps"]), f'<path class="raw" d="{frame.path(thinned(train, 400))}"/>']
+    if start and start <= frame.y[1]:
+        left, right = frame.at((frame.x[0], start)), frame.at((frame.x[1], start))
+        parts.append(f'<path class="guess" d="M{left[0]:.1f} {left[1]:.1f}H{right[0]:.1f}"/>')
+        parts.append(f'<text class="note end" x="{right[0]:.1f}" y="{right[1] + 15:.1f}">{escape(labels["start"])}</text>')
+    parts.append(f'<path class="train" d="{frame.path(thinned(mean, 240))}"/>')
+    if held_out:
+        parts.append(f'<path class="held" d="{frame.path(held_out)}"/>')
+    for step, loss in held_out:
+        x, y = frame.at((step, loss))
+        parts.append(f'<circle class="held" cx="{x:.1f}" cy="{y:.1f}" r="3.2"><title>{escape(labels["held_out"])} · {step:,.0f}: {loss:.3f}</title></circle>')  # fmt: skip
+    return _svg(parts, _HEIGHT, labels["title"])
+
+
+def _padded(low: float, high: float) -> Point:
+    room = max(high - low, 1e-6) * 0.06
+    return low - room, high + room
+
+
+def _grid(frame: Frame, steps: str) -> list[str]:
+    parts = []
+    for tick in ticks(*frame.y, 5):
+        x, y = frame.at((frame.x[0], tick))
+        parts.append(f'<path class="grid" d="M{x:.1f} {y:.1f}H{_WIDTH - _RIGHT}"/><text class="end" x="{x - 8:.1f}" y="{y + 4:.1f}">{tick:g}</text>')  # fmt: skip
+    for tick in ticks(*frame.x, 7):
+        x, _ = frame.at((tick, frame.y[0]))
+        parts.append(f'<text class="middle" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}">{tick:,.0f}</text>')
+    parts.append(f'<text class="note end" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 5}">{escape(steps)}</text>')
+    return parts
+
+
+def bars(rows: Sequence[tuple[str, float, float, str]]) -> str:
+    """One bar per (label, kept, dropped, note): what stayed, and what went in another colour at its end."""
+    height, label, note = 27, 176, 150
+    most = max([kept + dropped for _, kept, dropped, _ in rows] + [1.0])
+    scale = (_WIDTH - label - note) / most
+    parts = []
+    for number, (name, kept, dropped, beside) in enumerate(rows):
+        y = number * height + 4
+        parts.append(f'<text x="0" y="{y + 14}">{escape(name)}</text>')
+        parts.append(f'<rect class="kept" x="{label}" y="{y}" width="{kept * scale:.1f}" height="19" rx="3"/>')
+        if dropped:
+            wide = max(dropped * scale, 2.5)
+            parts.append(f'<rect class="dropped" x="{label + kept * scale + 1:.1f}" y="{y}" width="{wide:.1f}" height="19" rx="2"/>')
+        end = label + (kept + dropped) * scale + 12
+        parts.append(f'<text class="number" x="{end:.1f}" y="{y + 14}">{escape(beside)}</text>')
+    return _svg(parts, len(rows) * height + 4, "")
+
+
+def stacked(parts: Sequence[tuple[str, float, str]]) -> str:
+    """Shares of a whole in one bar: (style class, size, what hovering says)."""
+    total, x, drawn = sum(size for _, size, _ in parts) or 1.0, 0.0, []
+    for style, size, says in parts:
+        wide = size / total * _WIDTH
+        if size:
+            drawn.append(f'<rect class="{style}" x="{x:.1f}" width="{max(wide - 2, 1.5):.1f}" height="14" rx="3"><title>{escape(says)}</title></rect>')  # fmt: skip
+        x += wide
+    return _svg(drawn, 14, "")
+
+
+def _svg(parts: Sequence[str], height: float, title: str) -> str:
+    named = f"<title>{escape(title)}</title>" if title else ""
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{named}{"".join(parts)}</svg>'
+
+
+# --- numbers -----------------------------------------------------------------------------------------
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers between two ends, about that many."""
+    rough = max(high - low, 1e-9) / about
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next((unit * factor for factor in (1, 2, 2.5, 5) if unit * factor >= rough), unit * 10)
+    return [round(number * step, 10) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def thinned(points: Sequence[Point], most: int) -> list[Point]:
+    """Means of neighbours, so that no more than `most` points are left; the ends stay near where they are."""
+    size = math.ceil(len(points) / most)
+    groups = [points[at : at + size] for at in range(0, len(points), size)] if points else []
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def smoothed(points: Sequence[Point], share: float = 0.02) -> list[Point]:
+    """The running mean over about a share of the points, corrected for its start."""
+    keep = 1 - 1 / max(1.0, share * len(points))
+    mean, weight, smooth = 0.0, 0.0, []
+    for x, y in points:
+        mean, weight = keep * mean + (1 - keep) * y, keep * weight + (1 - keep)
+        smooth.append((x, mean / weight))
+    return smooth
