@@ -47,6 +47,6 @@ def adapter(entry: Mapping[str, Any]) -> Adapter:
         raise UserError("E120", reason=f"kind = {kind!r}; {' | '.join(KINDS)}")
     made = getattr(importlib.import_module(f"danlu.adapt.{kind}"), str(kind).capitalize())
     try:
-        return made(**options)  # type: ignore[no-any-return]
+        return made(**options)
     except (TypeError, ValueError) as error:
         raise UserError("E120", reason=f"{kind}: {error}") from error

@@ -22,6 +22,9 @@ KERNEL_MULTIPLE = 32  # the kernel reads past the end of rows of other lengths
 class Int8Table(nn.Module):
     """A matrix as codes int8 (O, I) and scales (O,); a linear layer and an embedding read it in their own way."""
 
+    codes: Tensor
+    scales: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         # Rounding the scale before the codes are made leaves no error of its own.
@@ -38,6 +41,8 @@ class Int8Table(nn.Module):
 
 class Int8Linear(Int8Table):
     """A frozen linear layer."""
+
+    bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.weight)
@@ -83,10 +88,11 @@ def quantize(network: Network) -> Network:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, Int8Linear(child))
-    network.embed.tokens = Int8Embedding(network.embed.tokens)
-    network.head.tie(network.embed.tokens)
+    table = Int8Embedding(network.embed.tokens)
+    network.embed.tokens = table  # type: ignore[assignment]
+    network.head.tie(table)
     if network.head.output is None:
-        network.head.output = TiedOutput(network.embed.tokens)
+        network.head.output = TiedOutput(table)  # type: ignore[assignment]
     for parameter in network.parameters():
         parameter.requires_grad_(False)
         if parameter.ndim > 1:

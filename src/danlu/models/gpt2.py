@@ -35,6 +35,8 @@ NAMES = {
     **{f"{ours}.{leaf}": f"{theirs}.{leaf}" for ours, theirs in _MODULES.items() for leaf in ("weight", "bias")},
 }
 _BUFFERS = [f"{_LAYER}.attn.bias", f"{_LAYER}.attn.masked_bias"]  # causal masks in old files
+# What a model of this form is free to choose in its core.
+_FREE = ("dim", "layers", "heads", "hidden", "norm_eps", "dropout", "attention_dropout")
 
 
 def preset(
@@ -51,24 +53,15 @@ def preset(
     """One dial: width 64 per layer, heads of 64, MLP four times the width; the rest overrides it."""
     width = width or 64 * depth
     heads = heads or max(width // HEAD_DIM, 1)
-    return _architecture(_core(width, depth, heads, hidden or 4 * width, dropout=dropout), vocab, tied, context)
+    core = _core(dim=width, layers=depth, heads=heads, hidden=hidden or 4 * width, norm_eps=1e-5, dropout=dropout)
+    return _architecture(core, vocab, tied, context)
 
 
 def carries(architecture: Architecture) -> bool:
     """Whether this form holds that model exactly."""
-    core = architecture.core
-    same = _core(
-        core.dim,
-        core.layers,
-        core.heads,
-        core.hidden,
-        norm_eps=core.norm_eps,
-        dropout=core.dropout,
-        attention_dropout=core.attention_dropout,
-    )
-    return core == same and architecture == _architecture(
-        core, architecture.embed.vocab, architecture.head.tied, architecture.context
-    )
+    free = {name: getattr(architecture.core, name) for name in _FREE}
+    embed, head = architecture.embed, architecture.head
+    return architecture == _architecture(_core(**free), embed.vocab, head.tied, architecture.context)
 
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
@@ -115,10 +108,10 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
     if width % heads:
         raise foreign.refusal("n_head", heads)
     core = _core(
-        width,
-        foreign.positive(config, "n_layer"),
-        heads,
-        foreign.positive(config, "n_inner", 4 * width),
+        dim=width,
+        layers=foreign.positive(config, "n_layer"),
+        heads=heads,
+        hidden=foreign.positive(config, "n_inner", 4 * width),
         norm_eps=foreign.number(config, "layer_norm_epsilon", 1e-5),
         dropout=dropout,
         attention_dropout=foreign.number(config, "attn_pdrop", 0.1),
@@ -164,23 +157,18 @@ def _prefixed(name: str) -> str:
     return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
 
-def _core(
-    dim: int, layers: int, heads: int, hidden: int, *, norm_eps: float = 1e-5, **dropouts: float
-) -> TransformerConfig:
+def _core(*, dim: int, heads: int, **free: Any) -> TransformerConfig:
     """What all models of this form share."""
     return TransformerConfig(
         dim=dim,
-        layers=layers,
         heads=heads,
         kv_heads=heads,
         head_dim=dim // heads,
-        hidden=hidden,
         mlp="gelu_tanh",
         norm="layer",
-        norm_eps=norm_eps,
         bias="all",
         position=None,
-        **dropouts,
+        **free,
     )
 
 

@@ -36,6 +36,9 @@ NAMES = {
     "core.norm.weight": "model.norm.weight",
     "head.output.weight": "lm_head.weight",
 }
+# What a model of this form is free to choose in its core.
+_SIZES = ("dim", "layers", "heads", "kv_heads", "head_dim", "hidden")
+_FREE = (*_SIZES, "norm_eps", "position", "dropout", "attention_dropout")
 
 
 def preset(
@@ -69,13 +72,12 @@ def preset(
 
 def carries(architecture: Architecture) -> bool:
     """Whether this form holds that model exactly."""
-    core, free = architecture.core, ("dim", "layers", "heads", "kv_heads", "head_dim", "hidden", "norm_eps", "position")
-    free = (*free, "dropout", "attention_dropout")
-    return (
-        isinstance(core.position, Rotary)
-        and core == _core(**{name: getattr(core, name) for name in free})
-        and architecture == _architecture(core, architecture.embed.vocab, architecture.head.tied, architecture.context)
-    )
+    core = architecture.core
+    if not isinstance(core.position, Rotary):
+        return False
+    free = {name: getattr(core, name) for name in _FREE}
+    embed, head = architecture.embed, architecture.head
+    return architecture == _architecture(_core(**free), embed.vocab, head.tied, architecture.context)
 
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:

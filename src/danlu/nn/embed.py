@@ -67,7 +67,8 @@ class Tokens(nn.Module):
     def _rows(self, ids: Tensor, positions: Tensor | None) -> Tensor:
         """The rows of the position table."""
         if self.config.count == "nonpad":
-            real = ids != self.config.pad
+            assert self.config.pad is not None
+            real = torch.ne(ids, self.config.pad)
             return torch.where(real, real.cumsum(1) - 1 + self.config.offset, self.config.pad)
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)

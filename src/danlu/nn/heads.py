@@ -46,7 +46,9 @@ class Vocabulary(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(V, W), tied or not."""
-        return (self._table[0] if self.output is None else self.output).weight
+        weight = (self._table[0] if self.output is None else self.output).weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def prepare(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., W): all that comes before the table, for losses that never form all logits."""

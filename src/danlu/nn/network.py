@@ -46,7 +46,7 @@ class Network(nn.Module):
         ids, segments, positions = batch["input_ids"], batch.get("segment_ids"), batch.get("position_ids")
         rows = mask = None
         if cache is not None:
-            rows = cache.rows(ids.shape, batch.get("slots"), positions, segments)
+            rows = cache.rows((ids.shape[0], ids.shape[1]), batch.get("slots"), positions, segments)
             positions = rows.positions
         elif segments is not None:
             mask = segment_mask(segments)

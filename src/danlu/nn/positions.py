@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Rotation = tuple[Tensor, Tensor]  # cos (B, T, 1, E) and sin (B, T, 1, E/2) in the compute dtype
 
@@ -121,6 +121,20 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     torch.mul(x, cos, out=out)
     out[..., :half].addcmul_(x[..., half:], sin, value=-1)
     out[..., half:].addcmul_(x[..., :half], sin)
+
+
+class Distances(nn.Module):
+    """The learned scores of T5's buckets, one per head, shared by all layers."""
+
+    def __init__(self, buckets: Buckets, heads: int, two_sided: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets.count, heads)
+        self.buckets, self.two_sided = buckets, two_sided
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Places of the queries (B, T) and keys (S,) -> (B, H, T, S), to be added to the scores."""
+        index = bucket(keys - queries[:, :, None], self.buckets, self.two_sided)
+        return self.table(index).permute(0, 3, 1, 2)
 
 
 def bucket(distance: Tensor, buckets: Buckets, two_sided: bool) -> Tensor:

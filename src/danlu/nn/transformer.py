@@ -16,7 +16,7 @@ from danlu.nn.dropout import Dropout
 from danlu.nn.masks import additive, both, reach
 from danlu.nn.mlp import Mlp
 from danlu.nn.norm import Norm
-from danlu.nn.positions import Buckets, Rotary, bucket, inverse_frequencies, magnitude, rotation
+from danlu.nn.positions import Buckets, Distances, Rotary, inverse_frequencies, magnitude, rotation
 
 if TYPE_CHECKING:
     from danlu.nn.cache import CacheRows
@@ -72,7 +72,7 @@ class Transformer(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = None if config.placement == "post" else Norm(config.dim, config.norm, config.norm_eps)
-        self.distances = nn.Embedding(config.position.count, config.heads) if _bucketed(config) else None
+        self.distances = _distances(config)
         self._frequencies = _frequencies(config)
 
     def forward(
@@ -112,19 +112,15 @@ class Transformer(nn.Module):
             allowed = both(None if allowed is None else allowed[:, None], mask)
         bias = None if allowed is None else additive(allowed, x.dtype)
         if self.distances is not None:
-            bias = self._distance_scores(queries, keys) + (0 if bias is None else bias)
+            bias = self.distances(queries, keys) + (0 if bias is None else bias)
         causal = bias is not None and mask is None and cache is None and not window and self.distances is None
         return View(self.attention_form, bias, causal, turn)
 
-    def _distance_scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """(B, H, T, S): what T5 adds to the scores by the distance from query to key."""
-        distance = keys - queries[:, :, None]
-        index = bucket(distance, self.config.position, two_sided=self.config.mask == "full")
-        return self.distances(index).permute(0, 3, 1, 2)
 
-
-def _bucketed(config: TransformerConfig) -> bool:
-    return isinstance(config.position, Buckets)
+def _distances(config: TransformerConfig) -> Distances | None:
+    if not isinstance(config.position, Buckets):
+        return None
+    return Distances(config.position, config.heads, two_sided=config.mask == "full")
 
 
 def _frequencies(config: TransformerConfig) -> dict[int, Tensor]:
