@@ -173,13 +173,19 @@ def _expected(fault: Any) -> str:
 
 def _unknown(key: Path_, where: str) -> UserError:
     valid = keys_of(key[:-1])
-    near = difflib.get_close_matches(key[-1], valid, n=1, cutoff=0.6 if len(key[-1]) > 2 else 0.5)
-    if near:
-        hint = text("recipe.did_you_mean", name=near[0])
+    if near := _nearest(key[-1], valid):
+        hint = text("recipe.did_you_mean", name=near)
     else:
         homes = [".".join(known) for known in all_keys() if known[-1] == key[-1]]
         hint = text("recipe.belongs_to", name=homes[0]) if homes else ""
     return UserError("E102", where=where, key=".".join(key), hint=hint, valid=", ".join(valid))
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str | None:
+    """The valid name most like `name`, of equals one with swapped letters; two letters need to share only one."""
+    near = difflib.get_close_matches(name, valid, n=5, cutoff=0.6 if len(name) > 2 else 0.5)
+    likeness = {each: difflib.SequenceMatcher(a=each, b=name).ratio() for each in near}
+    return max(near, key=lambda each: (likeness[each], sorted(each) == sorted(name)), default=None)
 
 
 # --- what there is -----------------------------------------------------------------------------------
@@ -212,6 +218,8 @@ def resolved(loaded: Loaded, folder: Path) -> str:
     recipe = loaded.recipe
     table = _plain(recipe)
     table.pop("train")
+    if recipe.finetune is None:  # tuning a base without a section of its own reads [train]
+        table["train"] = _plain(recipe.training("finetune"))
     for stage in ("pretrain", "finetune"):
         if getattr(recipe, stage) is not None:
             own = {k: v for k, v in _plain(getattr(recipe, stage)).items() if k not in Train.model_fields}
