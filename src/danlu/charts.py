@@ -40,13 +40,16 @@ def curve(train: Sequence[Point], held_out: Sequence[Point], start: float | None
     if start and start <= frame.y[1]:
         left, right = frame.at((frame.x[0], start)), frame.at((frame.x[1], start))
         parts.append(f'<path class="guess" d="M{left[0]:.1f} {left[1]:.1f}H{right[0]:.1f}"/>')
-        parts.append(f'<text class="note end" x="{right[0]:.1f}" y="{right[1] + 15:.1f}">{escape(labels["start"])}</text>')
+        parts.append(
+            f'<text class="note end" x="{right[0]:.1f}" y="{right[1] + 15:.1f}">{escape(labels["start"])}</text>'
+        )
     parts.append(f'<path class="train" d="{frame.path(thinned(mean, 240))}"/>')
     if held_out:
         parts.append(f'<path class="held" d="{frame.path(held_out)}"/>')
     for step, loss in held_out:
         x, y = frame.at((step, loss))
-        parts.append(f'<circle class="held" cx="{x:.1f}" cy="{y:.1f}" r="3.2"><title>{escape(labels["held_out"])} · {step:,.0f}: {loss:.3f}</title></circle>')  # fmt: skip
+        says = f"<title>{escape(labels['held_out'])} · {step:,.0f}: {loss:.3f}</title>"
+        parts.append(f'<circle class="held" cx="{x:.1f}" cy="{y:.1f}" r="3.2">{says}</circle>')
     return _svg(parts, _HEIGHT, labels["title"])
 
 
@@ -59,7 +62,8 @@ def _grid(frame: Frame, steps: str) -> list[str]:
     parts = []
     for tick in ticks(*frame.y, 5):
         x, y = frame.at((frame.x[0], tick))
-        parts.append(f'<path class="grid" d="M{x:.1f} {y:.1f}H{_WIDTH - _RIGHT}"/><text class="end" x="{x - 8:.1f}" y="{y + 4:.1f}">{tick:g}</text>')  # fmt: skip
+        parts.append(f'<path class="grid" d="M{x:.1f} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text class="end" x="{x - 8:.1f}" y="{y + 4:.1f}">{tick:g}</text>')
     for tick in ticks(*frame.x, 7):
         x, _ = frame.at((tick, frame.y[0]))
         parts.append(f'<text class="middle" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}">{tick:,.0f}</text>')
@@ -78,8 +82,8 @@ def bars(rows: Sequence[tuple[str, float, float, str]]) -> str:
         parts.append(f'<text x="0" y="{y + 14}">{escape(name)}</text>')
         parts.append(f'<rect class="kept" x="{label}" y="{y}" width="{kept * scale:.1f}" height="19" rx="3"/>')
         if dropped:
-            wide = max(dropped * scale, 2.5)
-            parts.append(f'<rect class="dropped" x="{label + kept * scale + 1:.1f}" y="{y}" width="{wide:.1f}" height="19" rx="2"/>')
+            x, wide = label + kept * scale + 1, max(dropped * scale, 2.5)
+            parts.append(f'<rect class="dropped" x="{x:.1f}" y="{y}" width="{wide:.1f}" height="19" rx="2"/>')
         end = label + (kept + dropped) * scale + 12
         parts.append(f'<text class="number" x="{end:.1f}" y="{y + 14}">{escape(beside)}</text>')
     return _svg(parts, len(rows) * height + 4, "")
@@ -91,7 +95,8 @@ def stacked(parts: Sequence[tuple[str, float, str]]) -> str:
     for style, size, says in parts:
         wide = size / total * _WIDTH
         if size:
-            drawn.append(f'<rect class="{style}" x="{x:.1f}" width="{max(wide - 2, 1.5):.1f}" height="14" rx="3"><title>{escape(says)}</title></rect>')  # fmt: skip
+            place = f'x="{x:.1f}" width="{max(wide - 2, 1.5):.1f}" height="14" rx="3"'
+            drawn.append(f'<rect class="{style}" {place}><title>{escape(says)}</title></rect>')
         x += wide
     return _svg(drawn, 14, "")
 

@@ -26,7 +26,11 @@ def duration(seconds: float) -> str:
     """ "38 s", "4.2 min", "1.5 h" in the language in force."""
     if seconds < 90:
         return text("report.seconds", n=f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}")
-    return text("report.minutes", n=f"{seconds / 60:.1f}") if seconds < 5400 else text("report.hours", n=f"{seconds / 3600:.1f}")
+    return (
+        text("report.minutes", n=f"{seconds / 60:.1f}")
+        if seconds < 5400
+        else text("report.hours", n=f"{seconds / 3600:.1f}")
+    )
 
 
 def _share(value: float) -> str:
@@ -83,8 +87,11 @@ class Figures:
 
 
 _METRICS: tuple[tuple[str, Form, Any], ...] = (
-    ("loss", _measure(3), min), ("perplexity", _measure(2), min), ("bits_per_byte", _measure(3), min), ("accuracy", _share, max),
-)  # fmt: skip
+    ("loss", _measure(3), min),
+    ("perplexity", _measure(2), min),
+    ("bits_per_byte", _measure(3), min),
+    ("accuracy", _share, max),
+)
 _MADE: tuple[tuple[str, Form], ...] = (("parameters", short), ("tokens", short), ("training_seconds", duration))
 _USE: tuple[tuple[str, Form, Any], ...] = (
     ("megabytes", lambda value: f"{value:,.1f} MB", min), ("tokens_per_second", lambda value: f"{value:,.0f}", max),
@@ -119,7 +126,11 @@ def _rows(group: str, models: dict[str, dict[str, Any]], wanted: Iterable[tuple[
 
 
 def _shown(column: str) -> str:
-    return text("report.gram", order=column.removesuffix("-gram")) if column.endswith("-gram") else text(f"report.{column}")
+    return (
+        text("report.gram", order=column.removesuffix("-gram"))
+        if column.endswith("-gram")
+        else text(f"report.{column}")
+    )
 
 
 def trainings(run: Run) -> dict[str, Lineage]:
@@ -144,7 +155,7 @@ def summary(run: Run) -> list[str]:
     previous = ""
     for row in found.rows:
         if row.group != previous and row.group in ("held_out", "answers"):
-            lines.append([text(f"report.{row.group}", split=found.split)])
+            lines.append([text(f"report.{row.group}", split=text(f"report.split.{found.split}"))])
         indent = "  " if row.group in ("held_out", "answers") else ""
         lines.append([indent + row.label, *(row.cell(column) for column in found.columns)])
         previous = row.group

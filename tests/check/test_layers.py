@@ -11,7 +11,7 @@ LAYERS = {
     "graph": ("graph",),
     "parts": ("model", "tasks", "train", "adapt", "serve"),
     "stages": ("stages",),
-    "life": ("forecast", "report", "charts", "runs", "demo", "terminal"),
+    "life": ("forecast", "report", "figures", "charts", "runs", "demo", "terminal"),
     "command": ("cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
