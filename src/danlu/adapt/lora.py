@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.nn.linear import Linear, linear
 from danlu.nn.network import Network
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -45,17 +46,17 @@ class Lora:
 class LoraLinear(nn.Module):
     """x weightᵀ + bias + scale · x downᵀ upᵀ; the names of the frozen tensors stay what they were."""
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(self, frozen: nn.Linear, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight, self.bias, self.scale = linear.weight, linear.bias, scale
-        down = torch.empty(rank, linear.in_features, device=self.weight.device)
-        self.lora_down = nn.Parameter(down.normal_(0, linear.in_features**-0.5, generator=generator))
-        self.lora_up = nn.Parameter(torch.zeros(linear.out_features, rank, device=self.weight.device))
+        self.weight, self.bias, self.scale = frozen.weight, frozen.bias, scale
+        down = torch.empty(rank, frozen.in_features, device=self.weight.device)
+        self.lora_down = nn.Parameter(down.normal_(0, frozen.in_features**-0.5, generator=generator))
+        self.lora_up = nn.Parameter(torch.zeros(frozen.out_features, rank, device=self.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
         aside = F.linear(F.linear(x, self.lora_down), self.lora_up)
-        return torch.add(F.linear(x, self.weight, self.bias), aside, alpha=self.scale)
+        return torch.add(linear(x, self.weight, self.bias), aside, alpha=self.scale)
 
 
 def merge(network: Network) -> Network:
@@ -84,10 +85,10 @@ def adapter_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _folded(adapted: LoraLinear) -> nn.Linear:
+def _folded(adapted: LoraLinear) -> Linear:
     outputs, inputs = adapted.weight.shape
-    linear = nn.Linear(inputs, outputs, adapted.bias is not None, device="meta")
+    plain = Linear(inputs, outputs, adapted.bias is not None, device="meta")
     delta = adapted.scale * (adapted.lora_up @ adapted.lora_down)
-    linear.weight = nn.Parameter(adapted.weight + delta.to(adapted.weight.dtype))
-    linear.bias = adapted.bias
-    return linear.requires_grad_(True)
+    plain.weight = nn.Parameter(adapted.weight + delta.to(adapted.weight.dtype))
+    plain.bias = adapted.bias
+    return plain.requires_grad_(True)

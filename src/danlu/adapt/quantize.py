@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.adapt.lora import merge
 from danlu.nn.network import Network
 
 COMPUTE = torch.bfloat16
@@ -83,7 +84,8 @@ class TiedOutput(nn.Module):
 
 
 def quantize(network: Network) -> Network:
-    """Every linear and the token table in int8, in place; the norms stay fp32, other tables become bf16."""
+    """Every linear and the token table in int8, in place; vectors stay fp32, other tables become bf16."""
+    merge(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import Dropout
+from danlu.nn.linear import Linear
 from danlu.nn.norm import Norm
 from danlu.nn.positions import Rotation, rotate
 
@@ -39,10 +40,10 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.scale = config.heads, config.kv_heads, config.score_scale
         inner, inner_kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         source, bias = memory or config.dim, config.bias != "none"
-        self.q = nn.Linear(config.dim, inner, bias)
-        self.k = nn.Linear(source, inner_kv, bias)
-        self.v = nn.Linear(source, inner_kv, bias)
-        self.o = nn.Linear(inner, config.dim, config.bias == "all")
+        self.q = Linear(config.dim, inner, bias)
+        self.k = Linear(source, inner_kv, bias)
+        self.v = Linear(source, inner_kv, bias)
+        self.o = Linear(inner, config.dim, config.bias == "all")
         normed = config.qk_norm == "head" and not memory
         self.q_norm = Norm(config.head_dim, config.norm, config.norm_eps) if normed else None
         self.k_norm = Norm(config.head_dim, config.norm, config.norm_eps) if normed else None

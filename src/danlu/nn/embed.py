@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from danlu.nn.linear import Linear
 from danlu.nn.norm import Norm
 
 
@@ -49,7 +50,7 @@ class Tokens(nn.Module):
         self.positions = _table(config.positions, width) if config.positions else None
         self.types = _table(config.types, width) if config.types else None
         self.norm = Norm(width, config.norm, config.norm_eps) if config.norm != "none" else None
-        self.project = nn.Linear(width, dim) if width != dim else None
+        self.project = Linear(width, dim) if width != dim else None
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """ids, positions, types (B, T) -> (B, T, D)."""

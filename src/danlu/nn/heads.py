@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.nn.linear import Linear
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
 
@@ -33,9 +34,9 @@ class Vocabulary(nn.Module):
         super().__init__()
         vocab, width = table.weight.shape
         self.config = config
-        self.output = None if config.tied else nn.Linear(width, vocab, bias=False)
+        self.output = None if config.tied else Linear(width, vocab, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocab)) if config.bias == "all" else None
-        self.dense = nn.Linear(dim, width) if config.transform != "none" else None
+        self.dense = Linear(dim, width) if config.transform != "none" else None
         self.norm = Norm(width, "layer", config.norm_eps) if config.transform != "none" else None
         self.tie(table)
 
@@ -60,4 +61,4 @@ class Vocabulary(nn.Module):
         """(..., D) -> (..., V)."""
         states = self.prepare(hidden)
         logits = F.linear(states, self.weight) if self.output is None else self.output(states)
-        return logits if self.bias is None else logits + self.bias
+        return logits if self.bias is None else logits + self.bias.to(logits.dtype)

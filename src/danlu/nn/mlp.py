@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.nn.linear import Linear
+
 
 def quick_gelu(x: Tensor) -> Tensor:
     """CLIP's sigmoid approximation of GELU."""
@@ -48,9 +50,9 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, kind: str, bias: bool) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, hidden, bias) if kind in GATES else None
-        self.up = nn.Linear(dim, hidden, bias)
-        self.down = nn.Linear(hidden, dim, bias)
+        self.gate = Linear(dim, hidden, bias) if kind in GATES else None
+        self.up = Linear(dim, hidden, bias)
+        self.down = Linear(hidden, dim, bias)
         self.activation = GATES.get(kind) or ACTIVATIONS[kind]
 
     def forward(self, x: Tensor) -> Tensor:
