@@ -82,14 +82,26 @@ def _existing(path: Path) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: readers see the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open(temporary, "wb") as file:
+        with _replacing(path) as file:
             _write(file, data)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the place of `path` when it is written and synced; on failure it is gone."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with _open(temporary, "wb") as file:
+            yield file
             _fsync(file)
         _rename(temporary, path)
-        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -149,23 +161,43 @@ def seal(folder: Path) -> None:
 
 
 def publish(temporary: Path, folder: Path) -> None:
-    """Put a sealed folder in its final place by one rename, replacing what was there."""
-    remove(folder)
-    _rename(temporary, folder)
-    _sync_folder(folder.parent)
+    """Put a sealed folder in its final place by one rename; what was there goes, or comes back if that fails."""
+    with _disk(folder):
+        before = _aside(folder)
+        try:
+            _rename(temporary, folder)
+        except BaseException:
+            if before:
+                _rename(before, folder)
+            raise
+        _sync_folder(folder.parent)
+        if before:
+            _delete(before)
 
 
 def remove(path: Path) -> None:
     """Delete a file or folder so that a half-deleted one is never mistaken for a whole one."""
-    if not (path.exists() or path.is_symlink()):
-        return
-    doomed = path.with_name(f"{path.name}.{os.getpid()}.del")
     with _disk(path):
-        _rename(path, doomed)
-        if doomed.is_dir() and not doomed.is_symlink():
-            shutil.rmtree(doomed)
-        else:
-            _unlink(doomed)
+        if doomed := _aside(path):
+            _delete(doomed)
+
+
+def _aside(path: Path) -> Path | None:
+    """Rename what is at `path`, so that nothing is there; its new name, or None where nothing was."""
+    if not (path.exists() or path.is_symlink()):
+        return None
+    doomed = path.with_name(f"{path.name}.{os.getpid()}.del")
+    if doomed.exists():  # a deletion that failed earlier
+        _delete(doomed)
+    _rename(path, doomed)
+    return doomed
+
+
+def _delete(doomed: Path) -> None:
+    if doomed.is_dir() and not doomed.is_symlink():
+        shutil.rmtree(doomed)
+    else:
+        _unlink(doomed)
 
 
 def damage(folder: Path, *, deep: bool = True) -> list[str]:
@@ -242,14 +274,10 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: M
 
     Our own writer, so that every write and sync is one that the fault harness can see.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with _disk(path):
-        with _open(temporary, "wb") as file:
-            _write(file, _tensor_header(tensors, metadata or {"format": "pt"}))
-            for _, tensor in sorted(tensors.items()):
-                _write(file, tensor_bytes(tensor))
-            _fsync(file)
-        _rename(temporary, path)
+    with _disk(path), _replacing(path) as file:
+        _write(file, _tensor_header(tensors, metadata or {"format": "pt"}))
+        for _, tensor in sorted(tensors.items()):
+            _write(file, tensor_bytes(tensor))
 
 
 def _tensor_header(tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str]) -> bytes:
