@@ -15,7 +15,7 @@ for _switch, _value in {
     "SCARF_NO_ANALYTICS": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
+    "FASTAPI_OTEL_AUTO_CONFIGURE": "false",
 }.items():
     os.environ[_switch] = _value
 

@@ -1,5 +1,6 @@
 """The few charts of the report, as inline SVG: colours come from the page's style, so they follow light and dark."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,11 +125,11 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 
 
-def smoothed(points: Sequence[Point], share: float = 0.02) -> list[Point]:
-    """The running mean over about a share of the points, corrected for its start."""
-    keep = 1 - 1 / max(1.0, share * len(points))
-    mean, weight, smooth = 0.0, 0.0, []
-    for x, y in points:
-        mean, weight = keep * mean + (1 - keep) * y, keep * weight + (1 - keep)
-        smooth.append((x, mean / weight))
+def smoothed(points: Sequence[Point], share: float = 0.04) -> list[Point]:
+    """The mean over about a share of the points around each one, as many before it as after: it does not lag."""
+    sums = list(itertools.accumulate((y for _, y in points), initial=0.0))
+    reach, smooth = round(share * len(points) / 2), []
+    for at, (x, _) in enumerate(points):
+        half = min(reach, at, len(points) - 1 - at)
+        smooth.append((x, (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)))
     return smooth

@@ -182,13 +182,15 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _chat(options: argparse.Namespace) -> None:
+    import secrets
+
     from danlu.model import Model
     from danlu.nn.generate import Sampling
     from danlu.serve.chat import converse
     from danlu.serve.engine import Engine
 
     with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
-        converse(engine, Sampling(temperature=0.8, top_p=0.95), ask=lambda: input("> "), write=_write)
+        converse(engine, Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62)), ask=lambda: input("> "), write=_write)
 
 
 def _write(piece: str) -> None:

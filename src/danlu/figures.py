@@ -73,8 +73,13 @@ class Figures:
     split: str = "test"
 
     def value(self, group: str, name: str, column: str) -> float | None:
+        row = self.row(group, name)
+        return row.values.get(column) if row else None
+
+    def row(self, group: str, name: str) -> Row | None:
+        """The row of a metric, by its name in metrics.json."""
         label = text(f"metrics.{name}")
-        return next((row.values.get(column) for row in self.rows if (row.group, row.label) == (group, label)), None)
+        return next((row for row in self.rows if (row.group, row.label) == (group, label)), None)
 
     @property
     def last(self) -> str:

@@ -101,18 +101,21 @@ def _bold(value: str) -> str:
 def _tiles(run: Run, found: Figures) -> Iterator[str]:
     """The four figures that a reader looks for first."""
     model = "base" if found.value("held_out", "loss", "base") is not None else found.last
-    tiles = [
-        _tile("bits_per_byte", found.value("held_out", "bits_per_byte", model), ".3f", _against_baseline(found, model)),
-        _tile("perplexity", found.value("held_out", "perplexity", model), ",.1f", _against_base(found, "perplexity")),
-        _tile("accuracy", found.value("held_out", "accuracy", model), ".1%", _against_base(found, "accuracy")),
-        _int8(run),
-    ]
+    notes = {
+        "bits_per_byte": _against_baseline(found, model),
+        "perplexity": _against_base(found, "perplexity"),
+        "accuracy": _against_base(found, "accuracy"),
+    }
+    tiles = [_tile(found, name, model, note) for name, note in notes.items()] + [_int8(run)]
     if any(tiles):
         yield f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _tile(name: str, value: float | None, form: str, note: str) -> str:
-    return "" if value is None else _card(f"{value:{form}}", text(f"metrics.{name}"), note)
+def _tile(found: Figures, name: str, model: str, note: str) -> str:
+    row = found.row("held_out", name)
+    if row is None or model not in row.values:
+        return ""
+    return _card(row.cell(model), f"{row.label} · {found.columns[model]}", note)
 
 
 def _against_baseline(found: Figures, model: str) -> str:
@@ -164,7 +167,7 @@ def _legend(items: Iterable[tuple[str, str]]) -> str:
 def _models(found: Figures) -> Iterator[str]:
     if not found.rows:
         return
-    yield _heading("models")
+    yield _heading("models" if found.split != "train" else "models_seen")
     yield '<div class="scroll"><table><thead><tr><th></th>'
     yield from (f'<th scope="col">{shown(name)}</th>' for name in found.columns.values())
     yield "</tr></thead><tbody>"
@@ -256,7 +259,8 @@ def _lost(step: dict[str, Any]) -> tuple[str, float, float, str]:
 
 def _splits(funnel: dict[str, Any]) -> list[tuple[str, str, int]]:
     """(style class, split, rows) of each split."""
-    return [(f"s{n}", name, funnel["splits"].get(name, 0)) for n, name in enumerate(("train", "valid", "test"), 1)]
+    styles = {"train": "s4", "valid": "s2", "test": "s1"}
+    return [(style, name, funnel["splits"].get(name, 0)) for name, style in styles.items()]
 
 
 def _counted(split: str, count: int, left: int) -> str:

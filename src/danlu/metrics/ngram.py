@@ -33,7 +33,7 @@ class NGram:
         tokens = tokens.astype(np.int64)
         context = np.zeros(len(tokens) + 1, dtype=np.int64)  # id of the (k-1)-gram before each token
         grams = []
-        for k in range(1, order + 1):
+        for k in range(1, min(order, len(tokens)) + 1):
             places = np.arange(k - 1, len(tokens))
             keys, first, ids, counts = np.unique(
                 context[places] * vocab + tokens[places], return_index=True, return_inverse=True, return_counts=True
@@ -60,7 +60,7 @@ class NGram:
                     weights,
                     np.bincount(contexts, weights, size),
                     np.bincount(contexts, minlength=size).astype(np.float64),
-                    once / (once + 2 * twice) if once else 0.0,
+                    once / (once + 2 * twice) if once else 0.5,  # never 0: a token not seen keeps a share
                 )
             )
 

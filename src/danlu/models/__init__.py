@@ -6,7 +6,9 @@ file's name, which is also the `model_type` of its config.json.
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -41,3 +43,9 @@ def by_model_type(model_type: str) -> ModuleType:
 def carrier(architecture: Architecture) -> str | None:
     """The stock family whose form is exactly this one, or None."""
     return next((name for name in FAMILIES if family(name).carries(architecture)), None)
+
+
+def names() -> dict[str, str]:
+    """{name: first line of its documentation}, read without importing any family."""
+    folder = Path(__file__).parent
+    return {name: (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or "").split("\n")[0] for name in FAMILIES}

@@ -68,12 +68,14 @@ class Training:
 
     def events(self, loader: Loader, held_out: Loader | None) -> Iterator[Event]:
         """Train from the current position to the last step of the plan."""
-        while self.position.step < self.plan.steps:
+        while self.position.step < self.plan.steps and not self._stale():
             yield self._step(loader)
             if held_out is not None and self.looks(self.position.step, held_out):
                 yield self._evaluate(held_out)
-                if self.train.stop_early and self.position.stale >= self.train.stop_early:
-                    return
+
+    def _stale(self) -> bool:
+        """Whether the last evaluations were no better; part of the position, so that a resumed training knows it."""
+        return bool(self.train.stop_early) and self.position.stale >= (self.train.stop_early or 0)
 
     def looks(self, step: int, held_out: Loader | None) -> bool:
         """Whether an evaluation follows this step."""

@@ -175,6 +175,6 @@ def clip(gradients: Iterable[Tensor], limit: float) -> float:
 
 def penalise(gradients: Named, weights: Named, l1: float, l2: float) -> None:
     """Add the gradients of l1 * |w| and l2 * w^2 / 2 of the matrices."""
-    for name, weight in weights.items():
-        if weight.ndim >= 2 and (l1 or l2):
-            gradients[name].add_(weight.sign(), alpha=l1).add_(weight, alpha=l2)
+    for name, gradient in gradients.items():
+        if (weight := weights[name]).ndim >= 2 and (l1 or l2):
+            gradient.add_(weight.sign(), alpha=l1).add_(weight, alpha=l2)
