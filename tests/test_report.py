@@ -18,6 +18,7 @@ NASTY = '<script>alert("x")</script>\x00&amp;\x1b[31m 炼丹'
 MADE = {"at": "2026-01-05 10:00:00", "danlu": "0.1.0", "python": "3.11.7", "machine": "x86_64", "torch": "2.13.0"}
 TRAINED = {"steps": 400, "tokens": 3_276_800, "training_seconds": 171.2, "tokens_per_second": 19140.0,
            "parameters": 12_583_936, "depth": 6, "width": 384, "vocabulary": 8192}  # fmt: skip
+TUNED = {"steps": 120, "tokens": 491_520, "training_seconds": 47.0}
 INPUTS = {
     "prepare": {},
     "encode": {"rows": "prepare"},
@@ -35,7 +36,7 @@ def _log(steps: int, start: float, end: float, every: int) -> list[dict[str, Any
     lines: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         loss = end + (start - end) * math.exp(-7 * step / steps)
-        lines.append({"step": step, "loss": loss + 0.25 * math.sin(step * 12.9), "lr": 1e-3, "tokens": 8192})
+        lines.append({"step": step, "loss": loss + 0.5 * (step * step * 0.618 % 1 - 0.5), "lr": 1e-3})
         if step % every == 0:
             lines.append({"step": step, "validation": {"loss": loss + 0.08, "perplexity": math.exp(loss)}})
     return lines
@@ -86,7 +87,7 @@ def make_run(root: Path, stages: tuple[str, ...] = tuple(INPUTS)) -> Run:
             for role, parent in INPUTS[name].items()
         }
         raw = {f"lib/module_{n}.py": f"{n:064x}" for n in range(12)} if name == "prepare" else {}
-        facts = TRAINED if name in ("pretrain", "finetune") else {}
+        facts = {"pretrain": TRAINED, "finetune": TRAINED | TUNED}.get(name, {})
         made = MADE | {"seconds": SECONDS.get(name, 0.8)}
         Lineage(name, name.split("_")[0], 1, "c0ffee" * 3, {}, inputs, raw, "5eed" * 16, made, dict(facts)).write(
             folder
@@ -241,6 +242,19 @@ def test_thinning_keeps_the_mean() -> None:
 
 def test_smoothing_a_constant_changes_nothing() -> None:
     assert [y for _, y in charts.smoothed([(float(n), 2.5) for n in range(500)])] == pytest.approx([2.5] * 500)
+
+
+def test_smoothing_a_slope_does_not_lag() -> None:
+    slope = [(float(n), 3.0 * n) for n in range(500)]
+    assert [y for _, y in charts.smoothed(slope)] == pytest.approx([y for _, y in slope])
+
+
+def test_figures_on_rows_that_were_trained_on_say_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert "no model was trained on" in report.page(run, [])
+    path = run.folders["evaluate"] / "metrics.json"
+    files.write_json(path, files.read_json(path) | {"split": "train"})
+    assert "no model was trained on" not in report.page(run, [])
 
 
 def test_a_curve_of_equal_losses_can_be_drawn() -> None:

@@ -218,7 +218,8 @@ def _loss(run: Run, name: str) -> Iterator[str]:
 
 def losses(log: Path) -> tuple[list[charts.Point], list[charts.Point]]:
     """(step, loss) of training and of the held-out rows; figures that are none are left out."""
-    train, held_out = [], []
+    train: list[charts.Point] = []
+    held_out: list[charts.Point] = []
     for line in log.read_text("utf-8").splitlines() if log.exists() else []:
         entry = json.loads(line)
         looked = entry.get("validation")
