@@ -41,7 +41,11 @@ def described(english: str) -> str:
     Raises:
         KeyError: words.toml lacks the translation.
     """
-    return english if messages.language() == "en" else str(WORDS["zh"]["description"][english])
+    if messages.language() == "en":
+        return english
+    if english not in WORDS["zh"]["description"]:
+        raise KeyError(f"[zh.description] of docs/words.toml has no line for {english!r}")
+    return str(WORDS["zh"]["description"][english])
 
 
 def _table(*rows: tuple[str, ...]) -> Iterator[str]:

@@ -126,10 +126,11 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
 
 
 def smoothed(points: Sequence[Point], share: float = 0.04) -> list[Point]:
-    """The mean over about a share of the points around each one, as many before it as after: it does not lag."""
+    """The mean over about a share of the points around each one; early on, where losses fall steeply, without lag."""
     sums = list(itertools.accumulate((y for _, y in points), initial=0.0))
     reach, smooth = round(share * len(points) / 2), []
     for at, (x, _) in enumerate(points):
-        half = min(reach, at, len(points) - 1 - at)
-        smooth.append((x, (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)))
+        before = min(reach, at)
+        after = min(before, len(points) - 1 - at)
+        smooth.append((x, (sums[at + after + 1] - sums[at - before]) / (before + 1 + after)))
     return smooth

@@ -16,6 +16,11 @@ def test_both_languages_have_the_same_words() -> None:
     assert set(english["section"]) == set(chinese["section"])
 
 
+def test_no_translated_description_is_left_over() -> None:
+    said = (ROOT / "src/danlu/config.py").read_text("utf-8")
+    assert not [english for english in WORDS["zh"]["description"] if english not in said]
+
+
 def test_the_language_in_force_is_left_as_it_was() -> None:
     before = messages.language()
     pages()
