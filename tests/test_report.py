@@ -190,6 +190,13 @@ def test_a_run_that_only_tunes_a_given_model(tmp_path: Path) -> None:
     _Page(report.page(run, []))
 
 
+def test_a_folder_that_was_cleared_away_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    files.remove(run.folders["pretrain"])
+    assert list(figures(run).columns) == ["5-gram", "base", "tuned", "int8"]
+    _Page(report.page(run, []))
+
+
 def test_a_figure_that_is_none_is_a_dash(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     path = run.folders["evaluate"] / "metrics.json"

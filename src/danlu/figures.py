@@ -112,7 +112,8 @@ def figures(run: Run) -> Figures:
     held_out, answers = dict(measured.get("models", {})), dict(measured.get("answers", {}))
     use = {list(trained)[-1]: compared["before"], "int8": compared["after"]} if compared and trained else {}
     (answers or held_out).update({"int8": use["int8"]} if use else {})
-    for column in (*(name for name in held_out if name.endswith("-gram")), *trained, *use):
+    grams = [name for name in held_out if name.endswith("-gram")]
+    for column in (*grams, *(name for name in ("base", "tuned") if name in {*trained, *held_out}), *use):
         found.columns.setdefault(column, _shown(column))
     made = {column: lineage.facts for column, lineage in trained.items()}
     made |= {"int8": {"parameters": list(made.values())[-1].get("parameters")}} if use else {}
@@ -141,7 +142,8 @@ def _shown(column: str) -> str:
 def trainings(run: Run) -> dict[str, Lineage]:
     """{"base", "tuned"}: how each was trained. A run that only tunes a foreign model has a base alone."""
     folders = [run.folders[name] for name in ("pretrain", "finetune") if name in run.folders]
-    return dict(zip(("base", "tuned"), map(Lineage.read, folders), strict=False))
+    named = zip(("base", "tuned"), folders, strict=False)
+    return {column: Lineage.read(folder) for column, folder in named if folder.exists()}
 
 
 def table(run: Run, stage: str, name: str) -> Any:
