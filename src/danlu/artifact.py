@@ -73,15 +73,16 @@ def building(folder: Path, *, resumable: bool) -> Iterator[Path]:
     (`resumable` false) starts with an empty one.
     """
     partial = folder.with_name(folder.name + ".partial")
-    with files.locked(folder.with_name(folder.name + ".lock")):
+    lock = folder.with_name(folder.name + ".lock")
+    with files.locked(lock):
         if not resumable:
             files.remove(partial)
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
         files.seal(partial)
         files.publish(partial, folder)
-    with contextlib.suppress(OSError):
-        folder.with_name(folder.name + ".lock").unlink()
+        with contextlib.suppress(OSError):
+            lock.unlink()
 
 
 def intact(folder: Path, *, deep: bool = False) -> None:

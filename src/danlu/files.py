@@ -228,20 +228,30 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UserError: E110, another process holds it (its pid and start are named).
     """
-    with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b")
+    file = _lock(path)
     try:
-        if not _try_lock(file):
-            file.seek(0)
-            holder = file.read().decode("utf-8", "replace").strip() or "?"
-            raise UserError("E110", path=path.with_suffix("").name, holder=holder)
         file.truncate(0)
         file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         file.flush()
         yield
     finally:
         file.close()
+
+
+def _lock(path: Path) -> IO[bytes]:
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _open(path, "a+b")
+    if not _try_lock(file):
+        file.seek(0)
+        holder = file.read().decode("utf-8", "replace").strip() or "?"
+        file.close()
+        raise UserError("E110", path=path.with_suffix("").name, holder=holder)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    file.close()  # its holder deleted it between our open and our lock: others would lock another file of that name
+    return _lock(path)
 
 
 def _try_lock(file: IO[bytes]) -> bool:

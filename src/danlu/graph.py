@@ -283,10 +283,9 @@ class Life:
 
     def _lineage(self, state: State, context: Context, inputs: Mapping[str, Path], started: float) -> Lineage:
         node = state.node
-        parents = {
-            role: {"folder": inputs[role].name, "output_hash": Lineage.read(inputs[role]).output_hash} for role in node.inputs
-        }
-        parents |= {role: {"folder": path, "output_hash": self._external_hash(path)} for role, path in node.external.items()}
+        hashes = {role: Lineage.read(inputs[role]).output_hash for role in node.inputs}
+        hashes |= {role: self._external_hash(path) for role, path in node.external.items()}
+        parents = {role: {"folder": inputs[role].name, "output_hash": found} for role, found in hashes.items()}
         return Lineage(node.name, node.stage, node.module.VERSION, state.key, plain(node.config), parents, state.hashes,
                        context.output_hash, made(started), context.facts)  # fmt: skip
 

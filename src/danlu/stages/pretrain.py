@@ -19,6 +19,7 @@ def run(context: "Context") -> None:
     from danlu.model import Model
     from danlu.modalities.text import Text
     from danlu.train import size
+    from danlu.train.plan import Plan
 
     started, config = time.monotonic(), context.config
     threads(context)
@@ -28,7 +29,9 @@ def run(context: "Context") -> None:
     else:
         processor = Text.load(context.inputs["columns"])
         tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
-        architecture = size.architecture(config["model"], config["train"], processor.vocab_size, tokens)
+        begun = Plan.read(context.out)
+        section = config["model"].model_copy(update={"depth": begun.depth}) if begun else config["model"]
+        architecture = size.architecture(section, config["train"], processor.vocab_size, tokens)
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
     train(context, model, started, pretraining=True)
 

@@ -32,6 +32,7 @@ _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 class Plan:
     """The resolved form of one training."""
 
+    depth: int  # of the network; chosen before anything else where the recipe says "auto"
     steps: int
     rows: int  # packed rows of one micro-batch
     accumulate: int
@@ -88,10 +89,10 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     train, loader = request.train, request.loader
     if not len(loader):
         raise UserError("E216")
-    rows, accumulate = _cut(train, loader, request.pretraining)
+    rows, accumulate = _cut(train, loader)
     optimizer = ("muon" if request.pretraining else "adamw") if train.optimizer == "auto" else train.optimizer
     draft = Plan(
-        steps=0, rows=rows, accumulate=accumulate, context=loader.context, optimizer=optimizer,
+        depth=net.core.config.layers if hasattr(net, "core") else 0, steps=0, rows=rows, accumulate=accumulate, context=loader.context, optimizer=optimizer,
         lr=_LR[optimizer, request.pretraining] if train.lr == "auto" else float(train.lr),
         weight_decay=(0.05 if request.pretraining else 0.01) if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision() if train.precision == "auto" else train.precision,
@@ -106,9 +107,9 @@ _LR = {("muon", True): 0.03, ("muon", False): 0.005, ("adamw", True): 2e-3, ("ad
        ("adam", False): 5e-4, ("sgd", True): 0.1, ("sgd", False): 0.02, ("rmsprop", True): 1e-3, ("rmsprop", False): 2e-4}  # fmt: skip
 
 
-def _cut(train: Train, loader: Loader, pretraining: bool) -> tuple[int, int]:
+def _cut(train: Train, loader: Loader) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step."""
-    tokens = (4096 if pretraining else 2048) if train.batch_tokens == "auto" else train.batch_tokens
+    tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
     if train.accumulate == "auto":
         parts = math.ceil(rows * loader.context / _MICRO_TOKENS)

@@ -36,7 +36,7 @@ def _trained_tokens(train: Train, weights: int, tokens: int, context: int, depth
     elif train.epochs is not None:
         length = train.epochs * tokens
     elif train.steps is not None:
-        length = train.steps * (4096.0 if train.batch_tokens == "auto" else train.batch_tokens)
+        length = train.steps * (2048.0 if train.batch_tokens == "auto" else train.batch_tokens)
     else:
         precision = cost.faster_precision() if train.precision == "auto" else train.precision
         rate = cost.peak(precision) * _SHARE_OF_PEAK
