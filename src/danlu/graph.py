@@ -179,7 +179,10 @@ class Life:
         self.store = loaded.runs / STORE
         self.index = HashIndex(loaded.runs / "files.json")
         self.folders: dict[str, Path] = {}
-        self.previous = last_run(loaded.runs, loaded.name)
+        self.earlier = [run for run in reversed(runs(loaded.runs)) if run.recipe == loaded.name]
+        for node in self.nodes:
+            if check := getattr(node.module, "check", None):  # what is wrong is said before anything runs
+                check(node.config)
 
     def state(self, node: Node) -> State:
         """What a node's folder is now, and why it would have to be built.
@@ -226,14 +229,19 @@ class Life:
         return self.index.sha256(weights)
 
     def _why(self, node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
-        """The keys, files and inputs that differ from this recipe's previous run."""
-        before = self.previous and self.previous.folders.get(node.name)
-        if not before or not before.exists():
+        """The keys, files and inputs that differ from this recipe's latest run of this stage."""
+        folders = (run.folders.get(node.name) for run in self.earlier)
+        before = next((folder for folder in folders if folder and folder.exists()), None)
+        if not before:
             return [text("graph.first")]
         old = Lineage.read(before)
         reasons = list(differences(old.config, plain(node.config)))
         reasons += _file_changes(old.files, raw)
-        reasons += [text("graph.input", name=role) for role, new in hashes.items() if old.inputs.get(role, {}).get("output_hash") != new]
+        reasons += [
+            text("graph.input", name=role)
+            for role, new in hashes.items()
+            if old.inputs.get(role, {}).get("output_hash") != new
+        ]
         if old.version != node.module.VERSION:
             reasons.append(text("graph.version", old=old.version, new=node.module.VERSION))
         return reasons or [text("graph.first")]
@@ -257,7 +265,12 @@ class Life:
         record = Run(self.loaded.runs, self.loaded.name)
         for node in self._until(to):
             state = self.state(node)
-            view.stage(node.name, text(f"graph.{state.status}", why="; ".join(state.why)) if state.status == "cached" else "; ".join(state.why))
+            view.stage(
+                node.name,
+                text(f"graph.{state.status}", why="; ".join(state.why))
+                if state.status == "cached"
+                else "; ".join(state.why),
+            )
             if state.status != "cached":
                 if before:
                     before(state)
@@ -348,7 +361,14 @@ class Run:
             self.why = same.why
             return
         stages = {name: folder.name for name, folder in self.folders.items()}
-        record = {"schema": files.SCHEMA, "recipe": self.recipe, "number": self.number, "at": self.at, "stages": stages, "why": self.why}
+        record = {
+            "schema": files.SCHEMA,
+            "recipe": self.recipe,
+            "number": self.number,
+            "at": self.at,
+            "stages": stages,
+            "why": self.why,
+        }
         with files.staged(self.folder) as out:
             files.write_json(out / "run.json", record)
             files.write_text(out / "recipe.toml", resolved(loaded, self.folder))
@@ -362,7 +382,3 @@ def runs(root: Path) -> list[Run]:
         folders = {name: root / STORE / folder for name, folder in table["stages"].items()}
         found.append(Run(root, table["recipe"], table["number"], folders, table["why"], table["at"]))
     return sorted(found, key=lambda run: (run.at, run.number))
-
-
-def last_run(root: Path, recipe: str) -> Run | None:
-    return next((run for run in reversed(runs(root)) if run.recipe == recipe), None)

@@ -27,6 +27,16 @@ def run(context: "Context") -> None:
     train(context, model, started, pretraining=False)
 
 
+def check(config: dict[str, Any]) -> None:
+    """Raise UserError E111 where there is no such task, E120 where there is no such adapter."""
+    from danlu import adapt, tasks
+
+    tasks.check(config["task"])
+    for entry in config.get("adapt") or ():
+        if entry.get("kind") not in adapt.KINDS:
+            adapt.adapter(entry)
+
+
 def _chats(context: "Context") -> bool:
     """Whether the rows are chats: then the model speaks the template from now on."""
     from danlu import files
