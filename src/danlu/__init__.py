@@ -26,7 +26,7 @@ _PUBLIC = {
     "load_recipe": "danlu.recipe",
     "UserError": "danlu.errors",
 }
-__all__ = ["Model", "UserError", "__version__", "load_recipe"]  # noqa: F822  (resolved by __getattr__)
+__all__ = ["Model", "UserError", "__version__", "load_recipe"]
 
 
 def __getattr__(name: str) -> Any:

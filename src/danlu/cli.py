@@ -56,7 +56,9 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
 
 def _language(arguments: Sequence[str]) -> None:
     for at, argument in enumerate(arguments):
-        chosen = arguments[at + 1] if argument == "--lang" and at + 1 < len(arguments) else argument.removeprefix("--lang=")
+        chosen = (
+            arguments[at + 1] if argument == "--lang" and at + 1 < len(arguments) else argument.removeprefix("--lang=")
+        )
         if argument.startswith("--lang") and chosen in messages.LANGUAGES:
             messages.use(chosen)
 
@@ -90,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, (call, arguments) in VERBS.items():
         verb = verbs.add_parser(name, help=text(f"help.{name}"), description=text(f"help.{name}"), parents=[shared])
         for names, settings in arguments:
-            verb.add_argument(*names.split(), help=text(f"help.argument.{names.strip('-').replace('-', '_')}"), **settings)
+            verb.add_argument(
+                *names.split(), help=text(f"help.argument.{names.strip('-').replace('-', '_')}"), **settings
+            )
         verb.set_defaults(call=call)
     return parser
 
@@ -190,7 +194,12 @@ def _chat(options: argparse.Namespace) -> None:
     from danlu.serve.engine import Engine
 
     with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
-        converse(engine, Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62)), ask=lambda: input("> "), write=_write)
+        converse(
+            engine,
+            Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62)),
+            ask=lambda: input("> "),
+            write=_write,
+        )
 
 
 def _write(piece: str) -> None:
@@ -208,13 +217,22 @@ def _serve(options: argparse.Namespace) -> None:
     from danlu.serve.run import serve
 
     folder = model_folder(options.model)
-    serve(lambda: Model.from_pretrained(folder), folder.name, _serving(options), lambda url: print(text("cli.serving", url=url), flush=True))
+    serve(
+        lambda: Model.from_pretrained(folder),
+        folder.name,
+        _serving(options),
+        lambda url: print(text("cli.serving", url=url), flush=True),
+    )
 
 
 def _serving(options: argparse.Namespace) -> Any:
     from danlu.config import Serve
 
-    given = {name: getattr(options, name) for name in ("host", "port", "slots", "api_key") if getattr(options, name) is not None}
+    given = {
+        name: getattr(options, name)
+        for name in ("host", "port", "slots", "api_key")
+        if getattr(options, name) is not None
+    }
     return Serve(**given)
 
 
@@ -231,9 +249,15 @@ def _runs(options: argparse.Namespace) -> None:
     elif action == "show":
         _print(runs.show(*found), options)
     elif action == "why":
-        _table([{"stage": stage, "why": "; ".join(why) or text("graph.cached")} for stage, why in runs.why(*found).items()], options)
+        _table(
+            [
+                {"stage": stage, "why": "; ".join(why) or text("graph.cached")}
+                for stage, why in runs.why(*found).items()
+            ],
+            options,
+        )
     elif action == "compare":
-        _compare(*found, options)
+        _compare(found[0], found[1], options)
     else:
         _collect(root, options)
 
@@ -264,7 +288,13 @@ def _collect(root: Path, options: argparse.Namespace) -> None:
         _print(text("runs.freed", size=f"{freed / 1e6:,.1f} MB"), options)
         return
     _table([{"run": folder.name} for folder in records], options)
-    _table([{"folder": folder.name, "MB": round(size / 1e6, 1)} for folder, size in runs.garbage(root, older=options.older)], options)
+    _table(
+        [
+            {"folder": folder.name, "MB": round(size / 1e6, 1)}
+            for folder, size in runs.garbage(root, older=options.older)
+        ],
+        options,
+    )
     _print(text("runs.gc"), options)
 
 
@@ -278,7 +308,7 @@ def _table(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
     table = Table(*dict.fromkeys(key for row in rows for key in row), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_cell(row.get(column.header)) for column in table.columns))
+        table.add_row(*(_cell(row.get(str(column.header))) for column in table.columns))
     Console().print(table)
 
 
@@ -294,17 +324,31 @@ def _list(options: argparse.Namespace) -> None:
 
 
 _RECIPE = ("recipe", {"nargs": "?", "default": "recipe.toml"})
-_MODEL = ("model", {})
+_OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value"})
+_MODEL: tuple[str, dict[str, Any]] = ("model", {})
+_FLAG = {"action": "store_true"}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "demo": (_demo, [("--budget", {"default": "5min"}), ("--data", {}), ("--out", {"default": "danlu-demo"})]),
-    "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", {"action": "store_true"})]),
-    "run": (_run, [_RECIPE, ("overrides", {"nargs": "*", "metavar": "key=value"}), ("--plan", {"action": "store_true"}), ("--to", {"metavar": "STAGE"})]),
-    "data": (_data, [_RECIPE, ("overrides", {"nargs": "*", "metavar": "key=value"})]),
+    "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)]),
+    "run": (_run, [_RECIPE, _OVERRIDES, ("--plan", _FLAG), ("--to", {"metavar": "STAGE"})]),
+    "data": (_data, [_RECIPE, _OVERRIDES]),
     "evaluate": (_evaluate, [_MODEL, ("data", {})]),
     "predict": (_predict, [_MODEL, ("input", {"nargs": "?"})]),
     "chat": (_chat, [_MODEL]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True})]),
-    "serve": (_serve, [_MODEL, ("--host", {}), ("--port", {"type": int}), ("--slots", {"type": int}), ("--api-key", {"dest": "api_key"})]),
-    "runs": (_runs, [("what", {"nargs": "*", "metavar": "show|why|compare|gc"}), ("--root", {"default": "runs"}), ("--older", {"default": "30d"}), ("--keep", {"type": int}), ("--yes", {"action": "store_true"})]),
+    "serve": (
+        _serve,
+        [_MODEL, ("--host", {}), ("--port", {"type": int}), ("--slots", {"type": int}), ("--api-key", {})],
+    ),
+    "runs": (
+        _runs,
+        [
+            ("what", {"nargs": "*", "metavar": "show|why|compare|gc"}),
+            ("--root", {"default": "runs"}),
+            ("--older", {"default": "30d"}),
+            ("--keep", {"type": int}),
+            ("--yes", _FLAG),
+        ],
+    ),
     "list": (_list, [("what", {"choices": ["tasks", "models"]})]),
-}  # fmt: skip
+}

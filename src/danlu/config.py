@@ -79,16 +79,26 @@ class Split(Section):
 
 
 class Dedup(Section):
-    threshold: Annotated[float, Field(ge=0.3, le=1.0, strict=True)] = Field(0.8, description="Jaccard similarity that counts as a near copy")
-    ngram: Literal["auto", "word", "char"] = Field("auto", description="shingles of words, or of characters where words are not spaced")
-    size: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(0, description="words or characters in a shingle; 0 chooses")
+    threshold: Annotated[float, Field(ge=0.3, le=1.0, strict=True)] = Field(
+        0.8, description="Jaccard similarity that counts as a near copy"
+    )
+    ngram: Literal["auto", "word", "char"] = Field(
+        "auto", description="shingles of words, or of characters where words are not spaced"
+    )
+    size: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(
+        0, description="words or characters in a shingle; 0 chooses"
+    )
 
 
 class Data(Section):
     path: Paths = Field(description="file, folder, glob, or a list of them")
-    format: Literal["auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet"] = Field("auto", description="how files are read")
+    format: Literal["auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
+        "auto", description="how files are read"
+    )
     record: Literal["auto", "file", "section", "line"] = Field("auto", description="what one row of plain text is")
-    section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(4000, description="characters of a section")
+    section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
+        4000, description="characters of a section"
+    )
     columns: dict[str, str] = Field({}, description='ours = "yours"')
     encoding: str = Field("auto", description="auto, utf-8, utf-16, gb18030, ...")
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
@@ -101,26 +111,40 @@ class Data(Section):
 
 class Tokenizer(Section):
     type: Literal["bpe", "wordpiece", "char"] = Field("bpe", description="how text is cut into tokens")
-    vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field("auto", description="tokens in the vocabulary")
+    vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field(
+        "auto", description="tokens in the vocabulary"
+    )
 
 
 class ModelSection(Section):
-    arch: Literal["gpt", "qwen3", "gpt2"] = Field("gpt", description="the form of the network; gpt is the modern one (Qwen3's)")
+    arch: Literal["gpt", "qwen3", "gpt2"] = Field(
+        "gpt", description="the form of the network; gpt is the modern one (Qwen3's)"
+    )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
-    depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field("auto", description="the one dial: layers; width, heads and rates follow")
-    context: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = Field(256, description="tokens the model sees at once")
+    depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
+        "auto", description="the one dial: layers; width, heads and rates follow"
+    )
+    context: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = Field(
+        256, description="tokens the model sees at once"
+    )
     width: PositiveInt | None = Field(None, description="hidden width; default 64 per layer")
     heads: PositiveInt | None = Field(None, description="attention heads; default one per 64 of width")
-    kv_heads: PositiveInt | None = Field(None, description="key and value heads (grouped-query attention); default = heads")
+    kv_heads: PositiveInt | None = Field(
+        None, description="key and value heads (grouped-query attention); default = heads"
+    )
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
     tied: bool = Field(True, strict=True, description="output weights are the embedding's")
     dropout: Fraction = Field(0.0, description="dropout in the network while training")
 
 
 class Train(Section):
-    optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field("auto", description="auto: muon to pretrain, adamw to tune")
+    optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field(
+        "auto", description="auto: muon to pretrain, adamw to tune"
+    )
     lr: Positive | Auto = Field("auto", description="peak learning rate")
-    schedule: Literal["wsd", "cosine", "linear", "exponential", "constant"] = Field("wsd", description="shape of the learning rate")
+    schedule: Literal["wsd", "cosine", "linear", "exponential", "constant"] = Field(
+        "wsd", description="shape of the learning rate"
+    )
     warmup: Fraction = Field(0.03, description="share of the steps in which the rate rises")
     decay: Fraction = Field(0.5, description="share of the steps in which wsd falls")
     final_lr: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
@@ -131,14 +155,20 @@ class Train(Section):
     l1: NonNegative = Field(0.0, description="strength of the L1 penalty")
     l2: NonNegative = Field(0.0, description="strength of the L2 penalty")
     clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 switches it off")
-    batch_tokens: Annotated[int, Field(ge=16, strict=True)] | Auto = Field("auto", description="tokens per optimizer step")
-    accumulate: PositiveInt | Auto = Field("auto", description="micro-batches a step is cut into; the result is the same")
+    batch_tokens: Annotated[int, Field(ge=16, strict=True)] | Auto = Field(
+        "auto", description="tokens per optimizer step"
+    )
+    accumulate: PositiveInt | Auto = Field(
+        "auto", description="micro-batches a step is cut into; the result is the same"
+    )
     budget: Duration | None = Field(None, description="how long this training may take, evaluation and saving included")
     tokens: Count | None = Field(None, description="or: how many tokens to train on")
     epochs: Positive | None = Field(None, description="or: how many times over the data")
     steps: PositiveInt | None = Field(None, description="or: how many optimizer steps")
     deadline: Duration | None = Field(None, description="hard stop by the clock: save and leave, resumable")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where this machine is faster with it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where this machine is faster with it"
+    )
     evaluate_every: PositiveInt | Auto = Field("auto", description="steps between looks at the validation rows")
     save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
     stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")
@@ -162,20 +192,26 @@ _OPTIONAL: dict[str, Any] = {
 Pretrain: Any = create_model("Pretrain", __base__=Section, **_OPTIONAL)
 
 
-class Finetune(Pretrain):  # type: ignore[misc]
+class Finetune(Pretrain):
     data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
     derive: str | None = Field(None, description="or: rows made from the prepared ones (python_functions, same_rows)")
     columns: dict[str, str] = Field({}, description='ours = "yours"')
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
     split: Split = Field(Split(), description="held-out shares of these rows")
     task: str = Field("instruction", description="what is learned in this stage")
-    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field("full", description="full, head, last-N or lora")
+    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field(
+        "full", description="full, head, last-N or lora"
+    )
     adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
 
 
 class Evaluate(Section):
-    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] = Field(5, description="order of the n-gram model set beside ours; 0 leaves it out")
-    samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(3, description="continuations of held-out rows shown in the report")
+    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] = Field(
+        5, description="order of the n-gram model set beside ours; 0 leaves it out"
+    )
+    samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(
+        3, description="continuations of held-out rows shown in the report"
+    )
 
 
 class Compress(Section):
@@ -185,7 +221,9 @@ class Compress(Section):
 class Serve(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535, strict=True)] = Field(8000, description="port; 0 takes a free one")
-    slots: Annotated[int, Field(ge=1, le=256, strict=True)] = Field(8, description="requests generated at the same time")
+    slots: Annotated[int, Field(ge=1, le=256, strict=True)] = Field(
+        8, description="requests generated at the same time"
+    )
     queue: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(64, description="requests that may wait")
     api_key: str | None = Field(None, description="key that clients must send; needed beyond this machine")
 
@@ -193,7 +231,9 @@ class Serve(Section):
 class System(Section):
     runs: str = Field("runs", description="folder of all results, beside the recipe")
     threads: PositiveInt | Auto = Field("auto", description="processor threads")
-    partitions: PositiveInt | Auto = Field("auto", description="pieces the data are processed in; the result is the same")
+    partitions: PositiveInt | Auto = Field(
+        "auto", description="pieces the data are processed in; the result is the same"
+    )
     data: str = Field("local", description='data engine: local, or a cluster as "ray://host:port"')
 
 

@@ -1,9 +1,8 @@
-"""`danlu demo`: the whole life of one model on data that every machine with Python has, then a real request to its service."""
+"""`danlu demo`: the whole life of one model, from the Python source on this machine to answers of its own service."""
 
 import sysconfig
 import time
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -30,11 +29,11 @@ def demo(budget: str, folder: Path, *, data: str | None, view: View) -> Run:
     recipe = folder / "recipe.toml"
     if not _fits(recipe, budget, data):
         source = _source(data)
-        files.write_text(recipe, _text(source, budget, rest=seconds(budget)))
+        files.write_text(recipe, _text(source, budget, data, rest=seconds(budget)))
         view.line(text("demo.first", path=source, budget=budget))
         Life(load_recipe(recipe)).run(view, "encode_finetune")
         spent = time.monotonic() - started
-        files.write_text(recipe, _text(source, budget, rest=max(10.0, seconds(budget) * (1 - _AFTER) - spent)))
+        files.write_text(recipe, _text(source, budget, data, rest=max(10.0, seconds(budget) * (1 - _AFTER) - spent)))
     loaded = load_recipe(recipe)
     run = Life(loaded).run(view)
     answers = _served(run, loaded, view)
@@ -50,7 +49,7 @@ def _fits(recipe: Path, budget: str, data: str | None) -> bool:
         raise UserError("E117", found=budget, reason=str(error)) from error
     if wanted < 20:
         raise UserError("E117", found=budget, reason=text("demo.too_short"))
-    return recipe.exists() and f"# budget {budget}, data {data or 'python'}\n" in recipe.read_text("utf-8")
+    return recipe.exists() and _wish(budget, data) in recipe.read_text("utf-8")
 
 
 def _source(data: str | None) -> Path:
@@ -62,33 +61,41 @@ def _source(data: str | None) -> Path:
     source = Path(data).resolve() if data else Path(sysconfig.get_paths()["stdlib"])
     from danlu.data.sources import discover
 
-    found = discover([str(source / "**/*.py") if source.is_dir() else str(source)], source, _EXCLUDED) if source.exists() else []
+    found = (
+        discover([str(source / "**/*.py") if source.is_dir() else str(source)], source, _EXCLUDED)
+        if source.exists()
+        else []
+    )
     size = sum(path.stat().st_size for path in found) / 1e6
     if size < _LEAST_MB:
         raise UserError("E116", path=source, size=f"{size:.1f}", least=f"{_LEAST_MB:.0f}")
     return source
 
 
-def _text(source: Path, budget: str, rest: float) -> str:
-    """The demo's recipe: an ordinary one, to be read, changed and run."""
-    pretrain, tune = rest * (1 - _TUNING), rest * _TUNING
-    return "".join(
-        [
-            f"# {text('demo.recipe')}\n# budget {budget}, data {'python' if source == Path(sysconfig.get_paths()['stdlib']) else source}\n",
-            tomli_w.dumps(
-                {
-                    "task": "language_modeling",
-                    "data": {"path": str(source / "**/*.py") if source.is_dir() else str(source), "exclude": list(_EXCLUDED), "limit_mb": _MOST_MB,
-                             "bad_records": "skip", "split": {"valid": 0.03, "test": 0.04}},
-                    "model": {"arch": "gpt", "context": 256},
-                    "pretrain": {"budget": f"{pretrain:.0f}s", "sample": "def parse_date(text):\n"},
-                    "finetune": {"derive": "python_functions", "budget": f"{tune:.0f}s"},
-                    "evaluate": {"ngram": 5},
-                    "compress": {"kind": "int8"},
-                }
-            ),
-        ]
-    )  # fmt: skip
+def _text(source: Path, budget: str, data: str | None, rest: float) -> str:
+    """The demo's recipe: an ordinary one, to be read, changed and run; `rest` seconds go to its trainings."""
+    tune = rest * _TUNING
+    table = {
+        "task": "language_modeling",
+        "data": {
+            "path": str(source / "**/*.py") if source.is_dir() else str(source),
+            "exclude": list(_EXCLUDED),
+            "limit_mb": _MOST_MB,
+            "bad_records": "skip",
+            "split": {"valid": 0.03, "test": 0.04},
+        },
+        "model": {"arch": "gpt", "context": 256},
+        "pretrain": {"budget": f"{rest - tune:.0f}s", "sample": "def parse_date(text):\n"},
+        "finetune": {"derive": "python_functions", "budget": f"{tune:.0f}s"},
+        "evaluate": {"ngram": 5},
+        "compress": {"kind": "int8"},
+    }
+    return f"# {text('demo.recipe')}\n{_wish(budget, data)}{tomli_w.dumps(table)}"
+
+
+def _wish(budget: str, data: str | None) -> str:
+    """What was asked for, kept in the recipe so that the same demo again goes on with it."""
+    return f"# budget {budget}, data {data or 'python'}\n"
 
 
 # --- the service -------------------------------------------------------------------------------------
@@ -117,7 +124,9 @@ def prompts(run: Run) -> list[str]:
     from danlu.data import store
 
     rows = run.folders["prepare_finetune"] / "rows"
-    held_out = sorted({row["prompt"] for row in store.read(rows, "test") if 60 < len(row["prompt"]) < 240}, key=lambda p: (len(p), p))
+    held_out = sorted(
+        {row["prompt"] for row in store.read(rows, "test") if 60 < len(row["prompt"]) < 240}, key=lambda p: (len(p), p)
+    )
     return held_out[:: max(1, len(held_out) // 3)][:3]
 
 
@@ -138,5 +147,3 @@ def _finish(run: Run, answers: list[dict[str, str]], budget: str, spent: float, 
         view.line(line)
     view.line(text("demo.done", spent=f"{spent:.0f}", budget=budget, share=f"{spent / seconds(budget):.0%}"))
     view.line(text("demo.next", model=run.model, report=page, recipe=run.folder.parent.parent / "recipe.toml"))
-
-

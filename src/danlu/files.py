@@ -311,7 +311,7 @@ def tensor_bytes(tensor: "torch.Tensor") -> memoryview:
     import torch
 
     flat = tensor.detach().cpu().contiguous().view(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
 
 
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":

@@ -11,7 +11,7 @@ from typing import Any
 
 from danlu import files
 from danlu.artifact import Lineage
-from danlu.graph import STORE, Life, State
+from danlu.graph import STORE, Life, Node, State
 from danlu.messages import text
 
 _RATES = {"prepare": 1.5e6, "encode": 1.5e6}  # bytes per second until this machine has shown its own
@@ -30,26 +30,25 @@ class Cost:
 
 def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     """One row per stage: what would happen, why, and the forecast cost of what would run."""
-    rows, spent = [], 0.0
-    size = _Size(life)
+    size, costs, rows = _Size(life), [Cost()], []
     for state in life.states(to):
-        cost = Cost() if state.status == "cached" else _cost(life, state, size, spent)
-        spent += cost.seconds
-        rows.append(
-            {
-                text("plan.stage"): state.node.name,
-                text("plan.status"): text(f"plan.{state.status}"),
-                text("plan.why"): "; ".join(state.why),
-                text("plan.minutes"): round(cost.seconds / 60, 1),
-                text("plan.memory"): round(cost.memory_mb),
-                text("plan.disk"): round(cost.disk_mb, 1),
-            }
-        )
-    names = (text("plan.minutes"), text("plan.memory"), text("plan.disk"))
-    minutes, memory, disk = ([float(row[name]) for row in rows] for name in names)
-    rows.append({text("plan.stage"): text("plan.total"), text("plan.status"): "", text("plan.why"): "", names[0]: round(sum(minutes), 1),
-                 names[1]: round(max(memory)), names[2]: round(sum(disk), 1)})  # fmt: skip
-    return rows
+        spent = sum(cost.seconds for cost in costs)
+        costs.append(Cost() if state.status == "cached" else _cost(life, state, size, spent))
+        rows.append(_row(state.node.name, text(f"plan.{state.status}"), "; ".join(state.why), costs[-1]))
+    disk = sum(cost.disk_mb for cost in costs)
+    total = Cost(sum((cost.seconds for cost in costs), 0.0), max(cost.memory_mb for cost in costs), disk)
+    return [*rows, _row(text("plan.total"), "", "", total)]
+
+
+def _row(stage: str, status: str, why: str, cost: Cost) -> dict[str, Any]:
+    return {
+        text("plan.stage"): stage,
+        text("plan.status"): status,
+        text("plan.why"): why,
+        text("plan.minutes"): round(cost.seconds / 60, 1),
+        text("plan.memory"): round(cost.memory_mb),
+        text("plan.disk"): round(cost.disk_mb, 1),
+    }
 
 
 class _Size:
@@ -57,18 +56,24 @@ class _Size:
 
     def __init__(self, life: Life):
         self.life = life
-        self.raw = sum(path.stat().st_size for path in life.raw_files(life.nodes[0]))
+        self.raw: float = sum(path.stat().st_size for path in life.raw_files(life.nodes[0]))
         limit = life.loaded.recipe.data.limit_mb
         self.raw = min(self.raw, limit * 1e6) if limit else self.raw
 
     def bytes(self, state: State) -> float:
         """Raw bytes behind a node."""
         if state.node.raw:
-            return float(sum(path.stat().st_size for path in self.life.raw_files(state.node))) if state.node.name != "prepare" else self.raw
+            return (
+                float(sum(path.stat().st_size for path in self.life.raw_files(state.node)))
+                if state.node.name != "prepare"
+                else self.raw
+            )
         if state.node.name.endswith("_finetune") and (tune := self.life.loaded.recipe.finetune) and tune.data:
-            node = next(node for node in self.life.nodes if node.name == "prepare_finetune")
-            return float(sum(path.stat().st_size for path in self.life.raw_files(node)))
+            return self._raw_bytes(next(node for node in self.life.nodes if node.name == "prepare_finetune"))
         return self.raw * (0.25 if state.node.name.endswith("_finetune") else 1.0)
+
+    def _raw_bytes(self, node: Node) -> float:
+        return float(sum(path.stat().st_size for path in self.life.raw_files(node)))
 
     def tokens(self, state: State) -> tuple[int, int]:
         """(training tokens, vocabulary) of the columns that a training node reads."""
@@ -77,7 +82,9 @@ class _Size:
             table = files.read_json(folder / "tokens.json")
             return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
         wanted = self.life.loaded.recipe.tokenizer.vocab_size
-        source = self.raw if state.node.name != "finetune" else self.bytes(State(_encode_of(self.life, state), "run", []))
+        source = (
+            self.raw if state.node.name != "finetune" else self.bytes(State(_encode_of(self.life, state), "run", []))
+        )
         return max(1000, int(source * 0.9 / _BYTES_PER_TOKEN)), 4096 if wanted == "auto" else wanted
 
 
@@ -115,7 +122,9 @@ def _training(life: Life, state: State, size: _Size) -> Cost:
 
     tokens, vocab = size.tokens(state)
     recipe, train = life.loaded.recipe, state.node.config["train"]
-    shape = architecture(recipe.model, recipe.training("pretrain") if state.node.name == "finetune" else train, vocab, tokens)
+    shape = architecture(
+        recipe.model, recipe.training("pretrain") if state.node.name == "finetune" else train, vocab, tokens
+    )
     loader = Synthetic(shape.context, vocab, tokens)
     task = tasks.load("language_modeling")(_Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
@@ -153,4 +162,9 @@ class Synthetic:
         size = (shape.rows, self.context)
         ids = torch.randint(self.vocab, size, generator=self.random)
         positions = torch.arange(self.context).expand(size).contiguous()
-        return {"input_ids": ids, "labels": ids.roll(-1, 1), "position_ids": positions, "segment_ids": torch.ones(size, dtype=torch.int64)}
+        return {
+            "input_ids": ids,
+            "labels": ids.roll(-1, 1),
+            "position_ids": positions,
+            "segment_ids": torch.ones(size, dtype=torch.int64),
+        }

@@ -104,7 +104,12 @@ class Model(nn.Module):
         ours = config.get("danlu", {})
         carried = ours.get("carrier", config)
         architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
-        model = cls(build(architecture, generator(0, "load")), architecture, Text.load(folder), ours.get("task", "language_modeling"))
+        model = cls(
+            build(architecture, generator(0, "load")),
+            architecture,
+            Text.load(folder),
+            ours.get("task", "language_modeling"),
+        )
         model.taught_chat = bool(ours.get("chat"))
         model._fill(files.read_tensors(folder / WEIGHTS), carried["model_type"], ours.get("quantized", ""), folder)
         return model.eval()
@@ -118,7 +123,9 @@ class Model(nn.Module):
         else:
             tensors = models.by_model_type(family).import_weights(tensors)
         wanted = self.net.state_dict()
-        wrong = [n for n, t in wanted.items() if n not in tensors or tensors[n].shape != t.shape] + [n for n in tensors if n not in wanted]
+        wrong = [n for n, t in wanted.items() if n not in tensors or tensors[n].shape != t.shape] + [
+            n for n in tensors if n not in wanted
+        ]
         if wrong:
             shown = [f"{n}: {_shape(tensors.get(n))}, {_shape(wanted.get(n))}" for n in wrong[:3]]
             raise UserError("E308", path=folder / WEIGHTS, count=len(wrong), evidence=shown)
@@ -152,7 +159,13 @@ class Model(nn.Module):
 
     def _generation(self) -> dict[str, Any]:
         ends = [self.processor.end_id, *([self.processor.end_turn] if self.taught_chat else [])]
-        return {"eos_token_id": ends, "pad_token_id": self.processor.pad_id, "do_sample": True, "temperature": 0.8, "top_p": 0.95}
+        return {
+            "eos_token_id": ends,
+            "pad_token_id": self.processor.pad_id,
+            "do_sample": True,
+            "temperature": 0.8,
+            "top_p": 0.95,
+        }
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -105,8 +105,9 @@ def _apply(raw: dict[str, Any], places: dict[Path_, str], override: str) -> None
         if not isinstance(table, dict):
             raise UserError("E105", found=override)
     if path[-1] in LENGTHS:  # a new length replaces the recipe's
-        for section in (table, raw.get("pretrain") if path[0] == "train" else None):
-            for name in LENGTHS if isinstance(section, dict) else ():
+        replaced = [table, raw.get("pretrain") if path[0] == "train" else None]
+        for section in (each for each in replaced if isinstance(each, dict)):
+            for name in LENGTHS:
                 section.pop(name, None)
     table[path[-1]] = _value(value)
     places[path] = override
@@ -128,7 +129,9 @@ def _problems(error: ValidationError, raw: Any, places: dict[Path_, str], path: 
     for fault in error.errors(include_url=False):
         grouped.setdefault(_key(fault, raw), []).append(fault)
     for key, faults in grouped.items():
-        where = places.get(key) or next((places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), str(path))
+        where = places.get(key) or next(
+            (places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), str(path)
+        )
         yield _problem(key, faults, where)
 
 
@@ -223,11 +226,13 @@ def resolved(loaded: Loaded, folder: Path) -> str:
     for stage in ("pretrain", "finetune"):
         if getattr(recipe, stage) is not None:
             own = {k: v for k, v in _plain(getattr(recipe, stage)).items() if k not in Train.model_fields}
-            table[stage] = _plain(recipe.training(stage)) | own  # type: ignore[arg-type]
+            table[stage] = _plain(recipe.training(stage)) | own
     for section, key in PATHS:
         if table.get(section, {}).get(key):
             table[section][key] = _moved(table[section][key], loaded.base, folder)
-    return "# schema = 1: the complete recipe of this folder; `danlu run` on it changes nothing\n" + tomli_w.dumps(table)
+    return "# schema = 1: the complete recipe of this folder; `danlu run` on it changes nothing\n" + tomli_w.dumps(
+        table
+    )
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

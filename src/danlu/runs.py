@@ -48,7 +48,12 @@ def show(run: Run) -> dict[str, Any]:
     stages = {}
     for name, folder in run.folders.items():
         lineage = Lineage.read(folder)
-        stages[name] = {"folder": f"{STORE}/{folder.name}", "output": lineage.output_hash[:12], **lineage.made, **lineage.facts}
+        stages[name] = {
+            "folder": f"{STORE}/{folder.name}",
+            "output": lineage.output_hash[:12],
+            **lineage.made,
+            **lineage.facts,
+        }
     return {"run": run.name, "at": run.at, "stages": stages, "metrics": metrics(run)}
 
 

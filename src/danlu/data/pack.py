@@ -20,7 +20,7 @@ class Windows:
 
 
 def windows(offsets: Ints, context: int, *, long: str) -> Windows:
-    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "cut" keeps the first only."""
+    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "cut" keeps the first."""
     predictions = np.maximum(np.diff(offsets) - 1, 0)
     pieces = -(-predictions // context) if long == "split" else np.minimum(predictions, 1)
     row = np.repeat(np.arange(len(predictions)), pieces)

@@ -58,7 +58,7 @@ class NGram:
                 _Order(
                     keys,
                     weights,
-                    np.bincount(contexts, weights, size),
+                    np.bincount(contexts, weights, size).astype(np.float64),
                     np.bincount(contexts, minlength=size).astype(np.float64),
                     once / (once + 2 * twice) if once else 0.5,  # never 0: a token not seen keeps a share
                 )

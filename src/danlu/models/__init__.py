@@ -48,4 +48,7 @@ def carrier(architecture: Architecture) -> str | None:
 def names() -> dict[str, str]:
     """{name: first line of its documentation}, read without importing any family."""
     folder = Path(__file__).parent
-    return {name: (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or "").split("\n")[0] for name in FAMILIES}
+    return {
+        name: (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or "").split("\n")[0]
+        for name in FAMILIES
+    }

@@ -54,7 +54,12 @@ def figures(model: "Model") -> dict[str, float]:
     best = float("inf")
     for _ in range(2):
         start = time.perf_counter()
-        made = sum(1 for _ in generate(model.net, [model.processor.end_id], Sampling(max_tokens=limit, temperature=0.0), end_ids=set()))
+        made = sum(
+            1
+            for _ in generate(
+                model.net, [model.processor.end_id], Sampling(max_tokens=limit, temperature=0.0), end_ids=set()
+            )
+        )
         best = min(best, (time.perf_counter() - start) / max(1, made))
     return {"megabytes": size / 1e6, "tokens_per_second": 1 / best}
 

@@ -26,11 +26,17 @@ def run(context: "Context") -> None:
         figures[f"{wanted.ngram}-gram"] = {"bits_per_byte": baseline(context.inputs["columns"], wanted.ngram)}
         context.progress(1, steps)
     for role, model in models.items():
-        figures[role] = measure(model, context.inputs["columns"], "language_modeling" if "tuning_columns" in context.inputs else model.task_name)
+        figures[role] = measure(
+            model,
+            context.inputs["columns"],
+            "language_modeling" if "tuning_columns" in context.inputs else model.task_name,
+        )
         context.progress(len(figures), steps, role)
     answers = {}
     if "tuning_columns" in context.inputs:
-        answers = {role: measure(model, context.inputs["tuning_columns"], "instruction") for role, model in models.items()}
+        answers = {
+            role: measure(model, context.inputs["tuning_columns"], "instruction") for role, model in models.items()
+        }
     table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
     files.write_json(context.out / "metrics.json", _finite(table))
     last = models.get("tuned") or models["base"]
@@ -63,10 +69,11 @@ def on_data(folder: Path, data: str) -> dict[str, float]:
 
     model = Model.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as room:
-        rows = Data(path=[str(Path(data).resolve())], split=Split(valid=0.0, test=0.0), clean=["normalize", "drop_empty"])
+        rows = Data(
+            path=[str(Path(data).resolve())], split=Split(valid=0.0, test=0.0), clean=["normalize", "drop_empty"]
+        )
         sections = {"data": rows, "model": ModelSection(base=str(folder.resolve())), "system": System(runs=room)}
-        task = model.task_name
-        for task in dict.fromkeys([task, "language_modeling"]):  # rows without an answer are plain text
+        for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
             life = Life(Loaded(Recipe(task=task, **sections), Path(room) / "recipe.toml"))
             prepared = life.run(Silent(), "prepare").folders["prepare"]
             if task == "language_modeling" or _answers(prepared):
@@ -116,7 +123,12 @@ def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
     for index in range(min(number, len(columns))):
         ids = [int(i) for i in columns.row(index)["input_ids"][: 1 + min(48, model.context // 2)]]
         prompt = model.processor.decode(ids)
-        found.append({"prompt": prompt, "text": model.predict(prompt, Sampling(max_tokens=96, temperature=0.8, top_p=0.95, seed=1))})
+        found.append(
+            {
+                "prompt": prompt,
+                "text": model.predict(prompt, Sampling(max_tokens=96, temperature=0.8, top_p=0.95, seed=1)),
+            }
+        )
     return found
 
 

@@ -16,8 +16,8 @@ RESUMABLE = True
 
 def run(context: "Context") -> None:
     """Train and write a model folder into context.out; its output hash is that of the weights."""
-    from danlu.model import Model
     from danlu.modalities.text import Text
+    from danlu.model import Model
     from danlu.train import size
     from danlu.train.plan import Plan
 
@@ -34,6 +34,13 @@ def run(context: "Context") -> None:
         architecture = size.architecture(section, config["train"], processor.vocab_size, tokens)
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
     train(context, model, started, pretraining=True)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise UserError E111 where there is no such task."""
+    from danlu import tasks
+
+    tasks.check(config["task"])
 
 
 def threads(context: "Context") -> None:
@@ -73,7 +80,10 @@ def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | No
     from danlu.data.loader import Loader
 
     root = context.inputs["columns"] / "columns"
-    made = [Loader(Columns(root / split), model.context, long=model.task.long, seed=context.config["seed"]) for split in ("train", "valid")]
+    made = [
+        Loader(Columns(root / split), model.context, long=model.task.long, seed=context.config["seed"])
+        for split in ("train", "valid")
+    ]
     return made[0], made[1] if len(made[1]) else None
 
 

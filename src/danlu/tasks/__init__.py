@@ -29,4 +29,4 @@ def load(name: str) -> type:
     """
     check(name)
     module = importlib.import_module(f"danlu.tasks.{name}")
-    return getattr(module, "".join(part.capitalize() for part in name.split("_")))  # type: ignore[no-any-return]
+    return getattr(module, "".join(part.capitalize() for part in name.split("_")))

@@ -55,7 +55,11 @@ class LanguageModeling(Task):
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         loss = sums["loss"] / max(sums["tokens"], 1)
-        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": sums["correct"] / max(sums["tokens"], 1)}
+        metrics = {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700)),
+            "accuracy": sums["correct"] / max(sums["tokens"], 1),
+        }
         if sums["bytes"]:
             metrics["bits_per_byte"] = sums["loss"] / math.log(2) / sums["bytes"]
         return metrics
@@ -66,6 +70,11 @@ class LanguageModeling(Task):
             logits = net(batch)[:, -1].float()
         values, ids = logits.softmax(-1).topk(5)
         return [
-            {"next": [{"text": self.processor.decode([int(i)]), "score": float(p)} for i, p in zip(row_ids, row, strict=True)]}
+            {
+                "next": [
+                    {"text": self.processor.decode([int(i)]), "score": float(p)}
+                    for i, p in zip(row_ids, row, strict=True)
+                ]
+            }
             for row_ids, row in zip(ids, values, strict=True)
         ]

@@ -79,7 +79,11 @@ class Training:
 
     def looks(self, step: int, held_out: Loader | None) -> bool:
         """Whether an evaluation follows this step."""
-        return held_out is not None and len(held_out) > 0 and (step % self.plan.evaluate_every == 0 or step == self.plan.steps)
+        return (
+            held_out is not None
+            and len(held_out) > 0
+            and (step % self.plan.evaluate_every == 0 or step == self.plan.steps)
+        )
 
     def _step(self, loader: Loader) -> Stepped:
         start, position, plan = time.perf_counter(), self.position, self.plan
@@ -157,7 +161,9 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on bit by bit. The best weights are left out where they are the current ones."""
-        optimizer = {f"{part}/{name}": tensor for part, o in self.optimizers.items() for name, tensor in o.state.items()}
+        optimizer = {
+            f"{part}/{name}": tensor for part, o in self.optimizers.items() for name, tensor in o.state.items()
+        }
         best = self.best if self.position.best_step != self.position.step else None
         return Checkpoint(self.position, self.masters.restored(self.net), optimizer, best)
 
@@ -168,7 +174,9 @@ class Training:
             master.copy_(saved.weights[name])
         self.masters.publish()
         for part, optimizer in self.optimizers.items():
-            optimizer.restore({n.removeprefix(f"{part}/"): t for n, t in saved.optimizer.items() if n.startswith(f"{part}/")})
+            optimizer.restore(
+                {n.removeprefix(f"{part}/"): t for n, t in saved.optimizer.items() if n.startswith(f"{part}/")}
+            )
             optimizer.step_count = saved.position.step - saved.position.skipped
         if self.train.select == "best" and saved.position.best is not None:
             self.best = saved.best if saved.best is not None else saved.weights

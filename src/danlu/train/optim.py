@@ -17,7 +17,7 @@ _EPS = 1e-8
 
 
 class Optimizer(ABC):
-    """Updates named parameters in place. `state` maps "slot/name" to a tensor; `step_count` is part of the checkpoint."""
+    """Updates named parameters in place; `state` maps "slot/name" to a tensor."""
 
     slots: tuple[str, ...] = ()
 
@@ -165,7 +165,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSprop, "adam"
 
 
 def clip(gradients: Iterable[Tensor], limit: float) -> float:
-    """Scale the gradients in place so that their joint norm is at most `limit` (0: no limit); return the norm before."""
+    """Scale the gradients in place to a joint norm of at most `limit` (0: no limit); return the norm before."""
     tensors = list(gradients)
     norm = float(torch.stack(torch._foreach_norm(tensors)).norm())
     if limit and norm > limit:

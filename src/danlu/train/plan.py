@@ -30,10 +30,9 @@ _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved form of one training."""
+    """The resolved form of one training. What is 0 is not decided yet."""
 
     depth: int  # of the network; chosen before anything else where the recipe says "auto"
-    steps: int
     rows: int  # packed rows of one micro-batch
     accumulate: int
     context: int
@@ -41,18 +40,19 @@ class Plan:
     lr: float
     weight_decay: float
     precision: str
-    attention: str
     threads: int
-    evaluate_every: int
-    evaluate_rows: int
-    save_every: int
-    stable_step: int  # the last step before the decay: its checkpoint can be extended
-    tokens: int  # of the whole training
-    seconds_per_step: float  # measured
-    seconds: float  # forecast of the whole, evaluation and saving included
-    memory_mb: int  # forecast of the process
-    peak_gflops: float  # of a matrix product in this precision
-    step_gflop: float
+    attention: str = "sdpa"
+    steps: int = 0
+    evaluate_every: int = 1
+    evaluate_rows: int = 0
+    save_every: int = 1
+    stable_step: int = 0  # the last step before the decay: its checkpoint can be extended
+    tokens: int = 0  # of the whole training
+    seconds_per_step: float = 0.0  # measured
+    seconds: float = 0.0  # forecast of the whole, evaluation and saving included
+    memory_mb: int = 0  # forecast of the process
+    peak_gflops: float = 0.0  # of a matrix product in this precision
+    step_gflop: float = 0.0
 
     def write(self, folder: Path) -> None:
         files.write_text(folder / PLAN, tomli_w.dumps({"schema": files.SCHEMA, **asdict(self)}))
@@ -86,25 +86,38 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     Raises:
         UserError: E216, no rows to train on; E112, the budget is too short for a single step.
     """
-    train, loader = request.train, request.loader
-    if not len(loader):
+    if not len(request.loader):
         raise UserError("E216")
-    rows, accumulate = _cut(train, loader)
-    optimizer = ("muon" if request.pretraining else "adamw") if train.optimizer == "auto" else train.optimizer
-    draft = Plan(
-        depth=net.core.config.layers if hasattr(net, "core") else 0, steps=0, rows=rows, accumulate=accumulate, context=loader.context, optimizer=optimizer,
-        lr=_LR[optimizer, request.pretraining] if train.lr == "auto" else float(train.lr),
-        weight_decay=(0.05 if request.pretraining else 0.01) if train.weight_decay == "auto" else float(train.weight_decay),
+    return _timed(request, net, _measured(request, net, _draft(request, net)))
+
+
+def _draft(request: Request, net: nn.Module) -> Plan:
+    """What follows from the recipe alone."""
+    train, pretraining = request.train, request.pretraining
+    rows, accumulate = _cut(train, request.loader)
+    habit = "muon" if pretraining else "adamw"
+    optimizer = habit if train.optimizer == "auto" else train.optimizer
+    return Plan(
+        depth=_stack(net).layers if _stack(net) else 0,
+        rows=rows,
+        accumulate=accumulate,
+        context=request.loader.context,
+        optimizer=optimizer,
+        lr=_LR[optimizer][0 if pretraining else 1] if train.lr == "auto" else float(train.lr),
+        weight_decay=_DECAY[0 if pretraining else 1] if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision() if train.precision == "auto" else train.precision,
-        attention="sdpa", threads=torch.get_num_threads(), evaluate_every=1, evaluate_rows=0, save_every=1, stable_step=0,
-        tokens=0, seconds_per_step=0.0, seconds=0.0, memory_mb=0, peak_gflops=0.0, step_gflop=0.0,
-    )  # fmt: skip
-    measured = _measured(request, net, draft)
-    return _timed(request, net, measured)
+        threads=torch.get_num_threads(),
+    )
 
 
-_LR = {("muon", True): 0.03, ("muon", False): 0.005, ("adamw", True): 2e-3, ("adamw", False): 5e-4, ("adam", True): 2e-3,
-       ("adam", False): 5e-4, ("sgd", True): 0.1, ("sgd", False): 0.02, ("rmsprop", True): 1e-3, ("rmsprop", False): 2e-4}  # fmt: skip
+_LR = {  # (to pretrain, to tune)
+    "muon": (0.03, 0.005),
+    "adamw": (2e-3, 5e-4),
+    "adam": (2e-3, 5e-4),
+    "sgd": (0.1, 0.02),
+    "rmsprop": (1e-3, 2e-4),
+}
+_DECAY = (0.05, 0.01)
 
 
 def _cut(train: Train, loader: Loader) -> tuple[int, int]:
@@ -120,7 +133,10 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
 
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
-    timed = {form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3) for form in ("sdpa", "written")}
+    timed = {
+        form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3)
+        for form in ("sdpa", "written")
+    }
     best = min(timed, key=lambda form: timed[form])
     return replace(draft, attention=best, seconds_per_step=timed[best])
 
@@ -140,7 +156,12 @@ def use_attention(net: nn.Module, form: str) -> None:
     """Set the form of attention in every Transformer of a network."""
     for module in net.modules():
         if hasattr(module, "attention_form"):
-            module.attention_form = form
+            module.attention_form = form  # type: ignore[assignment]
+
+
+def _stack(net: nn.Module) -> Any:
+    """The config of the network's Transformer, or None."""
+    return getattr(getattr(net, "core", None), "config", None)
 
 
 def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
@@ -153,9 +174,17 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     looks = math.ceil(steps / every)
     wanted = max(8, int(0.1 * steps * rows_per_step * 3 / looks / 2))  # evaluation takes about a twentieth of the time
     evaluate_rows = min(wanted, len(held_out)) if held_out else 0
-    save_every = max(1, min(steps, math.ceil(60 / max(plan.seconds_per_step, 1e-9)))) if train.save_every == "auto" else train.save_every
+    save_every = (
+        max(1, min(steps, math.ceil(60 / max(plan.seconds_per_step, 1e-9))))
+        if train.save_every == "auto"
+        else train.save_every
+    )
     weights = sum(p.numel() for p in net.parameters())
-    forecast = steps * plan.seconds_per_step + looks * evaluate_rows * per_row + math.ceil(steps / save_every) * weights * 12 / _WRITE_RATE
+    forecast = (
+        steps * plan.seconds_per_step
+        + looks * evaluate_rows * per_row
+        + math.ceil(steps / save_every) * weights * 12 / _WRITE_RATE
+    )
     return replace(
         plan, steps=steps, evaluate_every=every, evaluate_rows=evaluate_rows, save_every=save_every,
         stable_step=schedule.stable_until(steps, train) if train.schedule == "wsd" else steps,
@@ -175,16 +204,23 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
         return max(1, math.ceil(train.epochs * len(loader) / rows))
     left = seconds(train.budget or "5min") - (time.monotonic() - request.started)
     saving = sum(p.numel() for p in net.parameters()) * 12 / _WRITE_RATE
-    steps = int(left / (plan.seconds_per_step * (1.05 if request.held_out else 1.0) + saving * plan.seconds_per_step / 60))
+    steps = int(
+        left / (plan.seconds_per_step * (1.05 if request.held_out else 1.0) + saving * plan.seconds_per_step / 60)
+    )
     if steps < 1:
-        raise UserError("E112", budget=train.budget, step=f"{plan.seconds_per_step:.1f} s", spent=f"{time.monotonic() - request.started:.0f} s")
+        raise UserError(
+            "E112",
+            budget=train.budget,
+            step=f"{plan.seconds_per_step:.1f} s",
+            spent=f"{time.monotonic() - request.started:.0f} s",
+        )
     return steps
 
 
 def _memory(net: nn.Module, plan: Plan) -> int:
     """MB: weights, masters, gradients, optimizer, and activations of one micro-batch."""
     weights = sum(p.numel() for p in net.parameters())
-    config = net.core.config if hasattr(net, "core") else None
+    config = _stack(net)
     activations = 0.0
     if config is not None:
         per_token = config.layers * (14 * config.dim + 4 * config.hidden) * (2 if plan.precision == "bf16" else 4)
@@ -196,6 +232,8 @@ def _memory(net: nn.Module, plan: Plan) -> int:
 
 def _step_gflop(net: nn.Module, plan: Plan) -> float:
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
-    config = net.core.config if hasattr(net, "core") else None
+    config = _stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
-    return cost.flops_per_token(matrices, layers, width, plan.context) * plan.rows * plan.accumulate * plan.context / 1e9
+    return (
+        cost.flops_per_token(matrices, layers, width, plan.context) * plan.rows * plan.accumulate * plan.context / 1e9
+    )

@@ -1,11 +1,11 @@
-"""One training from plan to selected weights: resolve or go on, loop, watch, save. Pretrain and finetune both are this."""
+"""One training from plan to selected weights: resolve or go on, loop, watch, save. Pretrain and finetune are this."""
 
 import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +40,9 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def fit(request: Request, net: nn.Module, out: Path, seed: int, view: Watcher, sample: Callable[[], str] | None = None) -> Result:
+def fit(
+    request: Request, net: nn.Module, out: Path, seed: int, view: Watcher, sample: Callable[[], str] | None = None
+) -> Result:
     """Train `net` in the folder `out`, going on from what is there; return the selected weights.
 
     Raises:
@@ -65,9 +67,15 @@ def fit(request: Request, net: nn.Module, out: Path, seed: int, view: Watcher, s
 
 def _facts(training: Training) -> dict[str, Any]:
     position, plan = training.position, training.plan
-    facts = {"steps": position.step, "tokens": position.tokens, "best_step": position.best_step,
-             "skipped_steps": position.skipped, "training_seconds": round(position.seconds, 2),
-             "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1), "precision": plan.precision}  # fmt: skip
+    facts: dict[str, Any] = {
+        "steps": position.step,
+        "tokens": position.tokens,
+        "best_step": position.best_step,
+        "skipped_steps": position.skipped,
+        "training_seconds": round(position.seconds, 2),
+        "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1),
+        "precision": plan.precision,
+    }
     if position.best is not None:
         facts["validation_loss"] = position.best
     return facts
@@ -76,7 +84,9 @@ def _facts(training: Training) -> dict[str, Any]:
 class _Session:
     """The loop's watcher: it logs, saves, and stops when asked."""
 
-    def __init__(self, request: Request, training: Training, out: Path, view: Watcher, sample: Callable[[], str] | None):
+    def __init__(
+        self, request: Request, training: Training, out: Path, view: Watcher, sample: Callable[[], str] | None
+    ):
         self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
         self.plan = training.plan
         self.saved = training.position.step
@@ -115,7 +125,16 @@ class _Session:
 
     def _stepped(self, event: Stepped) -> None:
         self.pace = [*self.pace[-49:], event.seconds]
-        self._log({"step": event.step, "loss": event.loss, "lr": event.lr, "norm": event.norm, "tokens": event.tokens, "seconds": event.seconds})
+        self._log(
+            {
+                "step": event.step,
+                "loss": event.loss,
+                "lr": event.lr,
+                "norm": event.norm,
+                "tokens": event.tokens,
+                "seconds": event.seconds,
+            }
+        )
         self.view.progress(event.step, self.plan.steps, self._note(event))
 
     def _note(self, event: Stepped) -> str:
@@ -133,16 +152,23 @@ class _Session:
         loss = next(iter(event.metrics.values()))
         start = math.log(self.request.task.processor.vocab_size)
         rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:])
-        self.view.line(text("train.evaluated", step=event.step, steps=self.plan.steps, loss=f"{loss:.3f}", start=f"{start:.2f}", rest=rest))
+        self.view.line(
+            text(
+                "train.evaluated",
+                step=event.step,
+                steps=self.plan.steps,
+                loss=f"{loss:.3f}",
+                start=f"{start:.2f}",
+                rest=rest,
+            )
+        )
         if self.sample:
             self.view.line("    " + self.sample())
 
     def _log(self, entry: dict[str, Any]) -> None:
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in entry.items()}
-        try:
+        with suppress(UserError):  # a log that cannot be written never stops a training
             files.append_line(self.out / METRICS, json.dumps(clean))
-        except UserError:  # a log that cannot be written never stops a training
-            pass
 
 
 def _clock(value: float) -> str:
