@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 CHUNK_LOGITS = 2**23  # logits held at a time: large enough for full-speed products
-BLOCK_LOGITS = 2**20  # logits that are widened to fp32 at a time: small enough for the processor's cache
+BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough for the processor's cache
 
 
 def chunked_cross_entropy(

@@ -69,7 +69,10 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
 
 
 def save(context: "Context", model: "Model", weights: dict[str, Any]) -> None:
-    """Write the model folder with the selected weights."""
+    """Write the model folder with the selected weights, adapters folded in."""
+    from danlu.adapt.lora import merged_state
+
+    weights = merged_state(model.net, weights)
     model.save_pretrained(context.out, weights)
     files.write_json(context.out / "metrics.json", {"schema": files.SCHEMA, **context.facts})
     context.output_hash = files.tensors_hash(weights)
