@@ -34,12 +34,13 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What is computed in."""
-        return self.embed.tokens.weight.dtype
+        """What is computed in, whatever the weights are stored as."""
+        nothing: Tensor = self.embed.tokens(torch.empty(0, dtype=torch.long, device=self.device))
+        return nothing.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.embed.tokens.weight.device
+        return next(self.parameters()).device
 
     def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """The states after the last layer (B, T, D)."""

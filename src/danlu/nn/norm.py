@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LARGE = 2**13  # elements from which our kernels win on a CPU; below, calls cost more than work
+
 
 class Norm(nn.Module):
     """`layer` (LayerNorm, 1607.06450), `rms` (RMSNorm, 1910.07467) or `rms1` (RMSNorm, weight stored minus 1)."""
@@ -37,7 +39,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / rms(x) · weight."""
-    if x.is_cpu:
+    if x.is_cpu and x.numel() >= LARGE:
         return RmsNorm.apply(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
