@@ -174,9 +174,13 @@ def _shape(tensor: Tensor | None) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / CONFIG).read_text("utf-8")))
-    except (OSError, ValueError) as error:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        schema = config.get("danlu", {}).get("schema", files.SCHEMA)
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError("E301", path=folder / CONFIG, reason=str(error)) from error
+    if schema != files.SCHEMA:
+        raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
+    return config
 
 
 def model_folder(path: str | Path) -> Path:
