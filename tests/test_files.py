@@ -140,6 +140,7 @@ class Faults:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # only time
     return Faults(monkeypatch)
 
 
