@@ -31,10 +31,11 @@ class Norm(nn.Module):
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """(x - mean) / std · weight + bias. The CPU kernel takes bf16 x with fp32 weights; the others want one dtype."""
-    if not x.is_cpu:
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
+    """(x - mean) / std · weight + bias."""
+    if x.is_cpu and x.numel() >= LARGE:
+        return LayerNorm.apply(x, weight, bias, eps)
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias, eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -42,6 +43,32 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.is_cpu and x.numel() >= LARGE:
         return RmsNorm.apply(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+
+
+class LayerNorm(torch.autograd.Function):
+    """torch's CPU kernels, except that the gradients of the vectors are not summed over the rows in bf16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        bias = None if bias is None else bias.to(_wide(x))
+        y, mean, inverse = torch.native_layer_norm(rows, weight.shape, weight.to(_wide(x)), bias, eps)
+        ctx.save_for_backward(rows, mean, inverse, weight)
+        ctx.eps = eps
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, mean, inverse, weight = ctx.saved_tensors
+        grad = grads[0].reshape(rows.shape)
+        d_rows = _d_rows(grad, rows, mean, inverse, weight)
+        d_weight = d_bias = None
+        if ctx.needs_input_grad[1]:
+            unit = torch.native_layer_norm(rows, weight.shape, None, None, ctx.eps)[0]
+            d_weight = (grad * unit).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            d_bias = grad.sum(0).to(weight.dtype)
+        return d_rows.view(grads[0].shape), d_weight, d_bias, None
 
 
 class RmsNorm(torch.autograd.Function):
@@ -54,23 +81,38 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        wide = torch.promote_types(x.dtype, torch.float32)
-        variance = torch.linalg.vector_norm(rows, dim=-1, dtype=wide).square_().div_(rows.shape[1])
-        unit = F.batch_norm(rows[None], torch.zeros_like(variance), variance, eps=eps)[0]
+        variance = torch.linalg.vector_norm(rows, dim=-1, dtype=_wide(x)).square_().div_(rows.shape[1])
         ctx.save_for_backward(rows, variance, weight)
         ctx.eps = eps
-        return (unit * weight.to(x.dtype)).view(x.shape)
+        return (_unit(rows, variance, eps) * weight.to(x.dtype)).view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, variance, weight = ctx.saved_tensors
         grad = grads[0].reshape(rows.shape)
         inverse = torch.rsqrt(variance + ctx.eps)[:, None]
-        wanted = [True, ctx.needs_input_grad[1], False]
-        d_rows, d_weight, _ = torch.ops.aten.native_layer_norm_backward(
-            grad, rows, weight.shape, torch.zeros_like(inverse), inverse, weight.to(variance.dtype), None, wanted
-        )
+        d_rows = _d_rows(grad, rows, torch.zeros_like(inverse), inverse, weight)
         # LayerNorm's gradient also subtracts mean(grad · weight), which RMSNorm does not: give it back.
         mean = (grad @ weight.to(grad.dtype))[:, None] * inverse / rows.shape[1]
         d_rows.add_(mean.to(grad.dtype))
-        return d_rows.view(grads[0].shape), None if d_weight is None else d_weight.to(weight.dtype), None
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = (grad * _unit(rows, variance, ctx.eps)).sum(0).to(weight.dtype)
+        return d_rows.view(grads[0].shape), d_weight, None
+
+
+def _unit(rows: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """rows (N, D) / sqrt(variance (N,) + eps)."""
+    return F.batch_norm(rows[None], torch.zeros_like(variance), variance, eps=eps)[0]
+
+
+def _d_rows(grad: Tensor, rows: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
+    """LayerNorm's gradient of its input; the kernel's sums for the vectors are in bf16 and off by some 10 %."""
+    wanted = [True, False, False]
+    weight = weight.to(inverse.dtype)
+    return torch.ops.aten.native_layer_norm_backward(grad, rows, weight.shape, mean, inverse, weight, None, wanted)[0]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """At least fp32."""
+    return torch.promote_types(x.dtype, torch.float32)
