@@ -17,6 +17,7 @@ from danlu import adapt, files
 from danlu.config import Train
 from danlu.data.loader import Loader, Shape
 from danlu.errors import UserError
+from danlu.nn.dropout import Dropout
 from danlu.randomness import stream
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
@@ -156,6 +157,24 @@ def test_the_seed_decides_dropout_and_nothing_else_does(loader: Loader) -> None:
     list(other.events(loader, None))
     assert same(first.final_weights(), second.final_weights())
     assert not same(first.final_weights(), other.final_weights())
+
+
+class Noting(LanguageModeling):
+    """Remembers what dropout would draw first in each micro-batch."""
+
+    drawn: list[int]
+
+    def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        source = next(module.generator for module in net.modules() if isinstance(module, Dropout))
+        self.drawn.append(int(torch.randint(2**62, (), generator=source.clone_state())))
+        return super().loss(net, batch, part)
+
+
+def test_every_step_and_micro_batch_drops_something_else(loader: Loader) -> None:
+    task = Noting(Processor())  # type: ignore[arg-type]
+    task.drawn = []
+    list(training(task=task, net=network(0.2)).events(loader, None))
+    assert len(set(task.drawn)) == len(task.drawn) == PLAN.steps * PLAN.accumulate
 
 
 # --- killed and resumed ---
