@@ -148,6 +148,14 @@ def test_looking_at_held_out_rows_changes_nothing(loader: Loader, held_out: Load
     assert watched.net.training
 
 
+def test_held_out_rows_are_measured_without_dropout(held_out: Loader) -> None:
+    dropping, plain = training(net=network(0.5)), training(net=network(0.0))
+    plain.net.load_state_dict(dropping.net.state_dict())
+    found = evaluate(dropping.task, dropping.net, held_out, 3)
+    assert found == evaluate(plain.task, plain.net, held_out, 3)
+    assert dropping.net.training
+
+
 def test_the_seed_decides_dropout_and_nothing_else_does(loader: Loader) -> None:
     first, second = (training(net=network(0.2)) for _ in range(2))
     torch.rand(7, generator=torch.Generator().manual_seed(1))
