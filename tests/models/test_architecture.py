@@ -28,7 +28,6 @@ def test_first_weights_are_a_function_of_the_generator(name: str) -> None:
     first, same, other = (build(architecture, torch.Generator().manual_seed(s)).state_dict() for s in (1, 1, 2))
     assert all(first[key].equal(same[key]) for key in first)
     assert not first["embed.tokens.weight"].equal(other["embed.tokens.weight"])
-    assert not torch.get_default_dtype().is_complex
     assert all(tensor.isfinite().all() for tensor in first.values())
 
 
@@ -82,6 +81,16 @@ def test_old_and_new_spellings_of_the_rotary_base() -> None:
     new = models.family("qwen3").from_hf(config("qwen3", rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
     assert old == new
     assert old.core.position.theta == 5e5
+
+
+@pytest.mark.parametrize(
+    ("form", "sizes"),
+    [("gpt2", {"kv_heads": 2}), ("gpt2", {"heads": 3}), ("gpt", {"heads": 4, "kv_heads": 3}), ("gpt", {"depths": 3})],
+)
+def test_sizes_that_make_no_model_are_refused(form: str, sizes: dict[str, int]) -> None:
+    with pytest.raises(UserError) as caught:
+        models.preset(form, VOCAB, 32, 2, **sizes)
+    assert caught.value.code == "E323"
 
 
 def test_types_we_do_not_open_are_named() -> None:

@@ -31,7 +31,8 @@ def test_one_config_of_at_most_twenty_fields() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"mlp": "gelu_fast"}, {"norm": "batch"}, {"placement": "mid"}, {"bias": "o"}, {"mask": "prefix"},
-     {"qk_norm": "all"}, {"heads": 3, "kv_heads": 2}, {"head_dim": 7}, {"window": ()}, {"position": Rotary(scaling="ntk")}],
+     {"qk_norm": "all"}, {"heads": 3, "kv_heads": 2}, {"head_dim": 7}, {"window": ()},
+     {"position": Rotary(scaling="ntk")}],
 )  # fmt: skip
 def test_values_that_do_not_exist_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -10,7 +10,7 @@ import ast
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from danlu.errors import UserError
 
@@ -27,6 +27,19 @@ def family(name: str) -> ModuleType:
     if name not in FAMILIES:
         raise ValueError(f"no family of models is named {name!r}; there are {', '.join(FAMILIES)}")
     return importlib.import_module(f"danlu.models.{name}")
+
+
+def preset(name: str, vocab: int, context: int, depth: int, **choices: Any) -> Architecture:
+    """The architecture of a family at a depth, with the sizes that a recipe chose.
+
+    Raises:
+        UserError: E323, the family lacks one of them, or they do not fit together.
+    """
+    module = family(name)
+    try:
+        return module.preset(vocab, context, depth, **choices)
+    except ValueError as error:
+        raise UserError("E323", form=name, reason=str(error)) from error
 
 
 def by_model_type(model_type: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,12 @@ class Architecture:
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for plans and lineage."""
         return asdict(self)
+
+
+def check_sizes(sizes: Mapping[str, int], known: Sequence[str]) -> None:
+    """Raise ValueError for a size that a form does not have."""
+    if unknown := sorted(set(sizes) - set(known)):
+        raise ValueError(f"{', '.join(unknown)} cannot be chosen; {', '.join(known)} can")
 
 
 def build(architecture: Architecture, generator: torch.Generator) -> Network:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from danlu.models import foreign
-from danlu.models.architecture import Architecture
+from danlu.models.architecture import Architecture, check_sizes
 from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
@@ -40,25 +40,30 @@ _FREE = ("dim", "layers", "heads", "hidden", "norm_eps", "dropout", "attention_d
 
 
 def preset(
-    vocab: int,
-    context: int,
-    depth: int,
-    *,
-    width: int | None = None,
-    heads: int | None = None,
-    hidden: int | None = None,
-    tied: bool = True,
-    dropout: float = 0.0,
+    vocab: int, context: int, depth: int, *, tied: bool = True, dropout: float = 0.0, **sizes: int
 ) -> Architecture:
-    """One dial: width 64 per layer, heads of 64, MLP four times the width; the rest overrides it."""
-    width = width or 64 * depth
-    heads = heads or max(width // HEAD_DIM, 1)
-    core = _core(dim=width, layers=depth, heads=heads, hidden=hidden or 4 * width, norm_eps=1e-5, dropout=dropout)
+    """One dial: width 64 per layer, heads of 64, MLP four times the width.
+
+    `sizes` override it: width, heads, hidden. Raises ValueError where they do not fit together.
+    """
+    check_sizes(sizes, ("width", "heads", "hidden"))
+    width = sizes.get("width", 64 * depth)
+    heads = sizes.get("heads", max(width // HEAD_DIM, 1))
+    core = _core(
+        dim=width,
+        layers=depth,
+        heads=heads,
+        hidden=sizes.get("hidden", 4 * width),
+        norm_eps=1e-5,
+        dropout=dropout,
+    )
     return _architecture(core, vocab, tied, context)
 
 
 def carries(architecture: Architecture) -> bool:
     """Whether this form holds that model exactly."""
+    if architecture.core.dim % architecture.core.heads:
+        return False
     free = {name: getattr(architecture.core, name) for name in _FREE}
     embed, head = architecture.embed, architecture.head
     return architecture == _architecture(_core(**free), embed.vocab, head.tied, architecture.context)
@@ -159,6 +164,8 @@ def _prefixed(name: str) -> str:
 
 def _core(*, dim: int, heads: int, **free: Any) -> TransformerConfig:
     """What all models of this form share."""
+    if dim % heads:
+        raise ValueError(f"width ({dim}) must be a multiple of heads ({heads})")
     return TransformerConfig(
         dim=dim,
         heads=heads,

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from danlu.models import foreign
-from danlu.models.architecture import Architecture
+from danlu.models.architecture import Architecture, check_sizes
 from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
@@ -42,28 +42,22 @@ _FREE = (*_SIZES, "norm_eps", "position", "dropout", "attention_dropout")
 
 
 def preset(
-    vocab: int,
-    context: int,
-    depth: int,
-    *,
-    width: int | None = None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    head_dim: int = HEAD_DIM,
-    hidden: int | None = None,
-    tied: bool = True,
-    dropout: float = 0.0,
+    vocab: int, context: int, depth: int, *, tied: bool = True, dropout: float = 0.0, **sizes: int
 ) -> Architecture:
-    """One dial: width 64 per layer, heads of 64, MLP 8/3 of the width (rounded up to 64); the rest overrides it."""
-    width = width or 64 * depth
-    heads = heads or max(width // head_dim, 1)
+    """One dial: width 64 per layer, heads of 64, MLP 8/3 of the width (rounded up to 64).
+
+    `sizes` override it: width, heads, kv_heads, head_dim, hidden. Raises ValueError where they do not fit together.
+    """
+    check_sizes(sizes, ("width", "heads", "kv_heads", "head_dim", "hidden"))
+    width, head_dim = sizes.get("width", 64 * depth), sizes.get("head_dim", HEAD_DIM)
+    heads = sizes.get("heads", max(width // head_dim, 1))
     core = _core(
         dim=width,
         layers=depth,
         heads=heads,
-        kv_heads=kv_heads or heads,
+        kv_heads=sizes.get("kv_heads", heads),
         head_dim=head_dim,
-        hidden=hidden or -(-width * 8 // (3 * 64)) * 64,
+        hidden=sizes.get("hidden", -(-width * 8 // (3 * 64)) * 64),
         position=Rotary(theta=THETA),
         dropout=dropout,
     )

@@ -13,14 +13,14 @@ _EPOCHS = 8.0  # looks at the same token that still teach something
 
 def architecture(section: ModelSection, train: Train, vocab: int, tokens: int) -> Architecture:
     """The architecture of a recipe: `tokens` are those of the training rows."""
-    family = models.family(section.arch)
     given = {
         name: getattr(section, name)
         for name in ("width", "heads", "kv_heads", "hidden")
         if getattr(section, name) is not None
     }
     depth = depth_for(section, train, vocab, tokens) if section.depth == "auto" else section.depth
-    return family.preset(vocab, section.context, depth, tied=section.tied, dropout=section.dropout, **given)
+    given |= {"tied": section.tied, "dropout": section.dropout}
+    return models.preset(section.arch, vocab, section.context, depth, **given)
 
 
 def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int) -> int:
