@@ -66,8 +66,8 @@ def _version(name: str) -> str:
 
 
 @contextlib.contextmanager
-def building(folder: Path, *, resumable: bool) -> Iterator[Path]:
-    """Lock `folder`, yield its `.partial` twin, and on success seal and publish it.
+def building(folder: Path, *, resumable: bool) -> Iterator[Path | None]:
+    """Lock `folder`, yield its `.partial` twin, and on success seal and publish it; None where it is whole by now.
 
     What was begun stays in the `.partial` folder when the process is killed; a stage that cannot go on from there
     (`resumable` false) starts with an empty one.
@@ -75,6 +75,9 @@ def building(folder: Path, *, resumable: bool) -> Iterator[Path]:
     partial = folder.with_name(folder.name + ".partial")
     lock = folder.with_name(folder.name + ".lock")
     with files.locked(lock):
+        if folder.exists() and not files.damage(folder):
+            yield None
+            return
         if not resumable:
             files.remove(partial)
         partial.mkdir(parents=True, exist_ok=True)

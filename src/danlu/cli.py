@@ -1,8 +1,10 @@
 """The danlu command: one subcommand per verb; parse, call, print."""
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        with contextlib.suppress(ValueError):  # outside the main thread signals cannot be caught
+            signal.signal(signal.SIGTERM, _terminated)
         return int(options.call(options) or 0)
     except UserError as error:
         return _fail(error, options)
@@ -40,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(text("cli.bug", kind=type(error).__name__, reason=error), file=sys.stderr)
         return EXIT_BUG
+
+
+def _terminated(number: int, frame: Any) -> None:
+    """A polite kill ends like Ctrl-C: what was finished stays."""
+    raise KeyboardInterrupt
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:

@@ -106,6 +106,8 @@ def life(recipe: Recipe) -> list[Node]:
     tune = recipe.finetune
     base = {"base": recipe.model.base} if recipe.model.base else {}
     trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
+    if tune and trained == "finetune":
+        raise UserError("E119")
     nodes = [  # all data first: a bad row is found before hours of training
         Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
         Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
@@ -130,10 +132,11 @@ def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
 
 
 def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
-    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "model": recipe.model}
-    if stage == "finetune" and recipe.finetune:
-        config |= {"tune": recipe.finetune.tune, "adapt": recipe.finetune.adapt}
-    return config
+    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage)}
+    if stage == "pretrain":
+        return config | {"model": recipe.model}
+    tune = recipe.finetune
+    return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
 
 
 def _tuning_rows(recipe: Recipe) -> Node:
@@ -289,6 +292,8 @@ class Life:
             intact(folder, deep=True)
         inputs |= {role: self.loaded.base / path for role, path in node.external.items()}
         with building(state.folder, resumable=getattr(node.module, "RESUMABLE", False)) as out:
+            if out is None:  # another run has finished it meanwhile
+                return
             context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
             node.module.run(context)
             self._lineage(state, context, inputs, started).write(out)

@@ -315,7 +315,10 @@ def _right(name: str) -> str:
 
 def _stage(name: str, lineage: Lineage, longest: float) -> str:
     seconds = lineage.made.get("seconds", 0)
-    reads = ", ".join(parent["folder"].rpartition("-")[0] for parent in lineage.inputs.values()) or "—"
+    reads = (
+        ", ".join((parent["folder"].rpartition("-")[0] or parent["folder"]) for parent in lineage.inputs.values())
+        or "—"
+    )
     cells = [f"<td><b>{shown(name)}</b></td>", f"<td>{shown(reads)}</td>"]
     cells += [f'<td class="mono">{shown(each[:12])}</td>' for each in (lineage.key, lineage.output_hash)]
     cells.append(f'<td class="right">{len(lineage.files) or "—"}</td>')

@@ -102,25 +102,22 @@ class Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        out = torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format)
-        _turn(x, cos, sin, out.transpose(1, 2))
-        return out
+        return _turned(x.transpose(1, 2), cos.transpose(1, 2), sin.transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        grad = grads[0].transpose(1, 2)
-        out = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        _turn(grad, cos, -sin, out)
-        return out, None, None
+        return _turned(grads[0].transpose(1, 2), cos, -sin), None, None
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """out = (x1 cos - x2 sin, x2 cos + x1 sin), all (B, T, H, E) or broadcast to it."""
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(x1 cos - x2 sin, x2 cos + x1 sin), contiguous in the order of axes that x has, whatever its strides."""
     half = x.shape[-1] // 2
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     torch.mul(x, cos, out=out)
     out[..., :half].addcmul_(x[..., half:], sin, value=-1)
     out[..., half:].addcmul_(x[..., :half], sin)
+    return out
 
 
 class Distances(nn.Module):

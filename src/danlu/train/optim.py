@@ -157,7 +157,7 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     for _ in range(rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from danlu import files
@@ -51,6 +52,7 @@ def fit(
     """
     plan = Plan.read(out) or resolve(request, net)
     plan.write(out)
+    torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     use_attention(net, plan.attention)
     training = Training(request.task, net, request.train, plan, seed)
     saved, damaged = checkpoint.newest(out / CHECKPOINTS)
