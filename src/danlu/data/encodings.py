@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -142,8 +143,15 @@ def _mixed(name: str, number: int, reason: str, path: Path) -> UserError:
 
     with open_bytes(path) as file:
         line = next(line for at, line in enumerate(file, 1) if at == number)
-    shown = line[:120].decode("utf-8", "replace").rstrip()
-    return UserError("E205", where=f"{name}:{number}", evidence=[shown], reason=messages.text(reason))
+    return UserError("E205", where=f"{name}:{number}", evidence=[_legible(line)], reason=messages.text(reason))
+
+
+def _legible(line: bytes) -> str:
+    """The beginning of a line in whichever encoding reads it."""
+    for encoding in ("utf-8", "gb18030"):
+        with suppress(UnicodeDecodeError):
+            return line.decode(encoding)[:80].rstrip()
+    return line[:120].decode("utf-8", "replace").rstrip()
 
 
 def _undecodable(path: Path, encoding: str, name: str, near: int) -> UserError:
@@ -158,6 +166,5 @@ def _undecodable(path: Path, encoding: str, name: str, near: int) -> UserError:
             try:
                 line.decode(encoding)
             except UnicodeDecodeError:
-                shown = line[:120].decode("utf-8", "replace").rstrip()
-                return UserError("E205", where=f"{name}:{number}", evidence=[shown], reason=reason)
+                return UserError("E205", where=f"{name}:{number}", evidence=[_legible(line)], reason=reason)
     return UserError("E205", where=name, reason=reason)
