@@ -134,7 +134,9 @@ class ModelSection(Section):
     )
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
     tied: bool = Field(True, strict=True, description="output weights are the embedding's")
-    dropout: Fraction = Field(0.0, description="dropout in the network while training")
+    dropout: Fraction | Auto = Field(
+        "auto", description="dropout in training; auto: none where rows are seen at most twice, up to 0.2 beyond"
+    )
 
 
 class Train(Section):

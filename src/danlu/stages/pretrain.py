@@ -30,7 +30,8 @@ def run(context: "Context") -> None:
         processor = Text.load(context.inputs["columns"])
         tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
-        section = config["model"].model_copy(update={"depth": begun.depth}) if begun else config["model"]
+        known = {"depth": begun.depth, "dropout": begun.dropout} if begun else {}
+        section = config["model"].model_copy(update=known)
         architecture = size.architecture(section, config["train"], processor.vocab_size, tokens)
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
     train(context, model, started, pretraining=True)

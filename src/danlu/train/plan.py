@@ -25,6 +25,8 @@ from danlu.train import cost, schedule
 PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
 _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
+_LOOKING = 1.05  # evaluation adds about a twentieth
+_SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -41,6 +43,7 @@ class Plan:
     weight_decay: float
     precision: str
     threads: int
+    dropout: float = 0.0  # likewise chosen first
     attention: str = "sdpa"
     steps: int = 0
     evaluate_every: int = 1
@@ -99,6 +102,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
         depth=_stack(net).layers if _stack(net) else 0,
+        dropout=_stack(net).dropout if _stack(net) else 0.0,
         rows=rows,
         accumulate=accumulate,
         context=request.loader.context,
@@ -138,7 +142,7 @@ def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
         for form in ("sdpa", "written")
     }
     best = min(timed, key=lambda form: timed[form])
-    return replace(draft, attention=best, seconds_per_step=timed[best])
+    return replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
 
 
 def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int) -> float:
@@ -205,7 +209,7 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
     left = seconds(train.budget or "5min") - (time.monotonic() - request.started)
     saving = sum(p.numel() for p in net.parameters()) * 12 / _WRITE_RATE
     steps = int(
-        left / (plan.seconds_per_step * (1.05 if request.held_out else 1.0) + saving * plan.seconds_per_step / 60)
+        left / (plan.seconds_per_step * (_LOOKING if request.held_out else 1.0) + saving * plan.seconds_per_step / 60)
     )
     if steps < 1:
         raise UserError(

@@ -13,36 +13,45 @@ _EPOCHS = 8.0  # looks at the same token that still teach something
 
 def architecture(section: ModelSection, train: Train, vocab: int, tokens: int) -> Architecture:
     """The architecture of a recipe: `tokens` are those of the training rows."""
-    given = {
-        name: getattr(section, name)
-        for name in ("width", "heads", "kv_heads", "hidden")
-        if getattr(section, name) is not None
-    }
+    names = ("width", "heads", "kv_heads", "hidden")
+    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     depth = depth_for(section, train, vocab, tokens) if section.depth == "auto" else section.depth
-    given |= {"tied": section.tied, "dropout": section.dropout}
-    return models.preset(section.arch, vocab, section.context, depth, **given)
+    dropout = section.dropout
+    if dropout == "auto":
+        dropout = _dropout(_trained_tokens(section, train, vocab, depth, tokens) / max(1, tokens))
+    return models.preset(section.arch, vocab, section.context, depth, tied=section.tied, dropout=dropout, **given)
 
 
 def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int) -> int:
     """The deepest model that the length of the training can feed."""
     best = _DEPTHS[0]
     for depth in _DEPTHS:
-        width = section.width or 64 * depth
-        weights = 12 * depth * width**2 + vocab * width
-        if _trained_tokens(train, weights, tokens, section.context, depth, width) >= _TOKENS_PER_WEIGHT * weights:
+        fed = min(_trained_tokens(section, train, vocab, depth, tokens), _EPOCHS * tokens)
+        if fed >= _TOKENS_PER_WEIGHT * _weights(section, vocab, depth):
             best = depth
     return best
 
 
-def _trained_tokens(train: Train, weights: int, tokens: int, context: int, depth: int, width: int) -> float:
+def _dropout(epochs: float) -> float:
+    """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
+    return 0.0 if epochs <= 2 else 0.1 if epochs <= 4 else 0.2
+
+
+def _weights(section: ModelSection, vocab: int, depth: int) -> int:
+    width = section.width or 64 * depth
+    return 12 * depth * width**2 + vocab * width
+
+
+def _trained_tokens(section: ModelSection, train: Train, vocab: int, depth: int, tokens: int) -> float:
+    """Tokens that a training of this length takes in."""
+    if train.epochs is not None:
+        return train.epochs * tokens
     if train.tokens is not None:
-        length = float(count(train.tokens))
-    elif train.epochs is not None:
-        length = train.epochs * tokens
-    elif train.steps is not None:
-        length = train.steps * (2048.0 if train.batch_tokens == "auto" else train.batch_tokens)
-    else:
-        precision = cost.faster_precision() if train.precision == "auto" else train.precision
-        rate = cost.peak(precision) * _SHARE_OF_PEAK
-        length = seconds(train.budget or "5min") * rate / cost.flops_per_token(weights, depth, width, context)
-    return min(length, _EPOCHS * tokens)
+        return float(count(train.tokens))
+    if train.steps is not None:
+        return train.steps * (2048.0 if train.batch_tokens == "auto" else train.batch_tokens)
+    precision = cost.faster_precision() if train.precision == "auto" else train.precision
+    rate = cost.peak(precision) * _SHARE_OF_PEAK
+    width = section.width or 64 * depth
+    per_token = cost.flops_per_token(_weights(section, vocab, depth), depth, width, section.context)
+    return seconds(train.budget or "5min") * rate / per_token
