@@ -229,20 +229,24 @@ def _serve(options: argparse.Namespace) -> None:
     serve(
         lambda: Model.from_pretrained(folder),
         folder.name,
-        _serving(options),
+        _serving(folder, options),
         lambda url: print(text("cli.serving", url=url), flush=True),
     )
 
 
-def _serving(options: argparse.Namespace) -> Any:
+def _serving(folder: Path, options: argparse.Namespace) -> Any:
+    """The [serve] table of the model's recipe, with what the command line says in its place."""
     from danlu.config import Serve
+    from danlu.recipe import load_recipe
 
-    given = {
-        name: getattr(options, name)
-        for name in ("host", "port", "slots", "api_key")
-        if getattr(options, name) is not None
-    }
-    return Serve(**given)
+    names = ("host", "port", "slots", "api_key")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    recipe = folder / "danlu.toml"
+    written = load_recipe(recipe).recipe.serve.model_dump() if recipe.exists() else {}
+    try:
+        return Serve(**written | given)
+    except ValueError as error:
+        raise UserError("E106", key="serve", reason=str(error).splitlines()[2].strip()) from error
 
 
 def _runs(options: argparse.Namespace) -> None:

@@ -33,7 +33,8 @@ class Loader:
     def __init__(self, columns: Columns, context: int, *, long: str, seed: int):
         self.tokens = columns.flat("input_ids")
         self.mask = columns.flat("loss_mask") if "loss_mask" in columns.names else None
-        self.context, self.seed = context, seed
+        self.context, self.seed, self.long = context, seed, long
+        self.rows = len(columns)
         self.windows = windows(columns.offsets("input_ids")[:], context, long=long)
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
@@ -41,6 +42,11 @@ class Loader:
     def __len__(self) -> int:
         """Packed rows in one epoch."""
         return len(self.groups)
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out because they are longer than the context."""
+        return self.rows - len(self.windows) if self.long == "drop" else 0
 
     @property
     def predictions(self) -> int:

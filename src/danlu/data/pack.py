@@ -20,9 +20,10 @@ class Windows:
 
 
 def windows(offsets: Ints, context: int, *, long: str) -> Windows:
-    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "cut" keeps the first."""
+    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "drop" leaves long rows out."""
     predictions = np.maximum(np.diff(offsets) - 1, 0)
-    pieces = -(-predictions // context) if long == "split" else np.minimum(predictions, 1)
+    whole = (predictions > 0) & (predictions <= context)
+    pieces = -(-predictions // context) if long == "split" else whole.astype(np.int64)
     row = np.repeat(np.arange(len(predictions)), pieces)
     index = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     length = np.minimum(predictions[row] - index * context, context)

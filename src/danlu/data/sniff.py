@@ -85,8 +85,7 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
     lines += [f"# {line}" for line in (messages.text("init.run"), *sniffed.suggestions)]
     lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {_quoted(path.as_posix())}"]
     lines += _data_keys(sniffed)
-    context = "256" if sniffed.shape == "text" else "512"  # an answer has to fit behind its question
-    lines += ["", "[model]", _commented("depth", '"auto"', "depth"), _commented("context", context, "context")]
+    lines += ["", "[model]", _commented("depth", '"auto"', "depth"), _commented("context", "256", "context")]
     lines += ["", "[pretrain]", _commented("budget", '"5min"' if sniffed.shape == "text" else '"4min"', "budget")]
     if sniffed.shape == "text":
         lines += [_commented("sample", _quoted(sniffed.sample), "sample")]

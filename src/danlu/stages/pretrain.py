@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from danlu import files
+from danlu.messages import text
 
 if TYPE_CHECKING:
     from danlu.data.loader import Loader
@@ -59,6 +60,9 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
 
     config = context.config
     loaders = _loaders(context, model)
+    if loaders[0].dropped:
+        count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": model.context}
+        context.view.line(text("train.too_long", **count))
     request = Request(model.task, config["train"], *loaders, pretraining, started)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
@@ -100,8 +104,8 @@ def _sampler(model: "Model", prompt: str | None) -> Any:
     def sample() -> str:
         training = model.net.training
         model.net.eval()
-        text = model.predict(prompt, Sampling(max_tokens=48, temperature=0.8, top_p=0.95, seed=1))
+        made = model.predict(prompt, Sampling(max_tokens=48, temperature=0.8, top_p=0.95, seed=1))
         model.net.train(training)
-        return (prompt + text).replace("\n", "⏎")
+        return (prompt + made).replace("\n", "⏎")
 
     return sample

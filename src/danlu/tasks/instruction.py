@@ -10,7 +10,7 @@ from danlu.tasks.task import Example, Row
 class Instruction(LanguageModeling):
     """Supervised fine-tuning. Rows hold `messages` (rendered by the one chat template) or `prompt` and `completion`."""
 
-    long = "cut"  # an answer without its question teaches nothing
+    long = "drop"  # an answer without its question, or without its end, teaches the wrong thing
 
     def encode(self, row: Row) -> Example:
         if row.get("messages"):

@@ -26,7 +26,7 @@ class Task(ABC):
     outputs: ClassVar[dict[str, type["Modality"]]]
     parts: ClassVar[tuple[str, ...]] = ("model",)  # optimized in this order, the others frozen; a GAN has two
     coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
-    long: ClassVar[str] = "split"  # a row longer than the context is "split" into windows or "cut"
+    long: ClassVar[str] = "split"  # a row longer than the context is "split" into windows, or "drop"ped and counted
 
     def __init__(self, processor: Any):
         self.processor = processor
