@@ -13,8 +13,8 @@ from torch import Tensor
 from danlu import Model, files
 from danlu.errors import UserError
 from danlu.graph import Silent
-from danlu.model import model_folder
 from danlu.nn.generate import Sampling
+from danlu.runs import model_folder
 from tests.models.stock import lift
 from tests.tiny_life import life, no_clock, project, sentences
 
@@ -284,8 +284,9 @@ def test_models_are_found_by_path_run_and_name(trained: dict[str, Path], monkeyp
     monkeypatch.chdir(home)
     for path in (trained["qwen3"], "runs/tiny-1", "tiny-1"):
         assert model_folder(path).resolve() == trained["qwen3"]
-    assert model_folder("tiny").resolve() == model_folder(home).resolve() == trained["chat"]
-    for path in ("nothing", "texts", "tiny-9"):
+    for path in ("tiny", home, "recipe.toml", home / "recipe.toml"):
+        assert model_folder(path).resolve() == trained["chat"]
+    for path in ("nothing", "texts", "tiny-9", "texts/rows.jsonl"):
         with pytest.raises(UserError) as problem:
             model_folder(path)
         assert (problem.value.code, problem.value.exit) == ("E304", 4)

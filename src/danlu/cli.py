@@ -177,7 +177,7 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from danlu.model import model_folder
+    from danlu.runs import model_folder
     from danlu.stages.evaluate import on_data
 
     figures = on_data(model_folder(options.model), options.data)
@@ -222,7 +222,8 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from danlu.model import Model, model_folder
+    from danlu.model import Model
+    from danlu.runs import model_folder
     from danlu.serve.run import serve
 
     folder = model_folder(options.model)

@@ -92,11 +92,13 @@ class Model(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Model":
-        """Load a model folder, a run folder, or a run by name.
+        """Load a model: its folder, a run's folder or name, or a recipe that has run.
 
         Raises:
             UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit.
         """
+        from danlu.runs import model_folder
+
         folder = model_folder(path)
         if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
             raise UserError("E302", path=folder, names=", ".join(names[:5]))
@@ -181,23 +183,3 @@ def _config(folder: Path) -> dict[str, Any]:
     if schema != files.SCHEMA:
         raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
     return config
-
-
-def model_folder(path: str | Path) -> Path:
-    """The model folder behind a path or a run's name.
-
-    Raises:
-        UserError: E304, there is no model.
-    """
-    folder = Path(path)
-    if (folder / CONFIG).is_file():
-        return folder
-    root, name = (folder.parent, folder.name) if (folder / "run.json").is_file() else (Path("runs"), str(path))
-    if folder.is_dir() and (folder / "runs").is_dir():  # the folder of a recipe: its latest run
-        root, name = folder / "runs", folder.resolve().name
-    from danlu.graph import runs
-
-    for run in reversed(runs(root)):
-        if name in (run.name, run.recipe) and run.model and (run.model / CONFIG).is_file():
-            return run.model
-    raise UserError("E304", path=path)

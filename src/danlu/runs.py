@@ -1,6 +1,5 @@
 """What was done: list, show, compare, explain and clear away runs."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,10 @@ from danlu.artifact import Lineage
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.graph import STORE, Run, differences, runs
+from danlu.recipe import load_recipe
+
+CONFIG = "config.json"  # what makes a folder a model folder
+RECORD, RECIPE = "run.json", "recipe.toml"
 
 
 def find(root: Path, name: str) -> Run:
@@ -24,6 +27,37 @@ def find(root: Path, name: str) -> Run:
         if name in (run.name, run.recipe):
             return run
     raise UserError("E113", name=name, root=root, known=", ".join(run.name for run in known) or "-")
+
+
+def recipe_file(path: str | Path) -> Path | None:
+    """The recipe that a path means: a .toml file, or the recipe.toml of a folder that is neither a model nor a run."""
+    path = Path(path)
+    if path.is_file():
+        return path if path.suffix == ".toml" else None
+    own = (path / CONFIG).is_file() or (path / RECORD).is_file()
+    return path / RECIPE if not own and (path / RECIPE).is_file() else None
+
+
+def model_folder(path: str | Path) -> Path:
+    """The model folder behind a model folder, a run folder, a recipe that has run, or a name in ./runs.
+
+    Raises:
+        UserError: E304, there is no model.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).is_file():
+        return folder
+    if recipe := recipe_file(folder):
+        loaded = load_recipe(recipe)
+        root, name = loaded.runs, loaded.name
+    elif (folder / RECORD).is_file():
+        root, name = folder.resolve().parent, folder.resolve().name
+    else:
+        root, name = Path("runs"), str(path)
+    for run in reversed(runs(root)):
+        if name in (run.name, run.recipe) and run.model and (run.model / CONFIG).is_file():
+            return run.model
+    raise UserError("E304", path=path)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -114,7 +148,3 @@ def clear(folders: list[Path]) -> int:
         freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         files.remove(folder)
     return freed
-
-
-def free_space(root: Path) -> int:
-    return shutil.disk_usage(root if root.exists() else root.parent).free

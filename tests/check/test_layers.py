@@ -8,10 +8,10 @@ LAYERS = {
     "leaves": ("", "messages", "errors", "files", "config", "recipe", "artifact", "randomness", "metrics"),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
-    "graph": ("graph",),
+    "graph": ("graph", "runs"),
     "parts": ("model", "tasks", "train", "adapt", "serve"),
     "stages": ("stages",),
-    "life": ("forecast", "report", "figures", "charts", "runs", "demo", "terminal"),
+    "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),
     "command": ("cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
