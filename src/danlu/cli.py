@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -10,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from danlu import messages
+from danlu import messages, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
+from danlu.usage import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _language(arguments)
     parser = _parser()
-    options = _parse(parser, arguments)
-    if not getattr(options, "call", None):
-        parser.print_help()
-        return 0
+    options = argparse.Namespace(json="--json" in arguments, debug=False)
     try:
+        options = _parse(parser, arguments)
+        if not getattr(options, "call", None):
+            parser.print_help()
+            return 0
         with contextlib.suppress(ValueError):  # outside the main thread signals cannot be caught
             signal.signal(signal.SIGTERM, _terminated)
         return int(options.call(options) or 0)
@@ -76,7 +77,7 @@ def _fail(error: UserError, options: argparse.Namespace) -> int:
     if options.json:
         problems = getattr(error, "problems", [error])
         table = [{"code": p.code, "where": p.where, "message": p.render()} for p in problems]
-        print(json.dumps({"errors": table}, ensure_ascii=False))
+        results.show({"errors": table}, as_json=True)
     else:
         print(error.render(), file=sys.stderr)
     if options.debug:
@@ -88,15 +89,15 @@ def _fail(error: UserError, options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    shared = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     shared.add_argument("--lang", choices=messages.LANGUAGES, help=text("help.lang"))
     shared.add_argument("--json", action="store_true", help=text("help.json"))
     shared.add_argument("-q", "--quiet", action="store_true", help=text("help.quiet"))
     shared.add_argument("-v", "--verbose", action="store_true", help=text("help.verbose"))
     shared.add_argument("--debug", action="store_true", help=text("help.debug"))
-    parser = argparse.ArgumentParser("danlu", description=text("help.danlu"), parents=[shared])
+    parser = Parser("danlu", description=text("help.danlu"), parents=[shared])
     parser.set_defaults(json=False, quiet=False, verbose=False, debug=False)
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=_version(), help=text("help.version"))
     verbs = parser.add_subparsers(title=text("help.verbs"), metavar="VERB")
     for name, (call, arguments) in VERBS.items():
         verb = verbs.add_parser(name, help=text(f"help.{name}"), description=text(f"help.{name}"), parents=[shared])
@@ -117,23 +118,22 @@ def _version() -> str:
 def _view(options: argparse.Namespace) -> Any:
     from danlu.terminal import Terminal
 
-    return Terminal(quiet=options.quiet or options.json)
+    return contextlib.closing(Terminal(quiet=options.quiet or options.json, verbose=options.verbose))
 
 
 def _print(value: Any, options: argparse.Namespace) -> None:
-    """A result: JSON where asked for, else a table of rich, else text."""
-    if options.json:
-        print(json.dumps(value, ensure_ascii=False, default=str))
-        return
-    from rich.console import Console
+    results.show(value, as_json=options.json)
 
-    Console().print(value, highlight=False, markup=False) if isinstance(value, str) else Console().print(value)
+
+def _table(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    results.table(rows, as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> None:
     from danlu.demo import demo
 
-    demo(options.budget, Path(options.out), data=options.data, view=_view(options))
+    with _view(options) as view:
+        demo(options.budget, Path(options.out), data=options.data, view=view)
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -158,12 +158,16 @@ def _run(options: argparse.Namespace) -> None:
 
         _table(forecast(life, options.to), options)
         return
-    run = life.run(view := _view(options), options.to)
-    view.close()
+    with _view(options) as view:
+        run = life.run(view, options.to)
     from danlu.report import write
 
     write(run)
-    _print(text("cli.finished", name=run.name, folder=run.folder, model=run.model or "-"), options)
+    if options.json:
+        stages = {name: {"folder": folder, "why": run.why.get(name, [])} for name, folder in run.folders.items()}
+        _print({"run": run.name, "folder": run.folder, "model": run.model, "stages": stages}, options)
+    else:
+        _print(text("cli.finished", name=run.name, folder=run.folder, model=run.model or "-"), options)
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -171,7 +175,12 @@ def _data(options: argparse.Namespace) -> None:
     from danlu.graph import Life
     from danlu.recipe import load_recipe
 
-    run = Life(load_recipe(options.recipe, options.overrides)).run(_view(options), "encode")
+    life = Life(load_recipe(options.recipe, options.overrides))
+    with _view(options) as watching:
+        run = life.run(watching, "encode")
+    if options.json:
+        _print(view.contents(run.folders["prepare"]), options)
+        return
     for part in view.render(run.folders["prepare"], run.folders["encode"]):
         _print(part, options)
 
@@ -190,8 +199,21 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from danlu.model import Model
 
-    prompt = options.input if options.input is not None else sys.stdin.read()
+    prompt = _prompt(options.input)
     _print(Model.from_pretrained(options.model).predict(prompt), options)
+
+
+def _prompt(given: str | None) -> str:
+    """The text to continue: the argument, or all of standard input.
+
+    Raises:
+        UserError: E217, it is not UTF-8.
+    """
+    data = sys.stdin.buffer.read() if given is None else given.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError("E217", byte=error.start + 1) from error
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -222,6 +244,7 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    config = _serving(options)
     from danlu.model import Model
     from danlu.runs import model_folder
     from danlu.serve.run import serve
@@ -230,24 +253,36 @@ def _serve(options: argparse.Namespace) -> None:
     serve(
         lambda: Model.from_pretrained(folder),
         folder.name,
-        _serving(folder, options),
+        config,
         lambda url: print(text("cli.serving", url=url), flush=True),
     )
 
 
-def _serving(folder: Path, options: argparse.Namespace) -> Any:
-    """The [serve] table of the model's recipe, with what the command line says in its place."""
-    from danlu.config import Serve
-    from danlu.recipe import load_recipe
+def _serving(options: argparse.Namespace) -> Any:
+    """[serve] of the recipe that was named, or its defaults; the environment's key and then the flags on top.
 
-    names = ("host", "port", "slots", "api_key")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    recipe = folder / "danlu.toml"
-    written = load_recipe(recipe).recipe.serve.model_dump() if recipe.exists() else {}
+    Raises:
+        UserError: E104, a flag's value cannot be.
+    """
+    from pydantic import ValidationError
+
+    from danlu.config import Serve
+    from danlu.errors import raise_all
+    from danlu.recipe import _problems, load_recipe
+    from danlu.runs import recipe_file
+
+    recipe = recipe_file(options.model)
+    table = load_recipe(recipe).recipe.serve.model_dump() if recipe else {}
+    names = ("host", "port", "slots", "queue", "api_key")
+    given = {"api_key": os.environ.get("DANLU_API_KEY") or None} | {name: getattr(options, name) for name in names
+                                                                    if getattr(options, name) is not None}  # fmt: skip
+    table |= {name: value for name, value in given.items() if value is not None}
     try:
-        return Serve(**written | given)
-    except ValueError as error:
-        raise UserError("E106", key="serve", reason=str(error).splitlines()[2].strip()) from error
+        return Serve.model_validate(table)
+    except ValidationError as error:
+        flags = {(name,): f"--{name.replace('_', '-')}" for name in names}
+        raise_all(list(_problems(error, table, flags, Path(options.model))))
+        raise
 
 
 def _runs(options: argparse.Namespace) -> None:
@@ -295,39 +330,19 @@ def _collect(root: Path, options: argparse.Namespace) -> None:
     """`runs gc`: list what can go; delete only with --yes."""
     from danlu import runs
 
-    records = runs.forget(root, options.keep) if options.keep else []
+    records, folders = runs.doomed(root, keep=options.keep, older=options.older, larger_mb=options.larger)
     if options.yes:
-        freed = runs.clear(records)
-        freed += runs.clear([folder for folder, _ in runs.garbage(root, older=options.older)])
-        _print(text("runs.freed", size=f"{freed / 1e6:,.1f} MB"), options)
-        return
-    _table([{"run": folder.name} for folder in records], options)
-    _table(
-        [
-            {"folder": folder.name, "MB": round(size / 1e6, 1)}
-            for folder, size in runs.garbage(root, older=options.older)
-        ],
-        options,
-    )
-    _print(text("runs.gc"), options)
-
-
-def _table(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Rows with the same keys as a table."""
-    if options.json:
-        _print(rows, options)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*dict.fromkeys(key for row in rows for key in row), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(row.get(str(column.header))) for column in table.columns))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        freed = runs.clear([*records, *folders])
+        _print({"freed": freed} if options.json else text("runs.freed", size=f"{freed / 1e6:,.1f} MB"), options)
+    elif options.json:
+        _print(
+            {"runs": [path.name for path in records], "folders": {str(path): size for path, size in folders.items()}},
+            options,
+        )
+    else:
+        _table([{"run": folder.name} for folder in records], options)
+        _table([{"folder": folder.name, "MB": round(size / 1e6, 1)} for folder, size in folders.items()], options)
+        _print(text("runs.gc"), options)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -352,7 +367,14 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "compress": (_compress, [_MODEL, ("--out", {"required": True})]),
     "serve": (
         _serve,
-        [_MODEL, ("--host", {}), ("--port", {"type": int}), ("--slots", {"type": int}), ("--api-key", {})],
+        [
+            _MODEL,
+            ("--host", {}),
+            ("--port", {"type": int}),
+            ("--slots", {"type": int}),
+            ("--queue", {"type": int}),
+            ("--api-key", {}),
+        ],
     ),
     "runs": (
         _runs,
@@ -360,6 +382,7 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
             ("what", {"nargs": "*", "metavar": "show|why|compare|gc"}),
             ("--root", {"default": "runs"}),
             ("--older", {"default": "30d"}),
+            ("--larger", {"type": float, "default": 0.0, "metavar": "MB"}),
             ("--keep", {"type": int}),
             ("--yes", _FLAG),
         ],

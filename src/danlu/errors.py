@@ -32,11 +32,12 @@ class UserError(Exception):
     def render(self) -> str:
         """The problem as it is printed: one line first, the evidence and the fix below it."""
         fields = {"where": self.where, **self.fields}
-        lines = [f"error[{self.code}]: {messages.text(f'errors.{self.code}.what', **fields)}"]
+        title, fix = messages.text("problem.error"), messages.text("problem.fix")
+        lines = [f"{title}[{self.code}]: {messages.text(f'errors.{self.code}.what', **fields)}"]
         lines += [f"  --> {self.where}"] * bool(self.where)
         lines += [f"  {row}" for row in self.evidence]
         if messages.find(f"errors.{self.code}.fix"):
-            lines.append(f"  fix:  {messages.text(f'errors.{self.code}.fix', **fields)}")
+            lines.append(f"  {fix}  {messages.text(f'errors.{self.code}.fix', **fields)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:

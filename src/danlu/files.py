@@ -238,6 +238,16 @@ def locked(path: Path) -> Iterator[None]:
         file.close()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds this lock now."""
+    try:
+        file = _open(path, "r+b")
+    except FileNotFoundError:
+        return False
+    with file:
+        return not _try_lock(file)
+
+
 def _lock(path: Path) -> IO[bytes]:
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)

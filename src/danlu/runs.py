@@ -1,7 +1,7 @@
 """What was done: list, show, compare, explain and clear away runs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from danlu.artifact import Lineage
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.graph import STORE, Run, differences, runs
+from danlu.messages import text
 from danlu.recipe import load_recipe
 
 CONFIG = "config.json"  # what makes a folder a model folder
@@ -116,35 +117,67 @@ def _stage_differences(a: Path | None, b: Path | None) -> Iterator[str]:
     old, new = Lineage.read(a), Lineage.read(b)
     yield from differences(old.config, new.config)
     if old.files != new.files:
-        yield f"{len(old.files)} → {len(new.files)} files"
+        yield text("runs.files", old=len(old.files), new=len(new.files))
 
 
-def garbage(root: Path, *, older: str = "30d", larger_mb: float = 0.0) -> list[tuple[Path, int]]:
-    """Folders that no recorded run needs and that are old and large enough, with their sizes; unfinished ones too."""
-    kept = {folder for run in runs(root) for folder in run.folders.values()}
-    limit = time.time() - seconds(older)
+def doomed(
+    root: Path, *, keep: int | None = None, older: str = "30d", larger_mb: float = 0.0
+) -> tuple[list[Path], dict[Path, int]]:
+    """What `runs gc` deletes: the records to forget, and {folder: bytes} that no remaining record needs.
+
+    Raises:
+        UserError: E106, `keep` or `older` cannot be.
+    """
+    if keep is not None and keep < 0:
+        raise UserError("E106", key="--keep", reason=text("recipe.expected.greater_than_equal", ge=0))
+    records = [] if keep is None else forget(root, keep)
+    return records, dict(garbage(root, older=older, larger_mb=larger_mb, without=records))
+
+
+def garbage(
+    root: Path, *, older: str = "30d", larger_mb: float = 0.0, without: Sequence[Path] = ()
+) -> list[tuple[Path, int]]:
+    """Folders that no record but those `without` needs, old and large enough, with sizes; unfinished ones too.
+
+    A folder that some process holds the lock of is left alone.
+    """
+    kept = {folder for run in runs(root) if run.folder not in without for folder in run.folders.values()}
+    limit = time.time() - _age(older)
     found = []
     for folder in sorted((root / STORE).glob("*")):
         if not folder.is_dir() or folder in kept or folder.stat().st_mtime > limit:
             continue
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if size >= larger_mb * 1e6:
+        size = _size(folder)
+        if size >= larger_mb * 1e6 and not files.is_locked(root / STORE / f"{folder.name.split('.')[0]}.lock"):
             found.append((folder, size))
     return found
 
 
+def _age(older: str) -> float:
+    try:
+        return seconds(older)
+    except ValueError as error:
+        raise UserError("E106", key="--older", reason=str(error)) from error
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def forget(root: Path, keep: int) -> list[Path]:
     """The records of all but the newest `keep` runs of each recipe."""
-    doomed = []
-    for recipe in dict.fromkeys(run.recipe for run in runs(root)):
-        doomed += [run.folder for run in runs(root) if run.recipe == recipe][:-keep]
-    return doomed
+    records = runs(root)
+    gone: list[Path] = []
+    for recipe in dict.fromkeys(run.recipe for run in records):
+        own = [run.folder for run in records if run.recipe == recipe]
+        gone += own[: max(0, len(own) - keep)]
+    return gone
 
 
-def clear(folders: list[Path]) -> int:
+def clear(folders: Sequence[Path]) -> int:
     """Delete folders; returns the bytes freed."""
     freed = 0
     for folder in folders:
-        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        freed += _size(folder)
         files.remove(folder)
     return freed

@@ -10,10 +10,10 @@ from danlu.messages import text
 class Terminal:
     """The view of the command line: stages, progress, lines. Prints to standard error so that results can be piped."""
 
-    def __init__(self, *, quiet: bool = False, stream: Any = None):
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: Any = None):
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty() and not quiet
-        self.quiet = quiet
+        self.quiet, self.verbose = quiet, verbose and not quiet
         self.node = ""
         self._shown = 0.0
         self._tenth = -1
@@ -47,6 +47,11 @@ class Terminal:
         if not self.quiet:
             self._close()
             self._print(line)
+
+    def detail(self, line: str) -> None:
+        """A line for those who asked for more."""
+        if self.verbose:
+            self.line(f"  {line}")
 
     def _print(self, line: str) -> None:
         try:

@@ -12,7 +12,7 @@ LAYERS = {
     "parts": ("model", "tasks", "train", "adapt", "serve"),
     "stages": ("stages",),
     "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),
-    "command": ("cli", "__main__"),
+    "command": ("results", "usage", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

@@ -96,3 +96,27 @@ def test_a_limit_takes_files_in_order_of_their_hash(tree: Path) -> None:
 )
 def test_formats_are_told_by_name(name: str, format: str) -> None:
     assert sources.format_of(Path(name)) == format
+
+
+@pytest.mark.parametrize("path", ["texts", "texts/*.txt"])
+def test_a_link_that_leads_nowhere_is_named(path: str, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "good.txt").write_text("good")
+    (tmp_path / "texts" / "gone.txt").symlink_to(tmp_path / "nothing.txt")
+    with pytest.raises(UserError) as caught:
+        sources.discover([path], tmp_path)
+    assert (caught.value.code, caught.value.exit) == ("E213", 3)
+    assert "gone.txt" in caught.value.render()
+    assert [file.name for file in sources.discover([path], tmp_path, ["gone.txt"])] == ["good.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="everything may be read here")
+def test_a_file_or_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("a")
+    for closed in (tmp_path / "in" / "a.txt", tmp_path / "in"):
+        closed.chmod(0)
+        with pytest.raises(UserError) as caught:
+            sources.discover(["."], tmp_path)
+        closed.chmod(0o700)
+        assert caught.value.code == "E213"

@@ -9,6 +9,7 @@ from danlu.nn.generate import Sampling
 from danlu.serve.chat import Conversation, PromptTooLong, converse, visible
 from danlu.serve.engine import Engine
 from danlu.serve.generation import Job, Piece
+from danlu.serve.refusal import Refusal
 from tests.serve.tiny import Tiny
 
 GREEDY = Sampling(temperature=0, max_tokens=8)
@@ -89,3 +90,17 @@ def test_interrupting_an_answer_keeps_the_conversation(engine: Engine) -> None:
 
 def test_an_answer_cannot_steer_the_terminal() -> None:
     assert visible("a\x1b[2J\x07b\r\n\tc\x9b1m丹\x7f") == "a[2Jb\n\tc1m丹"
+
+
+def test_a_refusal_is_said_and_the_talk_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, refusals = Engine.stream, [Refusal("overloaded")]
+
+    def once(self: Engine, job: Job) -> Iterator[Piece]:
+        if refusals:
+            raise refusals.pop()
+        return stream(self, job)
+
+    monkeypatch.setattr(Engine, "stream", once)
+    refusal, answer = Refusal("overloaded").message, conversation(engine, "hi", "hi")
+    assert refusal in answer
+    assert len(answer.partition(refusal)[2].strip()) > 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from danlu.data import encodings
 from danlu.errors import UserError
+from danlu.messages import text
 
 PACKED = (".gz", ".xz")
 TEXT = (".txt", ".md", ".markdown", ".rst", ".text")
@@ -60,7 +61,7 @@ def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = ()) -> l
     A folder gives its files of a known kind; names that begin with a dot or underscore-cache folders are passed over.
 
     Raises:
-        UserError: E202 nothing at a path, E203 no readable file there.
+        UserError: E202 nothing at a path, E203 no file of a known kind there, E213 a file that cannot be read.
     """
     found: set[Path] = set()
     for path in paths:
@@ -68,7 +69,20 @@ def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = ()) -> l
         if not here:
             raise UserError("E203", path=path)
         found.update(here)
+    for file in sorted(found):
+        _readable(file)
     return sorted(found)
+
+
+def _readable(file: Path) -> None:
+    """Raise E213 unless this is a file that may be read."""
+    try:
+        if file.is_file() and os.access(file, os.R_OK):
+            return
+        reason = "link" if file.is_symlink() and not file.exists() else "denied" if file.is_file() else "special"
+    except OSError:
+        reason = "denied"
+    raise UserError("E213", path=file, name=file.name, reason=text(f"data.unreadable.{reason}"))
 
 
 def describe(
@@ -106,15 +120,21 @@ def _meant(path: str, base: Path) -> Iterator[tuple[Path, Path]]:
     elif any(sign in path for sign in _MAGIC):
         root = Path(*itertools.takewhile(lambda part: not any(sign in part for sign in _MAGIC), place.parts))
         pattern = place.relative_to(root).as_posix()
-        yield from ((root, file.relative_to(root)) for file in root.glob(pattern) if file.is_file())
+        yield from ((root, file.relative_to(root)) for file in root.glob(pattern) if not file.is_dir())
     else:
         raise UserError("E202", path=path)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_closed):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
         yield from (Path(parent, name).relative_to(folder) for name in sorted(names) if not name.startswith("."))
+
+
+def _closed(error: OSError) -> None:
+    """A folder that may not be looked into."""
+    path = Path(error.filename)
+    raise UserError("E213", path=path, name=path.name, reason=text("data.unreadable.denied")) from error
 
 
 def _excluded(path: Path, patterns: Sequence[str]) -> bool:

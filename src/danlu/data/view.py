@@ -30,6 +30,14 @@ def render(prepared: Path, encoded: Path | None = None) -> Iterator[RenderableTy
             yield _cluster(json.loads(line)["members"])
 
 
+def contents(prepared: Path) -> dict[str, Any]:
+    """The same as plain data, complete: funnel, examples, clusters."""
+    with open(prepared / "clusters.jsonl", encoding="utf-8") as lines:
+        clusters = [json.loads(line) for line in lines]
+    named = {name: files.read_json(prepared / f"{name}.json") for name in ("funnel", "examples")}
+    return named | {"clusters": clusters}
+
+
 def funnel(counts: dict[str, Any]) -> Table:
     """Rows read, taken by each step, and left; then the splits."""
     table = Table(title=messages.text("data.view.funnel", size=f"{counts['bytes'] / 1e6:.2f} MB"), title_justify="left")

@@ -9,6 +9,7 @@ from danlu.nn.generate import Sampling
 from danlu.serve.engine import Engine
 from danlu.serve.generation import Job, Served
 from danlu.serve.jobs import continuation
+from danlu.serve.refusal import Refusal
 
 LEAVE, AFRESH = "/bye", "/new"
 
@@ -39,6 +40,8 @@ def _answer(talk: "Conversation", line: str, write: Callable[[str], object]) -> 
         pass
     except PromptTooLong as error:
         write(text("chat.too_long", tokens=error.tokens, context=error.context))
+    except Refusal as error:
+        write(error.message)
     write("\n")
 
 

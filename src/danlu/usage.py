@@ -1,0 +1,47 @@
+"""The command line's parser: argparse, speaking the language in force, its refusals as ours."""
+
+import argparse
+import re
+from typing import Any, NoReturn
+
+from danlu.errors import UserError
+from danlu.messages import text
+
+_SAID = {
+    "required": r"the following arguments are required: (?P<names>.+)",
+    "unrecognized": r"unrecognized arguments: (?P<names>.+)",
+    "choice": r"argument (?P<name>.+?): invalid choice: (?P<found>'.*?') \(choose from (?P<valid>.+)\)",
+    "value": r"argument (?P<name>.+?): invalid (?P<kind>\w+) value: (?P<found>.+)",
+    "argument": r"argument (?P<name>.+?): expected (?:one|at least one) argument",
+}
+
+
+class Formatter(argparse.HelpFormatter):
+    """Its "usage:" in the language in force."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, text("usage.usage") if prefix is None else prefix)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals are UserError E118 and whose titles are translated."""
+
+    def __init__(self, *given: Any, **settings: Any):
+        wanted, parents = settings.pop("add_help", True), settings.pop("parents", ())
+        super().__init__(*given, add_help=False, formatter_class=Formatter, **settings)
+        self._positionals.title, self._optionals.title = text("usage.positionals"), text("usage.options")
+        if wanted:
+            self.add_argument("-h", "--help", action="help", default=argparse.SUPPRESS, help=text("usage.help"))
+        for parent in parents:  # after the titles are set: argparse joins groups of equal titles
+            self._add_container_actions(parent)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise E118 with argparse's complaint in our words."""
+        raise UserError("E118", reason=_reason(message), evidence=self.format_usage().rstrip().splitlines())
+
+
+def _reason(message: str) -> str:
+    for key, pattern in _SAID.items():
+        if match := re.fullmatch(pattern, message, re.DOTALL):
+            return text(f"usage.said.{key}", **match.groupdict())
+    return message
