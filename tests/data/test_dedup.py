@@ -202,3 +202,16 @@ def test_bands_miss_at_most_one_in_a_thousand_at_the_threshold(threshold: float)
 
 def test_nothing_comes_of_nothing() -> None:
     assert dedup.duplicates([], []) == dedup.Duplicates()
+
+
+def test_words_are_words_whatever_the_script() -> None:
+    """Asked for words, a run of unspaced characters is one word, and three words are a shingle."""
+    poem, other = "床前明月光 疑是地上霜 举头望明月 低头思故乡", "床前明月光 疑是地上霜 举头望山月 低头思故乡"
+    by_word = dedup.duplicates(["a", "b"], [poem, other], threshold=0.4, ngram="word")
+    by_character = dedup.duplicates(["a", "b"], [poem, other], threshold=0.4)
+    assert (by_word.size, by_word.pairs) == (3, [])
+    assert (by_character.size, len(by_character.pairs)) == (2, 1)
+    words, changed = [[f"字{n}词" for n in range(40)] for _ in range(2)]
+    changed[-1] = "别"
+    found = dedup.duplicates(["a", "b"], [" ".join(words), " ".join(changed)], threshold=0.8, ngram="word")
+    assert found.pairs == [("a", "b", pytest.approx(37 / 39))]  # 38 shingles each, of which one differs

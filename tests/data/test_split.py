@@ -12,13 +12,13 @@ _POSITION = 0.1428558412349175
 
 
 def test_shares_are_met() -> None:
-    names = [split.split_of(f"text {number}", _SHARES) for number in range(20_000)]
+    names = [split.split_at(split.position(f"text {number}"), _SHARES) for number in range(20_000)]
     assert names.count("valid") / len(names) == pytest.approx(0.05, abs=0.005)
     assert names.count("test") / len(names) == pytest.approx(0.1, abs=0.006)
 
 
 def test_the_split_of_a_text_never_changes() -> None:
-    assert [split.split_of(text, _SHARES) for text in ("a", "b", "丹", "炉", "danlu")] == _GOLDEN
+    assert [split.split_at(split.position(text), _SHARES) for text in ("a", "b", "丹", "炉", "danlu")] == _GOLDEN
     assert split.position("danlu") == pytest.approx(_POSITION)
 
 

@@ -5,6 +5,7 @@ Shapes: ... any leading axes · I inputs · O outputs · R rank
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,8 +31,11 @@ class Lora:
     def __post_init__(self) -> None:
         if type(self.rank) is not int or self.rank < 1:
             raise ValueError(f"rank must be a whole number >= 1; got {self.rank!r}")
-        if unknown := sorted(set(self.targets) - set(TARGETS)):
-            raise ValueError(f"targets {', '.join(unknown)}: there are {', '.join(TARGETS)}")
+        if type(self.alpha) not in (int, float) or not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be a number above 0; got {self.alpha!r}")
+        listed = isinstance(self.targets, list | tuple) and self.targets
+        if not listed or any(each not in TARGETS for each in self.targets):
+            raise ValueError(f"targets must be a list of {', '.join(TARGETS)}; got {self.targets!r}")
 
     def __call__(self, network: Network, generator: torch.Generator) -> Network:
         """In place."""
@@ -77,11 +81,6 @@ def merged_state(network: Network, state: Mapping[str, Tensor]) -> dict[str, Ten
             weight = plain[f"{prefix}.weight"]
             plain[f"{prefix}.weight"] = weight + module.scale * delta.to(weight.dtype)
     return plain
-
-
-def adapter_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Only the tensors of the adapters: all that such a tuning has learned."""
-    return {name: tensor for name, tensor in state.items() if name.endswith((DOWN, UP))}
 
 
 @torch.no_grad()

@@ -116,8 +116,3 @@ def product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
 def widened_product(rows: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """The same with plain operations: (N, I) -> (N, O). Codes up to 127 are exact in bf16."""
     return F.linear(rows, codes.to(COMPUTE)) * scales
-
-
-def size_bytes(network: nn.Module) -> int:
-    """What the network's tensors take on disk."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

@@ -57,7 +57,7 @@ def duplicates(
 
     Args:
         threshold: Jaccard similarity from which two texts are copies; 1.0 keeps all but equal texts.
-        size: tokens in a shingle; 0 chooses 3 words, or 2 characters where words are not spaced.
+        size: tokens in a shingle; 0 chooses 3 words, or 2 characters where words are not spaced ("word": always 3).
         partitions: pieces the work is cut into; the result is the same.
     """
     if len(ids) == 0:
@@ -128,9 +128,14 @@ def jaccard(a: frozenset, b: frozenset) -> float:
 
 
 def tokens(text: daft.Expression, ngram: Ngram) -> daft.Expression:
-    """The space-separated tokens of a text: lower case, without punctuation."""
-    alone = r"\w" if ngram == "char" else UNSPACED
-    cut = F.regexp_replace(F.lower(text), f"({alone})", " $1 ")
+    """The space-separated tokens of a text, lower case, without punctuation.
+
+    "auto" takes words, and single characters of scripts without spaces; "word" only what stands between spaces and
+    punctuation, whatever the script; "char" single letters.
+    """
+    cut = F.lower(text)
+    if ngram != "word":
+        cut = F.regexp_replace(cut, r"(\w)" if ngram == "char" else f"({UNSPACED})", " $1 ")
     return F.strip(F.regexp_replace(cut, r"[^\w]+", " "))
 
 
@@ -162,6 +167,8 @@ def _without(frame: daft.DataFrame, ids: Iterable[str]) -> daft.DataFrame:
 
 def _chosen_size(frame: daft.DataFrame, ngram: Ngram) -> int:
     """3 words; 2 characters for scripts without spaces; 5 letters when single letters are asked for."""
+    if ngram == "word":
+        return 3
     counts = frame.select(
         F.regexp_count(col("text"), UNSPACED).cast(daft.DataType.int64()).alias("unspaced"),
         F.length(col("text")).cast(daft.DataType.int64()).alias("all"),

@@ -13,15 +13,10 @@ def position(text: str) -> float:
 
 
 def split_at(place: float, shares: Mapping[str, float]) -> str:
-    """The split at a position: the lowest go to test, the next to valid, the rest to train."""
+    """The split at a position: the lowest go to test, the next to valid, the rest ({"valid": 0.05, ...}) to train."""
     if place < shares.get("test", 0):
         return "test"
     return "valid" if place < shares.get("test", 0) + shares.get("valid", 0) else "train"
-
-
-def split_of(text: str, shares: Mapping[str, float]) -> str:
-    """The split of a text: "train", "valid" or "test"; shares such as {"valid": 0.05, "test": 0.05}."""
-    return split_at(position(text), shares)
 
 
 def assign(places: Sequence[float], shares: Mapping[str, float]) -> list[str]:
