@@ -23,7 +23,7 @@ from danlu.models.architecture import build
 from danlu.randomness import generator
 from danlu.train import cost
 from danlu.train.loop import Training
-from danlu.train.plan import Plan, use_attention
+from danlu.train.plan import Plan, prepare
 
 DEPTH, CONTEXT, VOCAB = 6, 256, 8192
 
@@ -40,9 +40,10 @@ class Processor:
 def ours(rows: int, loader: Synthetic) -> Callable[[], float]:
     """A function that takes one step of danlu's training and gives its seconds."""
     net = build(models.preset("qwen3", VOCAB, CONTEXT, DEPTH), generator(1, "init"))
-    use_attention(net, "written")
     plan = Plan(depth=DEPTH, rows=rows, accumulate=1, context=CONTEXT, optimizer="adamw", lr=1e-3, weight_decay=0.1,
-                precision=cost.faster_precision(), threads=torch.get_num_threads(), steps=10**6)  # fmt: skip
+                precision=cost.faster_precision(), threads=torch.get_num_threads(), attention="written",
+                steps=10**6)  # fmt: skip
+    prepare(net, plan)
     task = tasks.load("language_modeling")(Processor())
     events = Training(task, net.train(), Train(), plan, seed=1).events(loader, None)  # type: ignore[arg-type]
     return lambda: next(events).seconds  # type: ignore[union-attr]

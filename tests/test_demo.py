@@ -1,4 +1,4 @@
-"""`danlu demo` as a user runs it, in a network namespace where only the loopback exists and every other attempt is counted."""
+"""`danlu demo` as a user runs it, in a network namespace where every way out but the loopback is counted."""
 
 import json
 import os

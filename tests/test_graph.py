@@ -19,7 +19,7 @@ from danlu.errors import UserError
 from danlu.graph import Life, Run, Silent
 from danlu.graph import runs as recorded
 from danlu.stages import pretrain
-from tests.tiny_life import life, no_clock, project
+from tests.tiny_life import RECIPE, life, no_clock, project
 
 STAGES = ["prepare", "encode", "pretrain", "evaluate"]
 
@@ -114,9 +114,9 @@ CHANGES = {
     "train.lr=0.01": ["cached", "cached", "run", "waits"],
     "pretrain.lr=0.01": ["cached", "cached", "run", "waits"],
     "train.steps=7": ["cached", "cached", "run", "waits"],
-    "train.sample=The": ["cached", "cached", "run", "waits"],
+    "train.sample=The": ["cached", "cached", "cached", "cached"],
     "seed=8": ["cached", "cached", "run", "waits"],
-    "model.dropout=0.1": ["cached", "cached", "run", "waits"],
+    "train.dropout=0.1": ["cached", "cached", "run", "waits"],
     "model.context=48": ["cached", "cached", "run", "waits"],
     "tokenizer.vocab_size=310": ["cached", "run", "waits", "waits"],
     "data.section=500": ["run", "waits", "waits", "waits"],
@@ -310,16 +310,31 @@ def test_tuning_without_rows_is_refused(finished: Path) -> None:
     assert problem.value.code == "E108"
 
 
-def test_a_base_that_is_not_there(finished: Path) -> None:
+BASED = RECIPE.replace("depth = 1\nwidth = 64\n", "").replace("[tokenizer]\nvocab_size = 300\n", "")
+
+
+def based(recipe: Path) -> Path:
+    """The recipe without what a base decides."""
+    recipe.write_text(BASED)
+    return recipe
+
+
+def test_a_base_that_is_not_there(recipe: Path) -> None:
     with pytest.raises(UserError) as problem:
-        statuses(finished, "model.base=nowhere")
+        statuses(based(recipe), "model.base=nowhere")
     assert problem.value.code == "E304"
+
+
+def test_what_a_base_decides_is_refused(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.depth, model\.width, tokenizer\.vocab_size"):
+        statuses(recipe, "model.base=base")
 
 
 def test_a_base_is_part_of_the_key_and_of_the_lineage(recipe: Path) -> None:
     base = recipe.parent / "base"
     shutil.copytree(store(recipe, "pretrain"), base)
     given = ("model.base=base", "train.steps=1")
+    recipe = based(recipe)
     run = life(recipe, *given).run(Silent())
     assert Lineage.read(run.folders["pretrain"]).inputs["base"]["folder"] == "base"
     assert statuses(recipe, *given) == NOTHING
@@ -370,8 +385,19 @@ def test_a_newer_schema_is_refused(recipe: Path) -> None:
 
 
 def test_the_saved_recipe_of_a_folder_runs_to_the_same(recipe: Path) -> None:
-    for name in STAGES:
+    for name in ("prepare", "encode"):
         assert statuses(store(recipe, name) / "danlu.toml") == NOTHING, name
+    assert statuses(recipe.parent / "runs" / "tiny-1" / "recipe.toml") == NOTHING
+
+
+def test_the_recipe_of_a_model_trains_the_same_weights_anew(recipe: Path) -> None:
+    """A budget and every "auto" stand there as what they were measured to be."""
+    given = ("train.budget=3s", "train.precision=auto", "model.depth=auto")
+    model = life(recipe, *given).run(Silent(), "pretrain").folders["pretrain"]
+    again = life(model / "danlu.toml", "system.runs=elsewhere").run(Silent(), "pretrain").folders["pretrain"]
+    assert again.parent != model.parent
+    assert files.sha256(again / "model.safetensors") == files.sha256(model / "model.safetensors")
+    assert "budget" not in (model / "danlu.toml").read_text()
 
 
 # --- runs ---

@@ -18,7 +18,7 @@ from danlu.runs import model_folder
 from tests.models.stock import lift
 from tests.tiny_life import life, no_clock, project, sentences
 
-TUNED = ["finetune.data=chats", "finetune.tune=lora", "finetune.steps=3", "finetune.lr=0.01"]
+TUNED = ["finetune.data=chats", "finetune.tune=lora", "finetune.steps=3", "finetune.lr=0.01", "model.context=128"]
 LIVES = {"qwen3": ["model.kv_heads=1", "model.depth=2"], "gpt2": ["model.arch=gpt2"], "chat": TUNED}
 
 

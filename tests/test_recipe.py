@@ -152,7 +152,7 @@ OUT_OF_RANGE = {
     "train.lr": "0", "train.warmup": "1.0", "train.momentum": "-0.1", "train.clip": "-1", "train.batch_tokens": "15",
     "train.steps": "0", "train.epochs": "-2.5", "train.tokens": "0", "train.budget": '"0s"', "train.accumulate": "0",
     "pretrain.beta2": "1", "finetune.evaluate_every": "0", "model.depth": "0", "model.context": "15",
-    "model.dropout": "1.0", "data.section": "199", "data.limit_mb": "0.0", "data.dedup.threshold": "0.29",
+    "train.dropout": "1.0", "data.section": "199", "data.limit_mb": "0.0", "data.dedup.threshold": "0.29",
     "data.dedup.size": "21", "data.split.valid": "1.0", "tokenizer.vocab_size": "63", "evaluate.ngram": "9",
     "serve.port": "65536", "serve.slots": "0", "seed": "-1", "system.threads": "0", "train.deadline": '"5 parsecs"',
     "finetune.tune": '"last-0"', "finetune.split.test": "-0.1", "train.optimizer": '"sdg"', "data.path": "[]",

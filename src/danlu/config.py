@@ -77,6 +77,12 @@ class Split(Section):
     valid: Fraction = Field(0.05, description="share of the rows held out to watch training")
     test: Fraction = Field(0.05, description="share of the rows held out for the final figures")
 
+    @model_validator(mode="after")
+    def _some_left(self) -> "Split":
+        if self.valid + self.test >= 1:
+            raise ValueError(text("recipe.split_sum"))
+        return self
+
 
 class Dedup(Section):
     threshold: Annotated[float, Field(ge=0.3, le=1.0, strict=True)] = Field(
@@ -134,12 +140,23 @@ class ModelSection(Section):
     )
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
     tied: bool = Field(True, strict=True, description="output weights are the embedding's")
-    dropout: Fraction | Auto = Field(
-        "auto", description="dropout in training; auto: none where rows are seen at most twice, up to 0.2 beyond"
-    )
 
 
-class Train(Section):
+LENGTHS = ("budget", "tokens", "epochs", "steps")
+
+
+class _Training(Section):
+    """What holds for every table that says how to train."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "_Training":
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(text("recipe.one_length", valid=", ".join(LENGTHS), found=", ".join(given)))
+        return self
+
+
+class Train(_Training):
     optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field(
         "auto", description="auto: muon to pretrain, adamw to tune"
     )
@@ -157,6 +174,9 @@ class Train(Section):
     l1: NonNegative = Field(0.0, description="strength of the L1 penalty")
     l2: NonNegative = Field(0.0, description="strength of the L2 penalty")
     clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 switches it off")
+    dropout: Fraction | Auto = Field(
+        "auto", description="auto: none where rows are seen at most twice, up to 0.2 where they are seen often"
+    )
     batch_tokens: Annotated[int, Field(ge=16, strict=True)] | Auto = Field(
         "auto", description="tokens per optimizer step"
     )
@@ -171,27 +191,22 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where this machine is faster with it"
     )
+    attention: Literal["auto", "sdpa", "written"] = Field(
+        "auto", description="how attention is computed, not what; auto measures"
+    )
     evaluate_every: PositiveInt | Auto = Field("auto", description="steps between looks at the validation rows")
     save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
     stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")
     select: Literal["best", "last"] = Field("best", description="which weights become the model")
     sample: str | None = Field(None, description="a text continued at every evaluation")
 
-    @model_validator(mode="after")
-    def _one_length(self) -> "Train":
-        given = [name for name in LENGTHS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(text("recipe.one_length", valid=", ".join(LENGTHS), found=", ".join(given)))
-        return self
 
-
-LENGTHS = ("budget", "tokens", "epochs", "steps")
 _OPTIONAL: dict[str, Any] = {
     name: (hint | None, Field(None, description=Train.model_fields[name].description))
     for name, hint in get_type_hints(Train, include_extras=True).items()
     if name in Train.model_fields
 }
-Pretrain: Any = create_model("Pretrain", __base__=Section, **_OPTIONAL)
+Pretrain: Any = create_model("Pretrain", __base__=_Training, **_OPTIONAL)
 
 
 class Finetune(Pretrain):
@@ -205,6 +220,14 @@ class Finetune(Pretrain):
         "full", description="full, head, last-N or lora"
     )
     adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Finetune":
+        if self.data and self.derive:
+            raise ValueError(text("recipe.one_source"))
+        if self.adapt is not None and "tune" in self.model_fields_set:
+            raise ValueError(text("recipe.one_tuning"))
+        return self
 
 
 class Evaluate(Section):
@@ -254,6 +277,16 @@ class Recipe(Section):
     compress: Compress | None = None
     serve: Serve = Serve()
     system: System = System()
+
+    @model_validator(mode="after")
+    def _base_decides(self) -> "Recipe":
+        """A base model brings its own form and vocabulary: keys that would say otherwise are refused, not ignored."""
+        if self.model.base:
+            given = [f"model.{name}" for name in sorted(self.model.model_fields_set - {"base", "context"})]
+            given += [f"tokenizer.{name}" for name in sorted(self.tokenizer.model_fields_set)]
+            if given:
+                raise ValueError(text("recipe.base_decides", keys=", ".join(given)))
+        return self
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""

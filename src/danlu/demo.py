@@ -29,11 +29,13 @@ def demo(budget: str, folder: Path, *, data: str | None, view: View) -> Run:
     recipe = folder / "recipe.toml"
     if not _fits(recipe, budget, data):
         source = _source(data)
-        files.write_text(recipe, _text(source, budget, data, rest=seconds(budget)))
+        files.write_text(recipe, _text(source, "", rest=seconds(budget)))
         view.line(text("demo.first", path=source, budget=budget))
         Life(load_recipe(recipe)).run(view, "encode_finetune")
         spent = time.monotonic() - started
-        files.write_text(recipe, _text(source, budget, data, rest=max(10.0, seconds(budget) * (1 - _AFTER) - spent)))
+        files.write_text(
+            recipe, _text(source, _wish(budget, data), rest=max(10.0, seconds(budget) * (1 - _AFTER) - spent))
+        )
     loaded = load_recipe(recipe)
     run = Life(loaded).run(view)
     answers = _served(run, loaded, view)
@@ -72,8 +74,11 @@ def _source(data: str | None) -> Path:
     return source
 
 
-def _text(source: Path, budget: str, data: str | None, rest: float) -> str:
-    """The demo's recipe: an ordinary one, to be read, changed and run; `rest` seconds go to its trainings."""
+def _text(source: Path, wish: str, rest: float) -> str:
+    """The demo's recipe: an ordinary one, to be read, changed and run; `rest` seconds go to its trainings.
+
+    `wish` says that it is final: until the data are read it is left out, and an interrupted demo begins anew.
+    """
     tune = rest * _TUNING
     table = {
         "task": "language_modeling",
@@ -90,7 +95,7 @@ def _text(source: Path, budget: str, data: str | None, rest: float) -> str:
         "evaluate": {"ngram": 5},
         "compress": {"kind": "int8"},
     }
-    return f"# {text('demo.recipe')}\n{_wish(budget, data)}{tomli_w.dumps(table)}"
+    return f"# {text('demo.recipe')}\n{wish}{tomli_w.dumps(table)}"
 
 
 def _wish(budget: str, data: str | None) -> str:

@@ -9,7 +9,8 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,7 +133,7 @@ def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
 
 
 def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
-    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage)}
+    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
     if stage == "pretrain":
         return config | {"model": recipe.model}
     tune = recipe.finetune
@@ -153,10 +154,13 @@ def _tuning_rows(recipe: Recipe) -> Node:
 # --- keys --------------------------------------------------------------------------------------------
 
 
+_WITHOUT_EFFECT = ("path", "base", "deadline", "save_every", "sample")
+
+
 def plain(config: Any) -> Any:
-    """A config as JSON data, as written; paths are not part of it."""
+    """A config as JSON data, as written; paths, and what changes no result, are not part of it."""
     if hasattr(config, "model_dump"):
-        return {k: v for k, v in config.model_dump(exclude_none=True).items() if k not in ("path", "base")}
+        return {k: v for k, v in config.model_dump(exclude_none=True).items() if k not in _WITHOUT_EFFECT}
     if isinstance(config, dict):
         return {key: plain(value) for key, value in config.items() if value is not None}
     return config
@@ -168,9 +172,13 @@ def _key(node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> str:
         "version": node.module.VERSION,
         "config": plain(node.config),
         "inputs": dict(hashes),
-        "files": sorted(raw.values()),
+        "files": sorted(f"{digest} {_suffixes(name)}" for name, digest in raw.items()),  # a suffix says how to read
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _suffixes(name: str) -> str:
+    return "".join(Path(name).suffixes[-2:]).lower()
 
 
 class Life:
@@ -182,6 +190,7 @@ class Life:
         self.store = loaded.runs / STORE
         self.index = HashIndex(loaded.runs / "files.json")
         self.folders: dict[str, Path] = {}
+        self.pins: dict[tuple[str, ...], Any] = {}
         self.earlier = [run for run in reversed(runs(loaded.runs)) if run.recipe == loaded.name]
         for node in self.nodes:
             if check := getattr(node.module, "check", None):  # what is wrong is said before anything runs
@@ -220,16 +229,23 @@ class Life:
         return hashes
 
     def raw_files(self, node: Node) -> tuple[Path, ...]:
-        """The files that the paths of a node stand for."""
+        """The files that the paths of a node stand for; what danlu itself wrote is not among them."""
         from danlu.data.sources import discover
 
-        return tuple(discover(node.raw, self.loaded.base, node.config.exclude)) if node.raw else ()
+        if not node.raw:
+            return ()
+        ours = (self.loaded.runs.resolve(), self.loaded.path.resolve())
+        found = discover(node.raw, self.loaded.base, node.config.exclude)
+        return tuple(path for path in found if not any(path.resolve().is_relative_to(each) for each in ours))
 
     def _external_hash(self, path: str) -> str:
-        weights = self.loaded.base / path / "model.safetensors"
-        if not weights.is_file():
-            raise UserError("E304", path=self.loaded.base / path)
-        return self.index.sha256(weights)
+        folder = self.loaded.base / path
+        if not (folder / "model.safetensors").is_file():
+            raise UserError("E304", path=folder)
+        parts = [folder / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
+        digests = [self.index.sha256(part) for part in parts if part.is_file()]
+        self.index.save()
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _why(self, node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
         """The keys, files and inputs that differ from this recipe's latest run of this stage."""
@@ -263,22 +279,18 @@ class Life:
             raise UserError("E109", found=to, valid=", ".join(names))
         return self.nodes[: names.index(to) + 1] if to else self.nodes
 
-    def run(self, view: View, to: str | None = None, before: Callable[[State], None] | None = None) -> "Run":
+    def run(self, view: View, to: str | None = None) -> "Run":
         """Bring every stage up to date and record the run."""
         record = Run(self.loaded.runs, self.loaded.name)
         for node in self._until(to):
             state = self.state(node)
-            view.stage(
-                node.name,
-                text(f"graph.{state.status}", why="; ".join(state.why))
-                if state.status == "cached"
-                else "; ".join(state.why),
-            )
+            view.stage(node.name, "; ".join(state.why) or text("graph.cached"))
+            if hasattr(view, "detail"):
+                view.detail(str(state.folder))
             if state.status != "cached":
-                if before:
-                    before(state)
                 self._build(state, view)
             assert state.folder
+            self._pin(node, state.folder)
             self.folders[node.name] = record.folders[node.name] = state.folder
             record.why[node.name] = [] if state.status == "cached" else state.why
         record.save(self.loaded)
@@ -296,8 +308,19 @@ class Life:
                 return
             context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
             node.module.run(context)
+            self._pin(node, out)
             self._lineage(state, context, inputs, started).write(out)
-            files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder))
+            files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder, self.pins))
+
+    def _pin(self, node: Node, folder: Path) -> None:
+        """Remember what a training measured, for the recipe that is saved with its model."""
+        if not (folder / "plan.toml").is_file():
+            return
+        plan = tomllib.loads((folder / "plan.toml").read_text("utf-8"))
+        self.pins |= {(node.stage, key): plan[key] for key in ("steps", "precision", "attention", "dropout")}
+        self.pins[("system", "threads")] = plan["threads"]
+        if node.stage == "pretrain":
+            self.pins[("model", "depth")] = plan["depth"]
 
     def _lineage(self, state: State, context: Context, inputs: Mapping[str, Path], started: float) -> Lineage:
         node = state.node

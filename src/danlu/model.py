@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from danlu import files, models, tasks
 from danlu.errors import UserError
+from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture, build
 from danlu.nn.generate import Sampling, generate
@@ -20,6 +20,7 @@ from danlu.tasks.task import Task
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+USUAL = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
 
 
 @dataclass
@@ -68,19 +69,23 @@ class Model(nn.Module):
         total, count = self.task.loss(self.net, batch)["loss"], self.task.counts(batch)["loss"]
         return Output(total / count.clamp(min=1), logits)
 
-    def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
-        """Continue a text, piece by piece; every piece is whole characters."""
-        ids = [self.processor.end_id, *self.processor.encode(prompt)][-self.context + 1 :]
-        sampling = sampling or Sampling()
+    def stream(self, prompt: str, sampling: Sampling = USUAL) -> Iterator[str]:
+        """Continue a text, or answer it where the model was taught to chat; every piece is whole characters."""
+        ends = {self.processor.end_id}
+        if self.taught_chat:
+            ids, _ = encode_chat(self.processor, [{"role": "user", "content": prompt}], reply=True)
+            ends.add(self.processor.end_turn)
+        else:
+            ids = [self.processor.end_id, *self.processor.encode(prompt)]
+        ids = ids[-self.context + 1 :]
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self.context - len(ids)))
         detokenizer = self.processor.stream()
-        with torch.no_grad():
-            for token in generate(self.net, ids, sampling, end_ids={self.processor.end_id}):
-                yield detokenizer.push(int(token))
+        for token in generate(self.net, ids, sampling, end_ids=ends):
+            yield detokenizer.push(int(token))
         yield detokenizer.flush()
 
-    def predict(self, prompt: str, sampling: Sampling | None = None) -> str:
-        """Continue a text once."""
+    def predict(self, prompt: str, sampling: Sampling = USUAL) -> str:
+        """Continue a text once, or answer it."""
         return "".join(self.stream(prompt, sampling))
 
     # --- folders ---
@@ -165,8 +170,8 @@ class Model(nn.Module):
             "eos_token_id": ends,
             "pad_token_id": self.processor.pad_id,
             "do_sample": True,
-            "temperature": 0.8,
-            "top_p": 0.95,
+            "temperature": USUAL.temperature,
+            "top_p": USUAL.top_p,
         }
 
 

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -216,23 +216,37 @@ def keys_of(section: Path_) -> list[str]:
 # --- saving ------------------------------------------------------------------------------------------
 
 
-def resolved(loaded: Loaded, folder: Path) -> str:
-    """The complete recipe as TOML, to be saved in `folder`: every default written out, paths relative to it."""
+def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = None) -> str:
+    """The complete recipe as TOML, to be saved in `folder`: every default written out, paths relative to it.
+
+    `pins` are values that were measured ("auto", a budget) and stand in the place of what was written, so that the
+    saved recipe runs to the same result anywhere. Secrets are left out.
+    """
     recipe = loaded.recipe
     table = _plain(recipe)
     table.pop("train")
-    if recipe.finetune is None:  # tuning a base without a section of its own reads [train]
-        table["train"] = _plain(recipe.training("finetune"))
+    table["serve"].pop("api_key", None)
     for stage in ("pretrain", "finetune"):
-        if getattr(recipe, stage) is not None:
-            own = {k: v for k, v in _plain(getattr(recipe, stage)).items() if k not in Train.model_fields}
+        section = getattr(recipe, stage)
+        if section is not None:
+            own = {k: v for k, v in _plain(section).items() if k not in Train.model_fields}
             table[stage] = _plain(recipe.training(stage)) | own
+    if recipe.finetune is None and recipe.model.base and recipe.task == "instruction":  # such a tuning reads [train]
+        table["train"] = _plain(recipe.training("finetune"))
+    for (section, key), value in (pins or {}).items():
+        home = table.setdefault(section if section in table else "train", {})
+        for name in LENGTHS if key in LENGTHS else ():
+            home.pop(name, None)
+        home[key] = value
+    if recipe.model.base:
+        table["model"] = {k: v for k, v in table["model"].items() if k in ("base", "context")}
+        table.pop("tokenizer")
+    if table.get("finetune", {}).get("adapt") is not None:
+        table["finetune"].pop("tune")
     for section, key in PATHS:
         if table.get(section, {}).get(key):
             table[section][key] = _moved(table[section][key], loaded.base, folder)
-    return "# schema = 1: the complete recipe of this folder; `danlu run` on it changes nothing\n" + tomli_w.dumps(
-        table
-    )
+    return "# schema = 1: the complete recipe of this folder; it runs to the same result\n" + tomli_w.dumps(table)
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

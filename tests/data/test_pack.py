@@ -38,11 +38,11 @@ def test_every_prediction_is_made_exactly_once(sizes: list[int], context: int) -
 
 
 @given(sizes=SIZES, context=st.integers(1, 40))
-def test_cutting_keeps_the_beginning_of_each_row(sizes: list[int], context: int) -> None:
+def test_dropping_keeps_the_rows_that_fit(sizes: list[int], context: int) -> None:
     bounds = offsets(sizes)
-    cut = windows(bounds, context, long="cut")
-    kept = {int(start): int(n) for start, n in zip(cut.start, cut.length, strict=True)}
-    assert kept == {int(a): min(n - 1, context) for a, n in zip(bounds, sizes, strict=False) if n > 1}
+    left = windows(bounds, context, long="drop")
+    kept = {int(start): int(n) for start, n in zip(left.start, left.length, strict=True)}
+    assert kept == {int(a): n - 1 for a, n in zip(bounds, sizes, strict=False) if 1 < n <= context + 1}
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=150), spare=st.integers(0, 30))

@@ -27,6 +27,7 @@ class _Context:
     inputs: dict[str, Path] = field(default_factory=dict)
     system: System = field(default_factory=System)
     output_hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
     notes: list[tuple[float, str]] = field(default_factory=list)
 
     def progress(self, done: float, total: float, note: str = "") -> None:

@@ -193,7 +193,7 @@ def whole(
 ) -> Result:
     """One training from end to end in `out`, or from what is there on."""
     out.mkdir(exist_ok=True)
-    replace(PLAN, **plan).write(out)
+    replace(PLAN, dropout=dropout, **plan).write(out)
     return fit(request(data, train, task), network(dropout), out, 9, Watch())
 
 
@@ -207,7 +207,7 @@ def broken_off(
             raise KeyboardInterrupt
 
     out.mkdir(exist_ok=True)
-    replace(PLAN, **plan).write(out)
+    replace(PLAN, dropout=dropout, **plan).write(out)
     with pytest.raises(KeyboardInterrupt):
         fit(request(data, train), network(dropout), out, 9, Watch(kill))
 

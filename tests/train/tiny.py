@@ -56,7 +56,7 @@ def network(dropout: float = 0.0, seed: int = 3) -> Network:
 
 PLAN = Plan(
     depth=1, rows=4, accumulate=2, context=CONTEXT, optimizer="adamw", lr=0.01, weight_decay=0.1, precision="fp32",
-    threads=1, steps=8, evaluate_every=3, evaluate_rows=4, save_every=2, stable_step=4,
+    threads=1, dropout=0.1, steps=8, evaluate_every=3, evaluate_rows=4, save_every=2, stable_step=4,
 )  # fmt: skip
 
 

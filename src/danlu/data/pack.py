@@ -20,7 +20,7 @@ class Windows:
 
 
 def windows(offsets: Ints, context: int, *, long: str) -> Windows:
-    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "drop" leaves long rows out."""
+    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "drop" drops long rows."""
     predictions = np.maximum(np.diff(offsets) - 1, 0)
     whole = (predictions > 0) & (predictions <= context)
     pieces = -(-predictions // context) if long == "split" else whole.astype(np.int64)

@@ -33,7 +33,9 @@ def run(context: "Context") -> None:
     processor = _processor(context, rows)
     processor.save(context.out)
     task = tasks.load(context.config["task"])(processor)
-    opening = next(_read(rows, "train"))
+    opening = next(_read(rows, "train"), None)
+    if opening is None:
+        raise UserError("E216")
     first, chat = _first(task, opening), bool(opening.get("messages"))
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}

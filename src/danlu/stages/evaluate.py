@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _ROWS = 16  # packed rows of an evaluation batch
+_COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
 
 
 def run(context: "Context") -> None:
@@ -26,17 +27,12 @@ def run(context: "Context") -> None:
         figures[f"{wanted.ngram}-gram"] = {"bits_per_byte": baseline(context.inputs["columns"], wanted.ngram)}
         context.progress(1, steps)
     for role, model in models.items():
-        figures[role] = measure(
-            model,
-            context.inputs["columns"],
-            "language_modeling" if "tuning_columns" in context.inputs else model.task_name,
-        )
+        figures[role] = measure(model, context.inputs["columns"], models["base"].task_name)
         context.progress(len(figures), steps, role)
     answers = {}
     if "tuning_columns" in context.inputs:
-        answers = {
-            role: measure(model, context.inputs["tuning_columns"], "instruction") for role, model in models.items()
-        }
+        learned = models["tuned"].task_name
+        answers = {role: measure(model, context.inputs["tuning_columns"], learned) for role, model in models.items()}
     table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
     files.write_json(context.out / "metrics.json", _finite(table))
     last = models.get("tuned") or models["base"]
@@ -97,7 +93,7 @@ def _split(encoded: Path) -> str:
 
 
 def baseline(encoded: Path, order: int) -> float:
-    """Bits per byte of an n-gram model trained on the training rows."""
+    """Bits per byte of an n-gram model counted on the training rows, at most the first 20 million tokens of them."""
     import numpy as np
 
     from danlu.data.columns import Columns
@@ -106,7 +102,7 @@ def baseline(encoded: Path, order: int) -> float:
 
     processor = Text.load(encoded)
     train, held_out = Columns(encoded / "columns" / "train"), Columns(encoded / "columns" / _split(encoded))
-    model = NGram(np.asarray(train.flat("input_ids")[:]), processor.vocab_size, order)
+    model = NGram(np.asarray(train.flat("input_ids")[:_COUNTED]), processor.vocab_size, order)
     tokens = np.asarray(held_out.flat("input_ids")[:])
     predicted = np.ones(len(tokens), dtype=bool)
     predicted[held_out.offsets("input_ids")[:][:-1]] = False  # the token that opens a row is given, not predicted
@@ -115,8 +111,10 @@ def baseline(encoded: Path, order: int) -> float:
 
 def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
     """Continuations of held-out rows, as they come."""
+    from dataclasses import replace
+
     from danlu.data.columns import Columns
-    from danlu.nn.generate import Sampling
+    from danlu.model import USUAL
 
     columns = Columns(encoded / "columns" / _split(encoded))
     found = []
@@ -126,7 +124,7 @@ def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
         found.append(
             {
                 "prompt": prompt,
-                "text": model.predict(prompt, Sampling(max_tokens=96, temperature=0.8, top_p=0.95, seed=1)),
+                "text": model.predict(prompt, replace(USUAL, max_tokens=96)),
             }
         )
     return found

@@ -13,14 +13,11 @@ RESUMABLE = True
 def run(context: "Context") -> None:
     """Tune and write a model folder into context.out."""
     from danlu import adapt
-    from danlu.model import Model
-    from danlu.stages.pretrain import threads, train
+    from danlu.stages.pretrain import from_base, threads, train
 
     started, config = time.monotonic(), context.config
     threads(context)
-    base = Model.from_pretrained(context.inputs["base"])
-    model = Model(base.net, base.architecture, base.processor, config["task"])
-    model.taught_chat = base.taught_chat or _chats(context)
+    model = from_base(context)
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     adapt.apply(model.net, adapters, config["seed"])
     context.view.line(_counted(model.net))
@@ -33,15 +30,7 @@ def check(config: dict[str, Any]) -> None:
 
     tasks.check(config["task"])
     for entry in config.get("adapt") or ():
-        if entry.get("kind") not in adapt.KINDS:
-            adapt.adapter(entry)
-
-
-def _chats(context: "Context") -> bool:
-    """Whether the rows are chats: then the model speaks the template from now on."""
-    from danlu import files
-
-    return bool(files.read_json(context.inputs["columns"] / "tokens.json").get("chat"))
+        adapt.adapter(entry)
 
 
 def _counted(net: Any) -> str:

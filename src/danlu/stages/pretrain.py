@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from danlu import files
+from danlu.errors import UserError
 from danlu.messages import text
 
 if TYPE_CHECKING:
@@ -25,17 +26,31 @@ def run(context: "Context") -> None:
     started, config = time.monotonic(), context.config
     threads(context)
     if "base" in context.inputs:
-        model = Model.from_pretrained(context.inputs["base"])
-        model = Model(model.net, model.architecture, model.processor, config["task"])
+        model = from_base(context)
     else:
         processor = Text.load(context.inputs["columns"])
         tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
-        known = {"depth": begun.depth, "dropout": begun.dropout} if begun else {}
-        section = config["model"].model_copy(update=known)
+        section = config["model"].model_copy(update={"depth": begun.depth} if begun else {})
         architecture = size.architecture(section, config["train"], processor.vocab_size, tokens)
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
     train(context, model, started, pretraining=True)
+
+
+def from_base(context: "Context") -> "Model":
+    """The base model with the task of this stage.
+
+    Raises:
+        UserError: E121, its weights are 8-bit.
+    """
+    from danlu.model import Model
+
+    base = Model.from_pretrained(context.inputs["base"])
+    if base.quantized:
+        raise UserError("E121", path=context.inputs["base"])
+    model = Model(base.net, base.architecture, base.processor, context.config["task"])
+    model.taught_chat = base.taught_chat
+    return model
 
 
 def check(config: dict[str, Any]) -> None:
@@ -59,18 +74,27 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
     from danlu.train.session import fit
 
     config = context.config
+    model.taught_chat = model.taught_chat or _chats(context)
     loaders = _loaders(context, model)
+    if loaders[0].dropped and not len(loaders[0]):
+        raise UserError("E122", rows=loaders[0].rows, context=loaders[0].context)
     if loaders[0].dropped:
-        count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": model.context}
+        count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": loaders[0].context}
         context.view.line(text("train.too_long", **count))
     request = Request(model.task, config["train"], *loaders, pretraining, started)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
-    save(context, model, result.weights)
-    context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())}
     core = model.architecture.core
-    context.facts |= {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
+    shape = {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
+    context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
+    save(context, model, result.weights)
+
+
+def _chats(context: "Context") -> bool:
+    """Whether answers of chats are learned: then the model speaks the template from now on."""
+    told = files.read_json(context.inputs["columns"] / "tokens.json")
+    return context.config["task"] == "instruction" and bool(told.get("chat"))
 
 
 def save(context: "Context", model: "Model", weights: dict[str, Any]) -> None:
@@ -88,8 +112,9 @@ def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | No
     from danlu.data.loader import Loader
 
     root = context.inputs["columns"] / "columns"
+    length = min(model.context, context.config["context"])
     made = [
-        Loader(Columns(root / split), model.context, long=model.task.long, seed=context.config["seed"])
+        Loader(Columns(root / split), length, long=model.task.long, seed=context.config["seed"])
         for split in ("train", "valid")
     ]
     return made[0], made[1] if len(made[1]) else None
@@ -99,12 +124,14 @@ def _sampler(model: "Model", prompt: str | None) -> Any:
     """A function that continues the recipe's sample text with the network as it is now."""
     if not prompt:
         return None
-    from danlu.nn.generate import Sampling
+    from dataclasses import replace
+
+    from danlu.model import USUAL
 
     def sample() -> str:
         training = model.net.training
         model.net.eval()
-        made = model.predict(prompt, Sampling(max_tokens=48, temperature=0.8, top_p=0.95, seed=1))
+        made = model.predict(prompt, replace(USUAL, max_tokens=48))
         model.net.train(training)
         return (prompt + made).replace("\n", "⏎")
 

@@ -54,7 +54,7 @@ class LanguageModeling(Task):
         }
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
-        loss = sums["loss"] / max(sums["tokens"], 1)
+        loss = sums["loss"] / sums["tokens"] if sums.get("tokens") else math.nan  # nothing measured is no zero
         metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700)),

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,11 @@ def _machine() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def peak(precision: str) -> float:
     """Floating-point operations per second of a matrix product in `precision`: the limit we compare with.
 
-    Measured anew each time, and the best that this machine ever showed is kept: a busy moment never lowers it.
+    Measured once a process, and the best that this machine ever showed is kept: a busy moment never lowers it.
     """
     name = f"peak {precision}"
     known, key = _known(), _key(name)
@@ -77,15 +79,3 @@ def flops_per_token(matrix_weights: int, layers: int, width: int, context: int) 
     Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1, with half of T attended on average.
     """
     return 6.0 * matrix_weights + 6.0 * layers * width * context
-
-
-def memory_free() -> int:
-    """Bytes this process may still take: free memory, or what the control group leaves of its limit."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 1 << 33
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return free

@@ -19,6 +19,8 @@ from danlu import files
 from danlu.config import Train, count, seconds
 from danlu.data.loader import Loader
 from danlu.errors import UserError
+from danlu.nn.attention import Attention
+from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
 from danlu.train import cost, schedule
 
@@ -43,7 +45,7 @@ class Plan:
     weight_decay: float
     precision: str
     threads: int
-    dropout: float = 0.0  # likewise chosen first
+    dropout: float = 0.0
     attention: str = "sdpa"
     steps: int = 0
     evaluate_every: int = 1
@@ -91,7 +93,16 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """
     if not len(request.loader):
         raise UserError("E216")
-    return _timed(request, net, _measured(request, net, _draft(request, net)))
+    plan = _timed(request, net, _measured(request, net, _draft(request, net)))
+    dropout = _dropout(plan.tokens / request.loader.predictions)
+    if request.train.dropout != "auto" or not dropout:
+        return plan
+    return _timed(request, net, _measured(request, net, replace(plan, dropout=dropout)))  # dropout takes time too
+
+
+def _dropout(epochs: float) -> float:
+    """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
+    return 0.0 if epochs <= 2 else 0.1 if epochs <= 4 else 0.2
 
 
 def _draft(request: Request, net: nn.Module) -> Plan:
@@ -102,7 +113,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
         depth=_stack(net).layers if _stack(net) else 0,
-        dropout=_stack(net).dropout if _stack(net) else 0.0,
+        dropout=0.0 if train.dropout == "auto" else train.dropout,
         rows=rows,
         accumulate=accumulate,
         context=request.loader.context,
@@ -128,19 +139,15 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step."""
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
-    if train.accumulate == "auto":
-        parts = math.ceil(rows * loader.context / _MICRO_TOKENS)
-    else:
-        parts = train.accumulate
-    return math.ceil(rows / parts), parts
+    wanted = math.ceil(rows * loader.context / _MICRO_TOKENS) if train.accumulate == "auto" else train.accumulate
+    parts = next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)  # parts of one size: the same batch
+    return rows // parts, parts
 
 
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
-    timed = {
-        form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3)
-        for form in ("sdpa", "written")
-    }
+    forms = ("sdpa", "written") if request.train.attention == "auto" else (request.train.attention,)
+    timed = {form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3) for form in forms}
     best = min(timed, key=lambda form: timed[form])
     return replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
 
@@ -150,17 +157,20 @@ def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int) -> 
     from danlu.train.loop import Training
 
     copied = copy.deepcopy(net)
-    use_attention(copied, plan.attention)
+    prepare(copied, plan)
     training = Training(request.task, copied, request.train, plan, seed=0)
     times = [next(training.events(request.loader, None)).seconds for _ in range(rounds + 1)][1:]  # type: ignore[union-attr]
     return sorted(times)[len(times) // 2]
 
 
-def use_attention(net: nn.Module, form: str) -> None:
-    """Set the form of attention in every Transformer of a network."""
+def prepare(net: nn.Module, plan: Plan) -> None:
+    """Set what a plan decides about the network itself: the form of attention, and dropout of what is summed."""
+    inside = {module.dropout for module in net.modules() if isinstance(module, Attention)}
     for module in net.modules():
         if hasattr(module, "attention_form"):
-            module.attention_form = form  # type: ignore[assignment]
+            module.attention_form = plan.attention  # type: ignore[assignment]
+        elif isinstance(module, Dropout) and module not in inside:
+            module.p = plan.dropout
 
 
 def _stack(net: nn.Module) -> Any:

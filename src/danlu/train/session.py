@@ -19,7 +19,7 @@ from danlu.errors import UserError
 from danlu.messages import text
 from danlu.train import checkpoint
 from danlu.train.loop import Evaluated, Stepped, Training
-from danlu.train.plan import Plan, Request, resolve, use_attention
+from danlu.train.plan import Plan, Request, prepare, resolve
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -53,7 +53,7 @@ def fit(
     plan = Plan.read(out) or resolve(request, net)
     plan.write(out)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
-    use_attention(net, plan.attention)
+    prepare(net, plan)
     training = Training(request.task, net, request.train, plan, seed)
     saved, damaged = checkpoint.newest(out / CHECKPOINTS)
     for name in damaged:

@@ -16,10 +16,7 @@ def architecture(section: ModelSection, train: Train, vocab: int, tokens: int) -
     names = ("width", "heads", "kv_heads", "hidden")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     depth = depth_for(section, train, vocab, tokens) if section.depth == "auto" else section.depth
-    dropout = section.dropout
-    if dropout == "auto":
-        dropout = _dropout(_trained_tokens(section, train, vocab, depth, tokens) / max(1, tokens))
-    return models.preset(section.arch, vocab, section.context, depth, tied=section.tied, dropout=dropout, **given)
+    return models.preset(section.arch, vocab, section.context, depth, tied=section.tied, **given)
 
 
 def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int) -> int:
@@ -30,11 +27,6 @@ def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int) -> i
         if fed >= _TOKENS_PER_WEIGHT * _weights(section, vocab, depth):
             best = depth
     return best
-
-
-def _dropout(epochs: float) -> float:
-    """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
-    return 0.0 if epochs <= 2 else 0.1 if epochs <= 4 else 0.2
 
 
 def _weights(section: ModelSection, vocab: int, depth: int) -> int:
