@@ -9,7 +9,8 @@ import pytest
 
 from danlu.config import Train
 from danlu.errors import Problems, UserError
-from danlu.graph import life, plain
+from danlu.graph import plain
+from danlu.life import life
 from danlu.recipe import Loaded, all_keys, keys_of, load_recipe, resolved
 
 BASE = 'task = "language_modeling"\n\n[data]\npath = "texts"\n'

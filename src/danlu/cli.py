@@ -145,7 +145,8 @@ def _init(options: argparse.Namespace) -> None:
         raise UserError("E114", path=recipe)
     sniffed = sniff(Path(options.path))
     write_text(recipe, recipe_text(sniffed, Path(os.path.relpath(options.path, recipe.resolve().parent))))
-    print(text("cli.initialised", path=recipe, rows=sniffed.rows))
+    done = {"recipe": recipe, "rows": sniffed.rows}
+    _print(done if options.json else text("cli.initialised", path=recipe, rows=sniffed.rows), options)
 
 
 def _run(options: argparse.Namespace) -> None:

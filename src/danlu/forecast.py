@@ -11,7 +11,8 @@ from typing import Any
 
 from danlu import files
 from danlu.artifact import Lineage
-from danlu.graph import STORE, Life, Node, State
+from danlu.graph import STORE, Life, State
+from danlu.life import Node
 from danlu.messages import text
 
 _RATES = {"prepare": 1.5e6, "encode": 1.5e6}  # bytes per second until this machine has shown its own

@@ -6,7 +6,6 @@ Paths, threads, logging and library versions are not in the key; they stand in t
 """
 
 import hashlib
-import importlib
 import json
 import time
 import tomllib
@@ -17,8 +16,9 @@ from typing import Any, Protocol
 
 from danlu import files
 from danlu.artifact import HashIndex, Lineage, building, intact, made, raw_hashes
-from danlu.config import Data, Recipe, System
+from danlu.config import System
 from danlu.errors import UserError
+from danlu.life import Node, life
 from danlu.messages import text
 from danlu.recipe import Loaded, resolved
 
@@ -71,22 +71,6 @@ class Context:
         self.view.progress(done, total, note)
 
 
-@dataclass(frozen=True)
-class Node:
-    """One stage of one life: `config` is all of the recipe that it reads."""
-
-    name: str
-    stage: str
-    config: Any
-    inputs: Mapping[str, str] = field(default_factory=dict)  # role -> node name
-    raw: tuple[str, ...] = ()  # paths as the recipe writes them
-    external: Mapping[str, str] = field(default_factory=dict)  # role -> model folder as the recipe writes it
-
-    @property
-    def module(self) -> Any:
-        return importlib.import_module(f"danlu.stages.{self.stage}")
-
-
 @dataclass
 class State:
     """What would happen to a node now."""
@@ -97,58 +81,6 @@ class State:
     key: str = ""
     folder: Path | None = None
     hashes: dict[str, str] = field(default_factory=dict)
-
-
-# --- the life of a model -----------------------------------------------------------------------------
-
-
-def life(recipe: Recipe) -> list[Node]:
-    """The stages of a recipe, in order."""
-    tune = recipe.finetune
-    base = {"base": recipe.model.base} if recipe.model.base else {}
-    trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
-    if tune and trained == "finetune":
-        raise UserError("E119")
-    nodes = [  # all data first: a bad row is found before hours of training
-        Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
-        Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
-    ]
-    if tune:
-        inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
-        nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", _encoding(recipe, tune.task), inputs)]
-    nodes.append(Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base))
-    models, columns = {"base": trained}, {"columns": "encode"}
-    if tune:
-        inputs = {"columns": "encode_finetune", "base": trained}
-        nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune.task), inputs))
-        models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
-    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns))
-    if recipe.compress:
-        nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": nodes[-2].name} | columns))
-    return nodes
-
-
-def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
-    return {"tokenizer": recipe.tokenizer, "task": task}
-
-
-def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
-    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
-    if stage == "pretrain":
-        return config | {"model": recipe.model}
-    tune = recipe.finetune
-    return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
-
-
-def _tuning_rows(recipe: Recipe) -> Node:
-    tune = recipe.finetune
-    assert tune is not None
-    if tune.derive:
-        return Node("prepare_finetune", "prepare", {"derive": tune.derive}, {"rows": "prepare"})
-    if not tune.data:
-        raise UserError("E108")
-    data = Data(path=tune.data, columns=tune.columns, bad_records=tune.bad_records, split=tune.split)
-    return Node("prepare_finetune", "prepare", data, raw=tuple(tune.data))
 
 
 # --- keys --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ LAYERS = {
     "leaves": ("", "messages", "errors", "files", "config", "recipe", "artifact", "randomness", "metrics"),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
-    "graph": ("graph", "runs"),
+    "graph": ("life", "graph", "runs"),
     "parts": ("model", "tasks", "train", "adapt", "serve"),
     "stages": ("stages",),
     "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),

@@ -1,0 +1,74 @@
+"""The life of a model: the stages of a recipe, in order, and all that each of them reads."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from danlu.config import Data, Recipe
+from danlu.errors import UserError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one life: `config` is all of the recipe that it reads."""
+
+    name: str
+    stage: str
+    config: Any
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role -> node name
+    raw: tuple[str, ...] = ()  # paths as the recipe writes them
+    external: Mapping[str, str] = field(default_factory=dict)  # role -> model folder as the recipe writes it
+
+    @property
+    def module(self) -> Any:
+        return importlib.import_module(f"danlu.stages.{self.stage}")
+
+
+def life(recipe: Recipe) -> list[Node]:
+    """The stages of a recipe, in order."""
+    tune = recipe.finetune
+    base = {"base": recipe.model.base} if recipe.model.base else {}
+    trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
+    if tune and trained == "finetune":
+        raise UserError("E119")
+    nodes = [  # all data first: a bad row is found before hours of training
+        Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
+        Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
+    ]
+    if tune:
+        inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
+        nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", _encoding(recipe, tune.task), inputs)]
+    nodes.append(Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base))
+    models, columns = {"base": trained}, {"columns": "encode"}
+    if tune:
+        inputs = {"columns": "encode_finetune", "base": trained}
+        nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune.task), inputs))
+        models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
+    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns))
+    if recipe.compress:
+        nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": nodes[-2].name} | columns))
+    return nodes
+
+
+def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
+    return {"tokenizer": recipe.tokenizer, "task": task}
+
+
+def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
+    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
+    if stage == "pretrain":
+        return config | {"model": recipe.model}
+    tune = recipe.finetune
+    return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
+
+
+def _tuning_rows(recipe: Recipe) -> Node:
+    tune = recipe.finetune
+    assert tune is not None
+    if tune.derive:
+        return Node("prepare_finetune", "prepare", {"derive": tune.derive}, {"rows": "prepare"})
+    if not tune.data:
+        raise UserError("E108")
+    data = Data(path=tune.data, columns=tune.columns, bad_records=tune.bad_records, split=tune.split)
+    return Node("prepare_finetune", "prepare", data, raw=tuple(tune.data))
