@@ -60,3 +60,9 @@ def test_differing_characters_are_marked_and_no_others() -> None:
     assert text.plain == "满纸荒誕言啊"
     assert [(span.start, span.end) for span in text.spans] == [(3, 4), (5, 6)]
     assert view.marked("same", "same", "red").spans == []
+
+
+def test_the_contents_are_what_the_files_hold(prepared: Path) -> None:
+    found = view.contents(prepared)
+    assert (found["funnel"]["read"], found["examples"][0]["source"]) == (1237, "a.txt:7")
+    assert [len(cluster["members"]) for cluster in found["clusters"]] == [2]
