@@ -281,7 +281,7 @@ def _serving(options: argparse.Namespace) -> Any:
     try:
         return Serve.model_validate(table)
     except ValidationError as error:
-        flags = {(name,): f"--{name.replace('_', '-')}" for name in names}
+        flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
         raise_all(list(_problems(error, table, flags, Path(options.model))))
         raise
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from danlu.errors import UserError
@@ -26,11 +27,10 @@ class Formatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose refusals are UserError E118 and whose titles are translated."""
 
-    def __init__(self, *given: Any, **settings: Any):
-        wanted, parents = settings.pop("add_help", True), settings.pop("parents", ())
-        super().__init__(*given, add_help=False, formatter_class=Formatter, **settings)
+    def __init__(self, prog: str | None = None, *, add_help: bool = True, parents: Sequence[Any] = (), **settings: Any):
+        super().__init__(prog, **settings | {"add_help": False, "formatter_class": Formatter})
         self._positionals.title, self._optionals.title = text("usage.positionals"), text("usage.options")
-        if wanted:
+        if add_help:
             self.add_argument("-h", "--help", action="help", default=argparse.SUPPRESS, help=text("usage.help"))
         for parent in parents:  # after the titles are set: argparse joins groups of equal titles
             self._add_container_actions(parent)
