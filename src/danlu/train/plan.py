@@ -29,6 +29,7 @@ EVALUATIONS = 10  # looks at the validation rows in one training, where the reci
 _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
+_DISTURBED = 0.05  # share of the peak below which other processes may be in the way
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -149,7 +150,20 @@ def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     forms = ("sdpa", "written") if request.train.attention == "auto" else (request.train.attention,)
     timed = {form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3) for form in forms}
     best = min(timed, key=lambda form: timed[form])
-    return replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
+    plan = replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
+    return _undisturbed(request, net, plan) if draft.threads > 1 else plan
+
+
+def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """Half the threads where that is faster: on a busy machine threads lose most of their time in waiting."""
+    share = _step_gflop(net, plan) / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
+    if share > _DISTURBED:
+        return plan
+    fewer = replace(plan, threads=plan.threads // 2, steps=100)
+    torch.set_num_threads(fewer.threads)
+    alone = _step_seconds(request, net, fewer, rounds=3) * _SLACK
+    torch.set_num_threads(plan.threads)
+    return replace(fewer, seconds_per_step=alone, steps=0) if alone < 0.8 * plan.seconds_per_step else plan
 
 
 def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int) -> float:

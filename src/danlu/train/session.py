@@ -52,6 +52,8 @@ def fit(
     """
     plan = Plan.read(out) or resolve(request, net)
     plan.write(out)
+    if plan.threads < torch.get_num_threads():
+        view.line(text("train.busy", threads=plan.threads, all=torch.get_num_threads()))
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
     training = Training(request.task, net, request.train, plan, seed)
