@@ -94,7 +94,7 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
             "",
             "[finetune]",
             _commented("derive", '"same_rows"', "answers"),
-            _commented("epochs", "3.0", "epochs"),
+            _commented("epochs", "4.0", "epochs"),
         ]
     return "\n".join(lines) + "\n"
 
