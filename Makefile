@@ -23,7 +23,7 @@ setup: .venv/.ok
 	@$(PYTHON) -c 'import sys; sys.exit("danlu needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv
-	links="$$($(BIN)/pip config get global.find-links 2>/dev/null | tr -s ' \n' ',' || true)"; \
+	links="$$(echo $${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.find-links 2>/dev/null)} | tr -s ' \n' ',')"; \
 	if [ -n "$${links%,}" ]; then export UV_FIND_LINKS="$${links%,}"; fi; \
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]' \
 	|| $(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
