@@ -15,7 +15,8 @@ from danlu.recipe import Loaded, load_recipe
 
 _EXCLUDED = ("test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3")
 _MOST_MB, _LEAST_MB = 10.0, 3.0
-_AFTER = 0.2  # share of the budget kept for evaluation, compression and the service
+_AFTER = 0.2  # share of the budget kept for evaluation, compression and the service, at least:
+_AFTER_LEAST, _TRAINING_LEAST = 30.0, 20.0  # seconds
 _TUNING = 0.22  # share of the training time that goes to fine-tuning
 
 
@@ -33,9 +34,7 @@ def demo(budget: str, folder: Path, *, data: str | None, view: View) -> Run:
         view.line(text("demo.first", path=source, budget=budget))
         Life(load_recipe(recipe)).run(view, "encode_finetune")
         spent = time.monotonic() - started
-        files.write_text(
-            recipe, _text(source, _wish(budget, data), rest=max(10.0, seconds(budget) * (1 - _AFTER) - spent))
-        )
+        files.write_text(recipe, _text(source, _wish(budget, data), rest=_rest(seconds(budget), spent)))
     loaded = load_recipe(recipe)
     run = Life(loaded).run(view)
     answers = _served(run, loaded, view)
@@ -72,6 +71,11 @@ def _source(data: str | None) -> Path:
     if size < _LEAST_MB:
         raise UserError("E116", path=source, size=f"{size:.1f}", least=f"{_LEAST_MB:.0f}")
     return source
+
+
+def _rest(budget: float, spent: float) -> float:
+    """Seconds for the trainings."""
+    return max(_TRAINING_LEAST, budget - max(budget * _AFTER, _AFTER_LEAST) - spent)
 
 
 def _text(source: Path, wish: str, rest: float) -> str:
