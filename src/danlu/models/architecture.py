@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -29,10 +28,6 @@ class Architecture:
     embed: TokensConfig
     head: VocabularyConfig
     context: int  # tokens that it was made for
-
-    def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, for plans and lineage."""
-        return asdict(self)
 
 
 def check_sizes(sizes: Mapping[str, int], known: Sequence[str]) -> None:
