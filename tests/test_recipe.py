@@ -260,6 +260,11 @@ def test_a_length_replaces_the_recipes_length(given: str, read: Reader) -> None:
     assert recipe.training("finetune").steps == 9
 
 
+def test_an_override_of_train_wins_over_pretrain(read: Reader) -> None:
+    recipe = read(BASE + "[pretrain]\nlr = 0.2\n[finetune]\ndata = 'x'\nlr = 0.3\n", "train.lr=0.1").recipe
+    assert (recipe.training("pretrain").lr, recipe.training("finetune").lr) == (0.1, 0.3)
+
+
 def test_the_length_of_one_stage_is_replaced_alone(read: Reader) -> None:
     content = BASE + '[train]\nbudget = "9min"\n[finetune]\nderive = "python_functions"\nsteps = 9\n'
     recipe = read(content, "finetune.epochs=2").recipe
@@ -284,6 +289,47 @@ def test_faults_of_overrides_point_to_them(read: Reader) -> None:
 def test_a_recipe_wrong_in_its_sections_stays_a_users_error(read: Reader) -> None:
     problem = fault(read, "pretrain = 3\n" + BASE, "train.steps=3")
     assert (problem.code, place(problem)) == ("E104", (1, 1))
+
+
+# --- keys without effect ---
+
+IDLE = {
+    "train.weight_decay": '[train]\noptimizer = "adam"\nweight_decay = 0.1\n',
+    "train.momentum": '[train]\noptimizer = "adamw"\nmomentum = 0.8\n',
+    "pretrain.beta1": '[train]\noptimizer = "sgd"\n[pretrain]\nbeta1 = 0.8\n',
+    "train.final_lr": '[train]\nschedule = "constant"\nfinal_lr = 0.1\n',
+    "finetune.decay": "[finetune]\ndata = 'x'\ndecay = 0.2\n",
+    "train.stop_early": "split = { valid = 0.0, test = 0.1 }\n[train]\nstop_early = 3\n",
+    "finetune.stop_early": "[finetune]\ndata = 'x'\nstop_early = 3\nsplit = { valid = 0.0, test = 0.1 }\n",
+    "columns, encoding": "[finetune]\nderive = 'same_rows'\nencoding = 'gb18030'\ncolumns = { text = 'x' }\n",
+}
+
+
+@pytest.mark.parametrize("key", IDLE)
+def test_a_key_that_nothing_reads_is_refused(key: str, read: Reader) -> None:
+    problem = fault(read, BASE + IDLE[key])
+    assert (problem.code, problem.exit) == ("E106", 2)
+    assert key in problem.render()
+
+
+def test_a_shared_key_that_one_training_reads_is_fine(read: Reader, tmp_path: Path) -> None:
+    loaded = read(BASE + "[train]\ndecay = 0.2\n[finetune]\nderive = 'same_rows'\n")
+    (tmp_path / "danlu.toml").write_text(resolved(loaded, tmp_path), encoding="utf-8")
+    assert load_recipe(tmp_path / "danlu.toml").recipe.training("pretrain").decay == 0.2
+
+
+@pytest.mark.parametrize("type", ["bpe", "char"])
+def test_a_vocabulary_holds_every_byte_and_the_control_tokens(type: str, read: Reader) -> None:
+    from danlu.modalities.text import Text
+
+    assert "259" in fault(read, BASE + f"[tokenizer]\ntype = '{type}'\nvocab_size = 258\n").render()
+    assert Text.fit(["abc abc " * 9], type=type, vocab_size=259).vocab_size == 259
+
+
+def test_rows_to_tune_on_are_read_as_they_say(read: Reader) -> None:
+    content = BASE + "[finetune]\ndata = 'x'\nencoding = 'gb18030'\nformat = 'csv'\nclean = ['drop_empty']\n"
+    data = read(content).recipe.reading()
+    assert (data.path, data.encoding, data.format, data.clean) == (["x"], "gb18030", "csv", ["drop_empty"])
 
 
 # --- what a stage is told ---

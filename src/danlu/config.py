@@ -5,6 +5,7 @@ and the reference pages are derived from it. Values that are measured later stay
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
@@ -115,11 +116,20 @@ class Data(Section):
     split: Split = Field(Split(), description="held-out shares, drawn after duplicates are gone")
 
 
+_BYTES_AND_CONTROL = 256 + 3  # every byte is a token; so are the end of a text, the start and the end of a turn
+
+
 class Tokenizer(Section):
     type: Literal["bpe", "wordpiece", "char"] = Field("bpe", description="how text is cut into tokens")
     vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field(
         "auto", description="tokens in the vocabulary"
     )
+
+    @model_validator(mode="after")
+    def _bytes_fit(self) -> "Tokenizer":
+        if self.type != "wordpiece" and self.vocab_size != "auto" and self.vocab_size < _BYTES_AND_CONTROL:
+            raise ValueError(text("recipe.vocabulary", type=self.type, least=_BYTES_AND_CONTROL))
+        return self
 
 
 class ModelSection(Section):
@@ -200,6 +210,22 @@ class Train(_Training):
     select: Literal["best", "last"] = Field("best", description="which weights become the model")
     sample: str | None = Field(None, description="a text continued at every evaluation")
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """Keys that the optimizer or the schedule would not read, with the key and value that makes them idle."""
+        for name, (decider, readers) in _READ_BY.items():
+            chosen = getattr(self, decider)
+            if getattr(self, name) != Train.model_fields[name].default and chosen not in ("auto", *readers):
+                yield name, f'{decider} = "{chosen}"'
+
+
+_READ_BY = {
+    "momentum": ("optimizer", ("sgd",)),
+    "beta1": ("optimizer", ("adam", "adamw", "muon")),
+    "beta2": ("optimizer", ("adam", "adamw", "muon")),
+    "weight_decay": ("optimizer", ("sgd", "rmsprop", "adamw", "muon")),
+    "decay": ("schedule", ("wsd",)),
+    "final_lr": ("schedule", ("wsd", "cosine", "linear", "exponential")),
+}
 
 _OPTIONAL: dict[str, Any] = {
     name: (hint | None, Field(None, description=Train.model_fields[name].description))
@@ -209,12 +235,15 @@ _OPTIONAL: dict[str, Any] = {
 Pretrain: Any = create_model("Pretrain", __base__=_Training, **_OPTIONAL)
 
 
-class Finetune(Pretrain):
+_READING: dict[str, Any] = {
+    name: (field.annotation, field) for name, field in Data.model_fields.items() if name not in ("path", "limit_mb")
+}
+_Tuning: Any = create_model("_Tuning", __base__=Pretrain, **_READING)
+
+
+class Finetune(_Tuning):
     data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
     derive: str | None = Field(None, description="or: rows made from the prepared ones (python_functions, same_rows)")
-    columns: dict[str, str] = Field({}, description='ours = "yours"')
-    bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
-    split: Split = Field(Split(), description="held-out shares of these rows")
     task: str = Field("instruction", description="what is learned in this stage")
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field(
         "full", description="full, head, last-N or lora"
@@ -225,6 +254,9 @@ class Finetune(Pretrain):
     def _one_source(self) -> "Finetune":
         if self.data and self.derive:
             raise ValueError(text("recipe.one_source"))
+        given = [name for name in _READING if getattr(self, name) != Finetune.model_fields[name].default]
+        if self.derive and given:
+            raise ValueError(text("recipe.derived", keys=", ".join(given), derive=self.derive))
         if self.adapt is not None and "tune" in self.model_fields_set:
             raise ValueError(text("recipe.one_tuning"))
         return self
@@ -287,6 +319,34 @@ class Recipe(Section):
             if given:
                 raise ValueError(text("recipe.base_decides", keys=", ".join(given)))
         return self
+
+    def reading(self) -> Data:
+        """How the rows of [finetune] data are read."""
+        tune: Any = self.finetune
+        return Data(path=tune.data, **{name: getattr(tune, name) for name in _READING})
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "Recipe":
+        """A key that nothing would read is refused, not ignored."""
+        stages: list[Any] = [self.trained, "finetune"] if self.finetune else [self.trained]
+        idle = [dict(self.training(stage).idle()) for stage in stages]
+        for section, readers in [("train", idle), *((stage, idle[i : i + 1]) for i, stage in enumerate(stages))]:
+            for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
+                if all(name in each for each in readers):
+                    raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
+            if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):
+                raise ValueError(text("recipe.nothing_held_out", key=f"{section}.stop_early"))
+        return self
+
+    def _watched(self, section: str) -> bool:
+        """Whether a training of this section has validation rows."""
+        tune: Any = self.finetune
+        return bool((tune if section == "finetune" and tune and tune.data else self.data).split.valid)
+
+    @property
+    def trained(self) -> Literal["pretrain", "finetune"]:
+        """The training that stands first: a base that learns to answer is tuned."""
+        return "finetune" if self.model.base and self.task == "instruction" else "pretrain"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""

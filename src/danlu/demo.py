@@ -91,7 +91,7 @@ def _text(source: Path, wish: str, rest: float) -> str:
             "exclude": list(_EXCLUDED),
             "limit_mb": _MOST_MB,
             "bad_records": "skip",
-            "split": {"valid": 0.03, "test": 0.04},
+            "split": {"valid": 0.03, "test": 0.03},
         },
         "model": {"arch": "gpt", "context": 256},
         "pretrain": {"budget": f"{rest - tune:.0f}s", "sample": "def parse_date(text):\n"},

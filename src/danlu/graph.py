@@ -5,12 +5,14 @@ went in: the stage's VERSION, the config as written, the output hashes of its in
 Paths, threads, logging and library versions are not in the key; they stand in the lineage.
 """
 
+import contextlib
 import hashlib
 import json
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +71,20 @@ class Context:
 
     def progress(self, done: float, total: float, note: str = "") -> None:
         self.view.progress(done, total, note)
+
+    def use_threads(self) -> None:
+        """Let torch use the processor threads that the recipe asks for, whatever the stage before has left."""
+        import torch
+
+        torch.set_num_threads(_threads() if self.system.threads == "auto" else self.system.threads)
+
+
+@cache
+def _threads() -> int:
+    """What torch found when the first stage began."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 @dataclass
@@ -320,6 +336,7 @@ class Run:
         if same:
             self.why = same.why
             return
+        self._claim()
         stages = {name: folder.name for name, folder in self.folders.items()}
         record = {
             "schema": files.SCHEMA,
@@ -329,9 +346,17 @@ class Run:
             "stages": stages,
             "why": self.why,
         }
-        with files.staged(self.folder) as out:
-            files.write_json(out / "run.json", record)
-            files.write_text(out / "recipe.toml", resolved(loaded, self.folder))
+        files.write_text(self.folder / "recipe.toml", resolved(loaded, self.folder))
+        files.write_json(self.folder / "run.json", record)
+        files.seal(self.folder)
+
+    def _claim(self) -> None:
+        """Take the first number that no other run of this recipe has, also one that ends at this moment."""
+        with contextlib.suppress(FileExistsError):
+            self.folder.mkdir(parents=True)
+            return
+        self.number += 1
+        self._claim()
 
 
 def runs(root: Path) -> list[Run]:

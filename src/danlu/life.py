@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.config import Data, Recipe
+from danlu.config import Recipe
 from danlu.errors import UserError
 
 
@@ -29,7 +29,7 @@ def life(recipe: Recipe) -> list[Node]:
     """The stages of a recipe, in order."""
     tune = recipe.finetune
     base = {"base": recipe.model.base} if recipe.model.base else {}
-    trained = "finetune" if base and recipe.task == "instruction" else "pretrain"
+    trained = recipe.trained
     if tune and trained == "finetune":
         raise UserError("E119")
     nodes = [  # all data first: a bad row is found before hours of training
@@ -70,5 +70,4 @@ def _tuning_rows(recipe: Recipe) -> Node:
         return Node("prepare_finetune", "prepare", {"derive": tune.derive}, {"rows": "prepare"})
     if not tune.data:
         raise UserError("E108")
-    data = Data(path=tune.data, columns=tune.columns, bad_records=tune.bad_records, split=tune.split)
-    return Node("prepare_finetune", "prepare", data, raw=tuple(tune.data))
+    return Node("prepare_finetune", "prepare", recipe.reading(), raw=tuple(tune.data))

@@ -49,7 +49,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     path = Path(path)
     path = path / "recipe.toml" if path.is_dir() else path
-    raw, places = _read(path)
+    raw, places = _open(path)
     for override in overrides:
         _apply(raw, places, override)
     try:
@@ -59,7 +59,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         raise
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+def _open(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     try:
         content = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -104,11 +104,10 @@ def _apply(raw: dict[str, Any], places: dict[Path_, str], override: str) -> None
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise UserError("E105", found=override)
-    if path[-1] in LENGTHS:  # a new length replaces the recipe's
-        replaced = [table, raw.get("pretrain") if path[0] == "train" else None]
-        for section in (each for each in replaced if isinstance(each, dict)):
-            for name in LENGTHS:
-                section.pop(name, None)
+    replaced = [table, raw.get("pretrain") if path[0] == "train" else None]  # train.X also wins over [pretrain] X
+    for section in (each for each in replaced if isinstance(each, dict)):
+        for name in LENGTHS if path[-1] in LENGTHS else path[-1:]:  # a new length replaces the recipe's
+            section.pop(name, None)
     table[path[-1]] = _value(value)
     places[path] = override
 
@@ -230,9 +229,9 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
         section = getattr(recipe, stage)
         if section is not None:
             own = {k: v for k, v in _plain(section).items() if k not in Train.model_fields}
-            table[stage] = _plain(recipe.training(stage)) | own
-    if recipe.finetune is None and recipe.model.base and recipe.task == "instruction":  # such a tuning reads [train]
-        table["train"] = _plain(recipe.training("finetune"))
+            table[stage] = _read(recipe.training(stage)) | own
+    if recipe.finetune is None and recipe.trained == "finetune":  # such a tuning reads [train]
+        table["train"] = _read(recipe.training("finetune"))
     for (section, key), value in (pins or {}).items():
         home = table.setdefault(section if section in table else "train", {})
         for name in LENGTHS if key in LENGTHS else ():
@@ -247,6 +246,12 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
         if table.get(section, {}).get(key):
             table[section][key] = _moved(table[section][key], loaded.base, folder)
     return "# schema = 1: the complete recipe of this folder; it runs to the same result\n" + tomli_w.dumps(table)
+
+
+def _read(train: Train) -> dict[str, Any]:
+    """The settings that the training reads."""
+    idle = dict(train.idle())
+    return {name: value for name, value in _plain(train).items() if name not in idle}
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

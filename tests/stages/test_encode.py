@@ -89,7 +89,7 @@ def test_a_tokenizer_is_taken_over(tmp_path: Path) -> None:
     first = _run(tmp_path / "first", {"rows": _prepared(tmp_path / "a", TEXTS)}, vocab_size=320)
     chats = {split: [{"messages": json.dumps(CHAT)}] for split in ("train", "valid", "test")}
     inputs = {"rows": _prepared(tmp_path / "b", chats), "tokenizer": first.out}
-    second = _run(tmp_path / "second", inputs, "instruction", vocab_size=64)
+    second = _run(tmp_path / "second", inputs, "instruction", vocab_size=259)
     assert (second.out / "tokenizer.json").read_bytes() == (first.out / "tokenizer.json").read_bytes()
     row = Columns(second.out / "columns/train").row(0)
     text = Text.load(second.out)

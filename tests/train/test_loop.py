@@ -235,7 +235,7 @@ def test_resumed_at_every_step_is_uninterrupted(optimizer: str, precision: str, 
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_killed_again_and_again(select: Any, data: Path, tmp_path: Path) -> None:
     """High rates make the loss rise again, so that the best weights are old ones that every resumption must carry."""
-    train, settings = Train(select=select, schedule="constant"), {"lr": 1.5, "save_every": 1, "evaluate_every": 1}
+    train, settings = Train(select=select, schedule="constant"), {"lr": 8.0, "save_every": 1, "evaluate_every": 1}
     straight = whole(data, tmp_path / "straight", train=train, **settings)
     assert straight.facts["best_step"] < PLAN.steps
     for step in range(2, PLAN.steps + 1):

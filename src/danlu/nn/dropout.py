@@ -24,8 +24,13 @@ class Dropout(nn.Module):
             return x
         if self.generator is None:
             raise ValueError("dropout has no generator: call use_generator(module, generator) first")
-        keep = torch.empty_like(x).bernoulli_(1.0 - self.p, generator=self.generator)
-        return x * keep.div_(1.0 - self.p)
+        return x * self._keep(x).to(x.dtype).div_(1.0 - self.p)
+
+    def _keep(self, x: Tensor) -> Tensor:
+        """Where x stays. One draw of 64 bits decides four places: drawing is what dropout costs on a CPU."""
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        bits.random_(-(2**63), None, generator=self.generator)
+        return (bits.view(torch.int16)[: x.numel()] >= round(self.p * 2**16) - 2**15).view(x.shape)
 
 
 def use_generator(module: nn.Module, generator: torch.Generator) -> None:

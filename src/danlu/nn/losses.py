@@ -28,15 +28,16 @@ def chunked_cross_entropy(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0) -> tuple[Tensor, Tensor]:
-    """For evaluation: the loss (N,) of each token, and the id (N,) that the model holds most likely there."""
+    """For evaluation: the loss (N,) of each token, and whether (N,) no other token is held more likely there."""
     losses = torch.empty(len(targets), dtype=_wide(hidden), device=hidden.device)
-    best = torch.empty_like(targets)
+    hits = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
     for rows, logits in _chunks(hidden, weight, chunk):
         for block in _blocks(logits):
             wide = logits[block].to(losses.dtype)
-            best[rows][block] = wide.max(-1).indices
-            losses[rows][block] = torch.logsumexp(wide, -1) - _at(wide, targets[rows][block])
-    return losses, best
+            target, highest = _at(wide, targets[rows][block]), wide.amax(-1)
+            hits[rows][block] = target == highest
+            losses[rows][block] = (wide - highest[:, None]).exp_().sum(-1).log() + highest - target
+    return losses, hits
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -19,6 +19,7 @@ def run(context: "Context") -> None:
     from danlu.model import Model
     from danlu.stages.evaluate import measure
 
+    context.use_threads()
     before = Model.from_pretrained(context.inputs["model"])
     role = "tuning_columns" if "tuning_columns" in context.inputs else "columns"
     table: dict[str, Any] = {"before": figures(before), "after": {}}

@@ -19,6 +19,7 @@ def run(context: "Context") -> None:
     """Write metrics.json and samples.json into context.out; the output hash is that of the metrics."""
     from danlu.model import Model
 
+    context.use_threads()
     wanted = context.config["evaluate"]
     models = {role: Model.from_pretrained(context.inputs[role]) for role in ("base", "tuned") if role in context.inputs}
     steps = len(models) * 2 + bool(wanted.ngram)

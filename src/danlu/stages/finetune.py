@@ -13,10 +13,10 @@ RESUMABLE = True
 def run(context: "Context") -> None:
     """Tune and write a model folder into context.out."""
     from danlu import adapt
-    from danlu.stages.pretrain import from_base, threads, train
+    from danlu.stages.pretrain import from_base, train
 
     started, config = time.monotonic(), context.config
-    threads(context)
+    context.use_threads()
     model = from_base(context)
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     adapt.apply(model.net, adapters, config["seed"])

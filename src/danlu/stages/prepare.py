@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from danlu.data.records import Reader, Record
     from danlu.graph import Context
 
-VERSION = 1
+VERSION = 2
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
 _PIECE = 64 * 2**20  # bytes of a working file

@@ -24,7 +24,7 @@ def run(context: "Context") -> None:
     from danlu.train.plan import Plan
 
     started, config = time.monotonic(), context.config
-    threads(context)
+    context.use_threads()
     if "base" in context.inputs:
         model = from_base(context)
     else:
@@ -58,14 +58,6 @@ def check(config: dict[str, Any]) -> None:
     from danlu import tasks
 
     tasks.check(config["task"])
-
-
-def threads(context: "Context") -> None:
-    """Use the processor threads that the recipe asks for."""
-    import torch
-
-    if context.system.threads != "auto":
-        torch.set_num_threads(context.system.threads)
 
 
 def train(context: "Context", model: "Model", started: float, *, pretraining: bool) -> None:

@@ -45,11 +45,11 @@ class LanguageModeling(Task):
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         hidden, labels = self._positions(net, batch)
-        losses, best = token_losses(net.head.prepare(hidden), net.head.weight, labels)
+        losses, hits = token_losses(net.head.prepare(hidden), net.head.weight, labels)
         return {
             "loss": losses.double().sum(),
             "tokens": torch.tensor(float(len(labels))),
-            "correct": (best == labels).sum().double(),
+            "correct": hits.sum().double(),
             "bytes": self._token_bytes[labels].sum().double(),
         }
 

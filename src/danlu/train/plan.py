@@ -5,6 +5,7 @@ From there nothing reads a clock: the same plan, machine, torch and thread count
 
 import copy
 import math
+import statistics
 import time
 import tomllib
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave t
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
+_ROUNDS, _PATIENCE = 3, 0.8  # steps that are timed, and the seconds after which no more are
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -98,7 +100,8 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     dropout = _dropout(plan.tokens / request.loader.predictions)
     if request.train.dropout != "auto" or not dropout:
         return plan
-    return _timed(request, net, _measured(request, net, replace(plan, dropout=dropout)))  # dropout takes time too
+    slower = replace(plan, dropout=dropout)  # it takes time too
+    return _timed(request, net, replace(slower, seconds_per_step=_step_seconds(request, net, slower) * _SLACK))
 
 
 def _dropout(epochs: float) -> float:
@@ -148,7 +151,7 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
     forms = ("sdpa", "written") if request.train.attention == "auto" else (request.train.attention,)
-    timed = {form: _step_seconds(request, net, replace(draft, attention=form, steps=100), rounds=3) for form in forms}
+    timed = {form: _step_seconds(request, net, replace(draft, attention=form)) for form in forms}
     best = min(timed, key=lambda form: timed[form])
     plan = replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
     return _undisturbed(request, net, plan) if draft.threads > 1 else plan
@@ -159,22 +162,24 @@ def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     share = _step_gflop(net, plan) / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
     if share > _DISTURBED:
         return plan
-    fewer = replace(plan, threads=plan.threads // 2, steps=100)
-    torch.set_num_threads(fewer.threads)
-    alone = _step_seconds(request, net, fewer, rounds=3) * _SLACK
-    torch.set_num_threads(plan.threads)
-    return replace(fewer, seconds_per_step=alone, steps=0) if alone < 0.8 * plan.seconds_per_step else plan
+    fewer = replace(plan, threads=plan.threads // 2)
+    alone = _step_seconds(request, net, fewer) * _SLACK
+    return replace(fewer, seconds_per_step=alone) if alone < 0.8 * plan.seconds_per_step else plan
 
 
-def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int) -> float:
-    """The median time of a few steps on a copy, after one warm-up step."""
+def _step_seconds(request: Request, net: nn.Module, plan: Plan) -> float:
+    """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
     from danlu.train.loop import Training
 
-    copied = copy.deepcopy(net)
+    copied, started, times = copy.deepcopy(net), time.monotonic(), []
+    torch.set_num_threads(plan.threads)
     prepare(copied, plan)
-    training = Training(request.task, copied, request.train, plan, seed=0)
-    times = [next(training.events(request.loader, None)).seconds for _ in range(rounds + 1)][1:]  # type: ignore[union-attr]
-    return sorted(times)[len(times) // 2]
+    training = Training(request.task, copied, request.train, replace(plan, steps=100), seed=0)
+    for event in training.events(request.loader, None):
+        times.append(event.seconds)  # type: ignore[union-attr]
+        if len(times) > _ROUNDS or (len(times) > 1 and time.monotonic() - started > _PATIENCE):
+            break
+    return statistics.median(times[1:])
 
 
 def prepare(net: nn.Module, plan: Plan) -> None:

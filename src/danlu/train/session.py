@@ -50,10 +50,11 @@ def fit(
         Interrupted: a signal or the deadline; the state is saved.
         UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk.
     """
+    threads = torch.get_num_threads()
     plan = Plan.read(out) or resolve(request, net)
     plan.write(out)
-    if plan.threads < torch.get_num_threads():
-        view.line(text("train.busy", threads=plan.threads, all=torch.get_num_threads()))
+    if plan.threads < threads:
+        view.line(text("train.busy", threads=plan.threads, all=threads))
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
     training = Training(request.task, net, request.train, plan, seed)

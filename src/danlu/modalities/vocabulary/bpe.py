@@ -31,7 +31,7 @@ def train(texts: list[str], size: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.pre_tokenizer = _split(SPLIT, _LONGEST)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=max(size, 256), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
     tokenizer.pre_tokenizer = _split(SPLIT)
     return tokenizer

@@ -12,7 +12,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 def train(texts: list[str], size: int) -> Tokenizer:
     """A tokenizer of the 256 bytes and the most frequent characters, `size` tokens at most."""
     spellings = [f"<0x{byte:02X}>" for byte in range(256)]
-    common = [char for char, _ in characters(texts)][: max(size - 256, 0)]
+    common = [char for char, _ in characters(texts)][: size - 256]
     vocabulary = {token: index for index, token in enumerate([*spellings, *common])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
