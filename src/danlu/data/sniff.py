@@ -23,6 +23,7 @@ _PAIRS = {
 _NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
 _FILES = 8  # largest files whose records are looked at
 _SAMPLE = 200  # records looked at per file
+_FEW = 5_000_000  # bytes of chats that a short training sees several times
 _COUNTED = 64 * 2**20  # bytes that are counted row by row; beyond, the count is extrapolated
 
 
@@ -85,18 +86,8 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
     lines += [f"# {line}" for line in (messages.text("init.run"), *sniffed.suggestions)]
     lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {_quoted(path.as_posix())}"]
     lines += _data_keys(sniffed)
-    lines += ["", "[model]", _commented("depth", '"auto"', "depth"), _commented("context", "256", "context")]
-    lines += ["", "[pretrain]", _commented("budget", '"5min"' if sniffed.shape == "text" else '"4min"', "budget")]
-    if sniffed.shape == "text":
-        lines += [_commented("sample", _quoted(sniffed.sample), "sample")]
-    else:
-        lines += [
-            "",
-            "[finetune]",
-            _commented("derive", '"same_rows"', "answers"),
-            _commented("epochs", "4.0", "epochs"),
-        ]
-    return "\n".join(lines) + "\n"
+    lines += ["", "[model]", _commented("depth", '"auto"', "depth")]
+    return "\n".join(lines + (_text_keys(sniffed) if sniffed.shape == "text" else _answer_keys(sniffed))) + "\n"
 
 
 # --- looking ------------------------------------------------------------------------------------------
@@ -220,6 +211,24 @@ def _data_keys(sniffed: Sniffed) -> list[str]:
     if sniffed.exclude:
         keys.append(_commented("exclude", f"[{', '.join(map(_quoted, sniffed.exclude))}]", "exclude"))
     return [*keys, _commented("split", "{ valid = 0.05, test = 0.05 }", "split")]
+
+
+def _text_keys(sniffed: Sniffed) -> list[str]:
+    return [
+        _commented("context", "256", "context"),
+        *("", "[pretrain]", _commented("budget", '"5min"', "budget")),
+        _commented("sample", _quoted(sniffed.sample), "sample"),
+    ]
+
+
+def _answer_keys(sniffed: Sniffed) -> list[str]:
+    """The rows are read as text first, briefly: most is learned from the answers, a few times over where it can be."""
+    length = ("epochs", "5.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
+    return [
+        _commented("context", "512", "context"),
+        *("", "[pretrain]", _commented("budget", '"90s"', "budget")),
+        *("", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented(*length, length[0])),
+    ]
 
 
 def _commented(key: str, value: str, note: str) -> str:

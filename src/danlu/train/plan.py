@@ -106,7 +106,7 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 
 def _dropout(epochs: float) -> float:
     """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
-    return 0.0 if epochs <= 2 else 0.1 if epochs <= 4 else 0.2
+    return 0.0 if epochs <= 2 else 0.1 if epochs <= 8 else 0.2
 
 
 def _draft(request: Request, net: nn.Module) -> Plan:
@@ -130,7 +130,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
 
 
 _LR = {  # (to pretrain, to tune)
-    "muon": (0.03, 0.005),
+    "muon": (0.03, 0.015),
     "adamw": (2e-3, 1e-3),
     "adam": (2e-3, 1e-3),
     "sgd": (0.1, 0.02),
