@@ -245,6 +245,9 @@ class Finetune(_Tuning):
     data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
     derive: str | None = Field(None, description="or: rows made from the prepared ones (python_functions, same_rows)")
     task: str = Field("instruction", description="what is learned in this stage")
+    max_answer: PositiveInt | None = Field(
+        None, description="tokens; rows with a longer answer are left out, so that the model learns to end by then"
+    )
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field(
         "full", description="full, head, last-N or lora"
     )

@@ -38,7 +38,8 @@ def life(recipe: Recipe) -> list[Node]:
     ]
     if tune:
         inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
-        nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", _encoding(recipe, tune.task), inputs)]
+        encoding = _encoding(recipe, tune.task) | {"max_answer": tune.max_answer}
+        nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", encoding, inputs)]
     nodes.append(Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base))
     models, columns = {"base": trained}, {"columns": "encode"}
     if tune:

@@ -38,6 +38,8 @@ def run(context: "Context") -> None:
         raise UserError("E216")
     first, chat = _first(task, opening), bool(opening.get("messages"))
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
+    if out := sum(int(counts.get("left_out", 0)) for counts in splits.values()):
+        context.view.line(message("encode.left_out", count=f"{out:,}", limit=context.config["max_answer"]))
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
     shown = [_shown(processor, row, task.encode(row)) for row in islice(_read(rows, "train"), _SHOWN_ROWS)]
     files.write_json(
@@ -100,9 +102,12 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     scalars = [name for name, value in first.items() if np.ndim(value) == 0]
     writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
     token_bytes = np.array(task.processor.token_bytes())
-    counts, total = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split)
+    counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
     for row in _read(rows, split):
         example = task.encode(row)
+        if limit and _longest_answer(example) > limit:
+            counts["left_out"] += 1
+            continue
         writer.add(example)
         ids = np.asarray(example["input_ids"], np.int64)
         counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
@@ -110,6 +115,12 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
             context.progress(counts["rows"], total, message("encode.encoding", split=split))
     writer.close()
     return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
+
+
+def _longest_answer(example: "Example") -> int:
+    """The longest run of tokens that are learned."""
+    learned = "".join("1" if each else "0" for each in example.get("loss_mask", ()))
+    return max(map(len, learned.split("0")))
 
 
 def _rows(rows: Path, split: str) -> int:
