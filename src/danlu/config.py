@@ -168,7 +168,7 @@ class _Training(Section):
 
 class Train(_Training):
     optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field(
-        "auto", description="auto: muon for what was pretrained here, adamw for a base model, heads and adapters"
+        "auto", description="auto: muon to pretrain, adamw to tune"
     )
     lr: Positive | Auto = Field("auto", description="peak learning rate")
     schedule: Literal["wsd", "cosine", "linear", "exponential", "constant"] = Field(
@@ -354,8 +354,6 @@ class Recipe(Section):
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""
         values = dict(_HABITS[stage])
-        if stage == "finetune" and self.finetune and self.finetune.tune == "full" and not self.finetune.adapt:
-            values |= {} if self.model.base else {"optimizer": "muon"}  # what it was pretrained with goes on
         for section in (self.train, getattr(self, stage)):
             written = section.model_fields_set if section is not None else ()
             given = {name: getattr(section, name) for name in written if name in Train.model_fields}

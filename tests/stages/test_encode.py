@@ -12,6 +12,7 @@ from danlu.config import Tokenizer
 from danlu.data.columns import Columns
 from danlu.data.store import RowWriter
 from danlu.errors import UserError
+from danlu.graph import Silent
 from danlu.modalities.text import Text
 from danlu.stages import encode
 
@@ -36,10 +37,14 @@ def _prepared(folder: Path, rows: Rows) -> Path:
     return folder
 
 
-def _run(out: Path, inputs: dict[str, Path], task: str = "language_modeling", **tokenizer: Any) -> Any:
+def _run(
+    out: Path, inputs: dict[str, Path], task: str = "language_modeling", max_answer: int | None = None, **tokenizer: Any
+) -> Any:
     out.mkdir()
-    config = {"tokenizer": Tokenizer(**tokenizer), "task": task}
-    context = SimpleNamespace(config=config, inputs=inputs, out=out, facts={}, output_hash="", progress=lambda *_: None)
+    config = {"tokenizer": Tokenizer(**tokenizer), "task": task, "max_answer": max_answer}
+    context = SimpleNamespace(
+        config=config, inputs=inputs, out=out, facts={}, output_hash="", progress=lambda *_: None, view=Silent()
+    )
     encode.run(context)  # type: ignore[arg-type]
     return context
 
@@ -95,6 +100,20 @@ def test_a_tokenizer_is_taken_over(tmp_path: Path) -> None:
     text = Text.load(second.out)
     assert text.decode(row["input_ids"][row["loss_mask"] == 1]) == "The king."
     assert row["loss_mask"].dtype == np.uint8
+
+
+def test_rows_with_a_longer_answer_are_left_out(tmp_path: Path) -> None:
+    def chat(*answers: str) -> dict[str, str]:
+        turns = [[{"role": "user", "content": "Go on."}, {"role": "assistant", "content": each}] for each in answers]
+        return {"messages": json.dumps([turn for pair in turns for turn in pair])}
+
+    chats = [chat("word"), chat("wo" * 200), chat("word", "word"), chat("word", "wo" * 200)]
+    inputs = {"rows": _prepared(tmp_path / "rows", dict.fromkeys(("train", "valid", "test"), chats))}
+    seen = _run(tmp_path / "out", inputs, "instruction", max_answer=50)
+    columns = Columns(seen.out / "columns/train")
+    assert [int(columns.row(i)["loss_mask"].sum()) <= 12 for i in range(len(columns))] == [True, True]
+    assert json.loads((seen.out / "tokens.json").read_text())["splits"]["test"]["left_out"] == 2
+    assert len(Columns(_run(tmp_path / "all", inputs, "instruction").out / "columns/train")) == 4
 
 
 def test_rows_without_the_column_are_named(tmp_path: Path) -> None:

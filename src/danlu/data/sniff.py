@@ -222,11 +222,11 @@ def _text_keys(sniffed: Sniffed) -> list[str]:
 
 
 def _answer_keys(sniffed: Sniffed) -> list[str]:
-    """The rows are read as text first, briefly: most is learned from the answers, a few times over where it can be."""
-    length = ("epochs", "5.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
+    """The rows are read as text first, then the answers are learned, a few times over where that does not take long."""
+    length = ("epochs", "4.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
     return [
-        _commented("context", "512", "context"),
-        *("", "[pretrain]", _commented("budget", '"90s"', "budget")),
+        _commented("context", "256", "context"),
+        *("", "[pretrain]", _commented("budget", '"4min"', "budget")),
         *("", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented(*length, length[0])),
     ]
 

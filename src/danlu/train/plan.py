@@ -130,7 +130,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
 
 
 _LR = {  # (to pretrain, to tune)
-    "muon": (0.03, 0.015),
+    "muon": (0.03, 0.005),
     "adamw": (2e-3, 1e-3),
     "adam": (2e-3, 1e-3),
     "sgd": (0.1, 0.02),
