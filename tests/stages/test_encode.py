@@ -108,7 +108,9 @@ def test_rows_with_a_longer_answer_are_left_out(tmp_path: Path) -> None:
         return {"messages": json.dumps([turn for pair in turns for turn in pair])}
 
     chats = [chat("word"), chat("wo" * 200), chat("word", "word"), chat("word", "wo" * 200)]
-    inputs = {"rows": _prepared(tmp_path / "rows", dict.fromkeys(("train", "valid", "test"), chats))}
+    words = _run(tmp_path / "words", {"rows": _prepared(tmp_path / "texts", TEXTS)}, vocab_size=320).out
+    rows = _prepared(tmp_path / "rows", dict.fromkeys(("train", "valid", "test"), chats))
+    inputs = {"rows": rows, "tokenizer": words}
     seen = _run(tmp_path / "out", inputs, "instruction", max_answer=50)
     columns = Columns(seen.out / "columns/train")
     assert [int(columns.row(i)["loss_mask"].sum()) <= 12 for i in range(len(columns))] == [True, True]
