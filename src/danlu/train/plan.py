@@ -31,7 +31,7 @@ _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave t
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
-_ROUNDS, _PATIENCE = 3, 0.4  # steps that are timed, and the seconds after which no more are
+_ROUNDS, _PATIENCE = 3, 1.5  # steps that are timed, and the seconds after which no more are
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
