@@ -226,7 +226,7 @@ def _answer_keys(sniffed: Sniffed) -> list[str]:
     length = ("epochs", "4.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
     return [
         _commented("context", "256", "context"),
-        *("", "[pretrain]", _commented("budget", '"4min"', "budget")),
+        *("", "[pretrain]", _commented("budget", '"3min"', "budget")),
         *("", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented(*length, length[0])),
     ]
 
