@@ -5,12 +5,12 @@ import pytest
 from tests.check.tree import Import, Module, imports, modules
 
 LAYERS = {
-    "leaves": ("", "messages", "errors", "files", "config", "recipe", "artifact", "randomness", "metrics"),
+    "leaves": ("", "messages", "errors", "files", "config", "recipe", "artifact", "randomness", "metrics", "scratch"),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
     "graph": ("life", "graph", "runs"),
-    "parts": ("model", "tasks", "train", "adapt", "serve"),
-    "stages": ("stages",),
+    "parts": ("model", "tasks", "train", "adapt", "serve", "proof"),
+    "stages": ("stages", "learn"),
     "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),
     "command": ("results", "usage", "cli", "__main__"),
 }
@@ -37,6 +37,13 @@ def test_imports_only_point_down() -> None:
         if RANK[_part(each.target)] > RANK[_part(module.name)]
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_the_engine_of_numpy_stands_alone() -> None:
+    """Its readers need nothing but NumPy, and it is an oracle only while it shares nothing with what it checks."""
+    own = [(module, each) for module, each in _edges() if _part(module.name) == "scratch"]
+    assert len(own) > 20, "the check does not see the engine"
+    assert not [f"{module.at(each.node)}: {each.target}" for module, each in own if _part(each.target) != "scratch"]
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -1,0 +1,1 @@
+"""What danlu teaches: lessons, and the engine of NumPy beside its own."""
