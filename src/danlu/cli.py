@@ -186,6 +186,19 @@ def _data(options: argparse.Namespace) -> None:
         _print(part, options)
 
 
+def _prove(options: argparse.Namespace) -> int:
+    from danlu.recipe import load_recipe
+    from danlu.stages.prove import prove
+
+    with _view(options) as view:
+        certificate = prove(load_recipe(options.recipe, options.overrides), view)
+    _print(certificate.table() if options.json else certificate.render(), options)
+    error = certificate.error()
+    if error and not options.json:
+        raise error
+    return error.exit if error else 0
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from danlu.runs import model_folder
     from danlu.stages.evaluate import on_data
@@ -226,12 +239,8 @@ def _chat(options: argparse.Namespace) -> None:
     from danlu.serve.engine import Engine
 
     with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
-        converse(
-            engine,
-            Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62)),
-            ask=lambda: input("> "),
-            write=_write,
-        )
+        sampling = Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62))
+        converse(engine, sampling, ask=lambda: input("> "), write=_write)
 
 
 def _write(piece: str) -> None:
@@ -357,25 +366,20 @@ _RECIPE = ("recipe", {"nargs": "?", "default": "recipe.toml"})
 _OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value"})
 _MODEL: tuple[str, dict[str, Any]] = ("model", {})
 _FLAG = {"action": "store_true"}
+_INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "demo": (_demo, [("--budget", {"default": "5min"}), ("--data", {}), ("--out", {"default": "danlu-demo"})]),
     "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)]),
     "run": (_run, [_RECIPE, _OVERRIDES, ("--plan", _FLAG), ("--to", {"metavar": "STAGE"})]),
     "data": (_data, [_RECIPE, _OVERRIDES]),
+    "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_evaluate, [_MODEL, ("data", {})]),
     "predict": (_predict, [_MODEL, ("input", {"nargs": "?"})]),
     "chat": (_chat, [_MODEL]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True})]),
     "serve": (
         _serve,
-        [
-            _MODEL,
-            ("--host", {}),
-            ("--port", {"type": int}),
-            ("--slots", {"type": int}),
-            ("--queue", {"type": int}),
-            ("--api-key", {}),
-        ],
+        [_MODEL, ("--host", {}), ("--port", _INT), ("--slots", _INT), ("--queue", _INT), ("--api-key", {})],
     ),
     "runs": (
         _runs,

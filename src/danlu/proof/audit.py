@@ -1,0 +1,165 @@
+"""What is learned, token by token, and what a position can see."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from danlu.modalities.chat import END, END_TURN, ROLES
+from danlu.modalities.text import Text
+from danlu.proof.certificate import Check, Shown
+from danlu.proof.gradients import batch_of, side_by_side
+from danlu.proof.twin import Twin
+from danlu.tasks.task import Batch, Row
+
+_SHOWN_ROWS, _SHOWN_TOKENS = 2, 96
+ASSISTANT = "assistant"
+assert ASSISTANT in ROLES
+
+
+# --- the loss mask ---
+
+
+def mask(twin: Twin) -> Check:
+    """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
+    processor, found = twin.task.processor, _learned(twin)
+    wrong, rows = 0, list[list[Shown]]()
+    for index, (tokens, learned) in sorted(found.items()):
+        said = _said(processor, [token for token, counts in zip(tokens, learned, strict=True) if counts])
+        wanted = _wanted(twin, twin.rows[index])
+        bad = not _matches(processor, said, wanted)
+        wrong += bad
+        if bad or len(rows) < _SHOWN_ROWS:
+            rows.append(_shown(processor, tokens, learned))
+    return Check("mask", float(wrong) if found else float("nan"), 0.0, f"{len(found)} rows", rows[-_SHOWN_ROWS:])
+
+
+def _learned(twin: Twin) -> dict[int, tuple[list[int], list[bool]]]:
+    """By row: its tokens as the network sees them, and whether each is a target that counts."""
+    loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
+    found: dict[int, tuple[list[int], list[bool]]] = {}
+    places = {int(w): (row, n) for row, group in enumerate(loader.groups) for n, w in enumerate(group, 1)}
+    for window in range(len(loader.windows)):
+        row, segment = places[window]
+        index = int(np.searchsorted(offsets, loader.windows.start[window], side="right")) - 1
+        tokens, learned = found.setdefault(index, ([], []))
+        after = int(loader.windows.start[window] + loader.windows.length[window])
+        _extend(tokens, learned, loader.assemble([row]), segment, int(loader.tokens[after : after + 1][0]))
+    return found
+
+
+def _extend(tokens: list[int], learned: list[bool], batch: Batch, segment: int, last: int) -> None:
+    """Append a window: the token after each of its inputs, of which `last` is no input itself.
+
+    A token is learned where the label beside the input before it is that very token.
+    """
+    here = batch["segment_ids"][0] == segment
+    inputs, labels = batch["input_ids"][0][here].tolist(), batch["labels"][0][here].tolist()
+    if not tokens:
+        tokens.append(inputs[0])
+        learned.append(False)
+    following = [*inputs[1:], last]
+    tokens += following
+    learned += [label == token for token, label in zip(following, labels, strict=True)]
+
+
+def _wanted(twin: Twin, row: Row) -> list[str]:
+    """The texts that should be learned, each with the control token that ends it."""
+    if "loss_mask" not in twin.columns().names:
+        return [row["text"], END]
+    if row.get("messages"):
+        import json
+
+        turns: list[Any] = json.loads(row["messages"]) if isinstance(row["messages"], str) else row["messages"]
+        return [part for turn in turns if turn["role"] == ASSISTANT for part in (turn["content"], END_TURN)]
+    return [row["completion"], END]
+
+
+def _matches(processor: Text, said: str, wanted: Sequence[str]) -> bool:
+    """Whether the learned text is the wanted one.
+
+    The line end before an answer may be learned with it where the answer begins with white space: the tokenizer can
+    make one token of both.
+    """
+    rest = said
+    for part in wanted:
+        plain = part if part in processor.control else _canonical(processor, part)
+        if not rest.startswith(plain) and plain[:1].isspace() and rest.startswith("\n"):
+            rest = rest[1:]
+        if not rest.startswith(plain):
+            return False
+        rest = rest[len(plain) :]
+    return not rest
+
+
+def _canonical(processor: Text, text: str) -> str:
+    """A text as its tokens say it: WordPiece keeps neither case nor spaces, the others all characters."""
+    return _said(processor, processor.encode(text)) if processor.kind == "wordpiece" else _composed(text)
+
+
+def _said(processor: Text, tokens: Sequence[int]) -> str:
+    """The text of tokens, control tokens by name."""
+    names = {index: name.encode() for name, index in processor.control.items()}
+    return _composed(b"".join(names.get(t) or processor.piece(t) for t in tokens).decode(errors="replace"))
+
+
+def _composed(text: str) -> str:
+    """Tokenizers of other models compose characters before they encode."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _shown(processor: Text, tokens: Sequence[int], learned: Sequence[bool]) -> list[Shown]:
+    """The row around its first learned token."""
+    first = max(0, (learned.index(True) if True in learned else 0) - _SHOWN_TOKENS // 3)
+    here = slice(first, first + _SHOWN_TOKENS)
+    return list(zip(processor.show(tokens[here]), learned[here], strict=True))
+
+
+# --- attention ---
+
+
+@torch.no_grad()
+def attention(twin: Twin) -> Check:
+    """The largest change of an output by tokens that it must not see: of other documents, and later ones.
+
+    Not a number where a token that it must see changes nothing: then nothing was compared.
+    """
+    net, batch = twin.exact().eval(), _two_documents(side_by_side(batch_of(twin)))
+    before = net.hidden(batch)
+    segments, position = batch["segment_ids"], batch["position_ids"]
+    first, others = segments == 1, segments > 1
+    worst = [
+        _change(net.hidden(_other(batch, one, twin)), before, two) for one, two in ((first, others), (others, first))
+    ]
+    if twin.architecture.core.mask == "causal":
+        later = position >= position.amax(1, keepdim=True) // 2
+        worst.append(_change(net.hidden(_other(batch, later, twin)), before, ~later & (segments > 0)))
+    opening = (segments > 0) & (position == 0)
+    seen = _change(net.hidden(_other(batch, opening, twin)), before, ~opening & (segments > 0))
+    return Check("attention", max(worst) if seen > 0 else float("nan"), 0.0)
+
+
+def _two_documents(batch: Batch) -> Batch:
+    """Where a row holds a single document it is cut in two, so that there is another one."""
+    segments, position = batch["segment_ids"].clone(), batch["position_ids"].clone()
+    for row in range(len(segments)):
+        if int(segments[row].max()) == 1:
+            half = int((segments[row] == 1).sum()) // 2
+            end = int((segments[row] == 1).sum())
+            segments[row, half:end] = 2
+            position[row, half:end] -= half
+    return batch | {"segment_ids": segments, "position_ids": position}
+
+
+def _other(batch: Batch, where: Tensor, twin: Twin) -> Batch:
+    """The batch with another token in each of these places."""
+    ids = batch["input_ids"]
+    return batch | {"input_ids": torch.where(where, (ids + 1) % twin.architecture.embed.vocab, ids)}
+
+
+def _change(after: Tensor, before: Tensor, where: Tensor) -> float:
+    """The largest difference in these places."""
+    return float((after - before)[where].abs().max()) if bool(where.any()) else 0.0

@@ -1,0 +1,173 @@
+"""The loss rule: the gradient of a step is that of sum_k total_k / count_k, however its rows are cut or laid out.
+
+The reference is automatic differentiation of that sum over one whole batch; beside it the training loop's own
+accumulation, other layouts of the same documents, and ranks that add their shares.
+Shapes: B rows · T time
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from danlu.config import Train
+from danlu.data.loader import IGNORE
+from danlu.proof.certificate import Check
+from danlu.proof.twin import Twin
+from danlu.tasks.task import Batch, Task
+from danlu.train.loop import Training
+from danlu.train.plan import Plan
+from danlu.train.precision import Masters
+
+Named = dict[str, Tensor]
+ROWS = 8
+EXACT, ROUNDED = 1e-12, 1e-5  # limits in float64, and in float32 where sums are made in another order
+
+
+# --- cutting and laying out ---
+
+
+def cut(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in at most `parts` pieces of unequal numbers of rows: equal ones would hide a mean of means."""
+    rows = len(batch["input_ids"])
+    edges = sorted({round(rows * (part / parts) ** 1.6) for part in range(parts + 1)})
+    return [{n: t[a:b] for n, t in batch.items()} for a, b in itertools.pairwise(edges)]
+
+
+def documents(batch: Batch) -> list[Batch]:
+    """Each document of packed rows as a batch (1, t) of its own."""
+    found = []
+    for row, segments in enumerate(batch["segment_ids"]):
+        for segment in sorted(set(segments.tolist()) - {0}):
+            here = segments == segment
+            made = {name: tensor[row][here][None] for name, tensor in batch.items()}
+            found.append(made | {"segment_ids": torch.ones_like(made["segment_ids"])})
+    return found
+
+
+def padded(rows: Sequence[Batch], length: int) -> Batch:
+    """Documents (1, t) as one batch (B, length), filled on the right."""
+    return {name: torch.cat([_filled(row[name], name, length) for row in rows]) for name in rows[0]}
+
+
+def _filled(tensor: Tensor, name: str, length: int) -> Tensor:
+    filler = IGNORE if name == "labels" else 0
+    return nn.functional.pad(tensor, (0, length - tensor.shape[1]), value=filler)
+
+
+# --- gradients ---
+
+
+def counted(task: Task, batches: Sequence[Batch]) -> dict[str, float]:
+    """What each term is divided by, over all batches."""
+    sums: dict[str, float] = {}
+    for batch in batches:
+        for name, value in task.counts(batch).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def gradient(task: Task, net: nn.Module, batches: Sequence[Batch], counts: Mapping[str, float] | None = None) -> Named:
+    """By automatic differentiation of sum_k total_k / count_k; `counts` are those of the batches unless given."""
+    counts = counted(task, batches) if counts is None else counts
+    terms = [task.loss(net, batch, task.parts[-1]) for batch in batches]
+    total = torch.stack([value / max(counts[name], 1.0) for each in terms for name, value in each.items()]).sum()
+    params = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(params.items(), found, strict=True)}
+
+
+class Wide(Masters):
+    """Masters that add gradients in their own precision, so that float64 stays float64."""
+
+    def collect(self) -> None:
+        for name, p in self.working.items():
+            if p.grad is not None:
+                self.gradients[name] = self.gradients[name] + p.grad if name in self.gradients else p.grad
+                p.grad = None
+
+
+class _Given:
+    """A loader of one step whose micro-batches are given."""
+
+    def __init__(self, batches: Sequence[Batch]):
+        self.batches = batches
+
+    def train(self, step: int, micro: int, shape: object) -> Batch:
+        return self.batches[micro]
+
+
+def accumulated(task: Task, net: nn.Module, batches: Sequence[Batch]) -> Named:
+    """The gradient of one optimizer step of the training loop, with a micro-batch for each of the batches."""
+    task = copy.copy(task)
+    task.corrupt = lambda batch, generator: batch  # type: ignore[method-assign]  # what is compared is corrupted already
+    rows, context = batches[0]["input_ids"].shape
+    plan = Plan(
+        depth=0, rows=rows, accumulate=len(batches), context=context, optimizer="sgd", lr=1e-6, weight_decay=0.0,
+        precision="fp32", threads=torch.get_num_threads(), steps=1,
+    )  # fmt: skip
+    training = Training(task, copy.deepcopy(net), Train(clip=0.0), plan, seed=0)
+    training.masters = Wide(training.net, torch.float32)
+    next(training.events(_Given(batches), None))  # type: ignore[arg-type]
+    return training.masters.gradients
+
+
+def ranked(task: Task, net: nn.Module, shares: Sequence[Batch]) -> Named:
+    """The sum of what ranks find, each on its share and its own copy of the network, with the counts of all."""
+    counts = counted(task, shares)
+    found = [gradient(task, copy.deepcopy(net), [share], counts) for share in shares]
+    return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+
+
+def difference(found: Named, wanted: Named) -> float:
+    """‖found - wanted‖ / ‖wanted‖ over all parameters together; infinite where one lacks a parameter."""
+    if set(found) != set(wanted):
+        return math.inf
+    apart = math.sqrt(sum(float((found[n].double() - g.double()).square().sum()) for n, g in wanted.items()))
+    return apart / max(math.sqrt(sum(float(g.double().square().sum()) for g in wanted.values())), 1e-300)
+
+
+# --- the checks ---
+
+
+def batch_of(twin: Twin) -> Batch:
+    """Packed rows of the twin, corrupted as training would."""
+    loader = twin.loader()
+    batch = next(loader.evaluation(ROWS, limit=min(ROWS, len(loader))))
+    return twin.task.corrupt(batch, torch.Generator().manual_seed(twin.seed))
+
+
+def side_by_side(batch: Batch) -> Batch:
+    """Rows (B, T) in pairs as (B // 2, 2 T): each holds several documents, however long they are."""
+    half = len(batch["input_ids"]) // 2
+    if not half:
+        return batch
+    left, right = ({name: tensor[a : a + half] for name, tensor in batch.items()} for a in (0, half))
+    segments = right["segment_ids"]
+    right |= {"segment_ids": torch.where(segments > 0, segments + left["segment_ids"].max(), 0)}
+    return {name: torch.cat([left[name], right[name]], 1) for name in batch}
+
+
+def layouts(twin: Twin) -> list[Check]:
+    """Packed equals every document alone and every document padded, in float64 and float32."""
+    batch, checks = side_by_side(batch_of(twin)), []
+    alone = documents(batch)
+    beside = padded(alone, twin.architecture.context)
+    for dtype, suffix, limit in ((torch.float64, "", EXACT), (torch.float32, "_fp32", ROUNDED)):
+        net = twin.exact(dtype)
+        packed = gradient(twin.task, net, [batch])
+        checks.append(Check(f"unpacked{suffix}", difference(gradient(twin.task, net, alone), packed), limit))
+        checks.append(Check(f"padded{suffix}", difference(gradient(twin.task, net, [beside]), packed), limit))
+    return checks
+
+
+def splits(twin: Twin) -> list[Check]:
+    """Accumulated micro-batches, and two ranks, equal the whole batch."""
+    batch, net = batch_of(twin), twin.exact()
+    whole = gradient(twin.task, net, [batch])
+    micro = accumulated(twin.task, net, cut(batch, 3))
+    ranks = ranked(twin.task, net, cut(batch, 2))
+    return [Check("accumulated", difference(micro, whole), EXACT), Check("ranks", difference(ranks, whole), EXACT)]

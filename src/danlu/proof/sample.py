@@ -1,0 +1,100 @@
+"""A few hundred of the recipe's own rows: from its finished folders, or read and cleaned from its files."""
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from danlu.data import derive, filters, formats, records, shapes, sources, store
+from danlu.errors import UserError
+from danlu.graph import Life
+from danlu.life import Node
+from danlu.modalities.text import Text
+from danlu.tasks.task import Row
+
+ROWS, CHARACTERS = 256, 300_000
+_FILES = 8  # that are opened where nothing is prepared yet
+_SECONDS = 8.0  # after which the reading of raw files ends
+_VOCABULARY = 1024  # of a tokenizer that is learned from the sample
+
+
+class Sample:
+    """The rows of each training and the tokenizer of a life."""
+
+    def __init__(self, life: Life):
+        self.life, self.nodes = life, {node.name: node for node in life.nodes}
+        for _ in life.states():  # which finds the finished folders
+            pass
+
+    def rows(self, name: str) -> list[Row]:
+        """The first rows of a prepare stage.
+
+        Raises:
+            UserError: E216, there are none.
+        """
+        found = list(_bounded(self._rows(self.nodes[name])))
+        if not found:
+            raise UserError("E216")
+        return found
+
+    def _rows(self, node: Node) -> Iterable[Row]:
+        if node.name in self.life.folders:
+            return store.read(self.life.folders[node.name] / "rows", "train")
+        if isinstance(node.config, dict):
+            return _derived(self.rows(node.inputs["rows"]), derive.derivation(node.config["derive"]))
+        return _read(node, self.life)
+
+    def tokenizer(self) -> Text:
+        """That of the life, or one of its kind learned from the sample."""
+        encode = self.nodes["encode"]
+        if "encode" in self.life.folders:
+            return Text.load(self.life.folders["encode"])
+        if base := encode.external.get("base"):
+            return Text.load(self.life.loaded.base / base)
+        wanted = encode.config["tokenizer"]
+        size = _VOCABULARY if wanted.vocab_size == "auto" else min(wanted.vocab_size, _VOCABULARY)
+        return Text.fit((row["text"] for row in self.rows("prepare")), type=wanted.type, vocab_size=size)
+
+
+def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
+    left = CHARACTERS
+    for row in islice(rows, ROWS):
+        if left <= 0:
+            return
+        left -= len(row["text"])
+        yield row
+
+
+def _read(node: Node, life: Life) -> Iterator[Row]:
+    """Rows of the smallest raw files, cleaned as the recipe says, in turn."""
+    config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
+    found = [_source(path, config) for path in paths[:_FILES]]
+    cut = formats.Cut(config.record, config.section)
+    reader = records.Reader(cut, config.columns, filters.plan(config.clean), config.bad_records)
+    shape, started = reader.shape(found), time.monotonic()
+    for file in found:
+        for record in islice(reader.records(file, shape), ROWS):
+            if time.monotonic() - started > _SECONDS:
+                return
+            if record.row and not record.step:
+                yield _row(record)
+    reader.check()
+
+
+def _source(path: Path, config: Any) -> sources.SourceFile:
+    """Without its hash, which only ids are made of: the whole file need not be read."""
+    kind = sources.format_of(path) if config.format == "auto" else config.format
+    return sources.SourceFile(path, path.name, "", kind, config.encoding)
+
+
+def _derived(rows: Iterable[Row], make: derive.Derivation) -> Iterator[Row]:
+    for row in rows:
+        for made in make(row):
+            yield _row(records.Record(made["id"], made["source"], shapes.loaded(made)))
+
+
+def _row(record: records.Record) -> Row:
+    """A record as the prepare stage writes it."""
+    assert record.row is not None
+    return {"id": record.id, "source": record.source, "text": record.text, **shapes.stored(record.row)}

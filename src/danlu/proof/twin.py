@@ -1,0 +1,195 @@
+"""The tiny twin of one training: all that decides what is computed is the recipe's, only the sizes are small."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from danlu import adapt, files, models, tasks
+from danlu.config import Train
+from danlu.data.columns import Columns, ColumnWriter, token_dtype
+from danlu.data.loader import Loader
+from danlu.errors import UserError
+from danlu.graph import Life
+from danlu.life import Node
+from danlu.modalities.text import Text
+from danlu.models.architecture import Architecture, build
+from danlu.nn.dropout import Dropout
+from danlu.nn.network import Network
+from danlu.proof.sample import Sample
+from danlu.randomness import generator
+from danlu.tasks.task import Example, Row, Task
+from danlu.train import size
+from danlu.train.plan import Request
+
+WIDTH, LAYERS, HEADS, HIDDEN = 64, 2, 2, 128
+CONTEXTS = (64, 128, 256, 512, 1024)
+STEPS = 8
+_HELD_OUT = 8  # every so many rows one is held out
+_STIRRED = 0.02  # noise added to first weights, so that none (LoRA's) is zero and hides what depends on it
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One training made small."""
+
+    stage: str
+    task_name: str
+    task: Task
+    architecture: Architecture
+    train: Train
+    adapters: Sequence[Mapping[str, Any]]
+    rows: list[Row]  # those that are trained on, in the order of the columns
+    folder: Path  # columns/{train,valid}
+    seed: int
+
+    def columns(self, split: str = "train") -> Columns:
+        return Columns(self.folder / "columns" / split)
+
+    def loader(self, split: str = "train") -> Loader:
+        return Loader(self.columns(split), self.architecture.context, long=self.task.long, seed=self.seed)
+
+    def network(self) -> Network:
+        """The network with its first weights and adapters, in fp32; the same each time."""
+        made = build(self.architecture, generator(self.seed, "init"))
+        return adapt.apply(made, self.adapters, self.seed).train()
+
+    def exact(self, dtype: torch.dtype = torch.float64) -> Network:
+        """The network without dropout and with no weight at zero, for comparisons of gradients and outputs."""
+        made, noise = self.network(), generator(self.seed, "proof")
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=_STIRRED)
+        for module in made.modules():
+            if isinstance(module, Dropout):
+                module.p = 0.0
+        return made.to(dtype)
+
+    def request(self) -> Request:
+        """What the real session trains on."""
+        held_out = self.loader("valid")
+        short = self.train.model_copy(update=_short(self.train, self.architecture.context))
+        watched = held_out if len(held_out) else None
+        return Request(self.task, short, self.loader(), watched, self.stage == "pretrain", time.monotonic())
+
+    def __str__(self) -> str:
+        core, train = self.architecture.core, self.train
+        form, vocab = models.carrier(self.architecture) or "danlu", self.task.processor.vocab_size
+        sizes = f"{form} {core.layers}×{core.dim}, T {self.architecture.context}, V {vocab}"
+        habits = ", ".join([train.optimizer, train.schedule, *(entry["kind"] for entry in self.adapters)])
+        return f"{self.task_name} · {sizes} · {habits} · {len(self.rows)} rows"
+
+
+def _short(train: Train, context: int) -> dict[str, Any]:
+    """A life of a few steps in which everything happens: micro-batches, evaluations, checkpoints, dropout."""
+    lengths = {"budget": None, "tokens": None, "epochs": None, "steps": STEPS}
+    pace = {"batch_tokens": 4 * context, "accumulate": 2, "evaluate_every": 3, "save_every": 2}
+    ends = {"stop_early": None, "deadline": None, "sample": None}
+    return lengths | pace | ends | ({"dropout": 0.1} if train.dropout == "auto" else {})
+
+
+def twins(life: Life, folder: Path) -> list[Twin]:
+    """A twin of every training of a life; `folder` takes their columns.
+
+    Raises:
+        UserError: E216 no rows, E122 none that fits the context, and whatever is wrong with data or base model.
+    """
+    sample = Sample(life)
+    processor = sample.tokenizer()
+    return [_twin(node, sample, processor, folder) for node in life.nodes if node.stage in ("pretrain", "finetune")]
+
+
+def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
+    encode = sample.nodes[node.inputs["columns"]]
+    task = tasks.load(node.config["task"])(processor)
+    rows = sample.rows(encode.inputs["rows"])
+    examples = [_encoded(task, row) for row in rows]
+    whole = _form(sample.life, processor)
+    most = min(node.config["context"], whole.context)
+    context = _context([len(example["input_ids"]) for example in examples], task.long, most)
+    adapters = _shrunk_adapters(node.config.get("adapt") or adapt.short(node.config.get("tune", "full")))
+    layers = max([LAYERS, *(entry.get("keep_last", 0) + 1 for entry in adapters)])
+    architecture = _shrunk(whole, processor.vocab_size, context, layers)
+    place = folder / node.name
+    for split, chosen in (("train", _trained(examples)), ("valid", examples[::_HELD_OUT])):
+        _write(place / "columns" / split, chosen, processor.vocab_size)
+    made = Twin(node.name, node.config["task"], task, architecture, node.config["train"], adapters, _trained(rows),
+                place, node.config["seed"])  # fmt: skip
+    if not len(made.loader()):
+        raise UserError("E122", rows=len(rows), context=context)
+    return made
+
+
+def _encoded(task: Task, row: Row) -> Example:
+    """One row as columns.
+
+    Raises:
+        UserError: E250, it lacks a column that the task reads.
+    """
+    try:
+        return task.encode(row)
+    except KeyError as missing:
+        found = ", ".join(name for name in row if name not in ("id", "source"))
+        fields = {"column": missing.args[0], "task": type(task).__name__, "found": found}
+        raise UserError("E250", where=row["source"], **fields) from missing
+
+
+def _trained(rows: list[Any]) -> list[Any]:
+    """All but the held-out ones; all where there is only one."""
+    return [row for index, row in enumerate(rows) if index % _HELD_OUT] or rows
+
+
+def _form(life: Life, processor: Text) -> Architecture:
+    """The architecture that the recipe trains, at any depth."""
+    recipe = life.loaded.recipe
+    if recipe.model.base:
+        config = files.read_json(life.loaded.base / recipe.model.base / "config.json")
+        carried = config.get("danlu", {}).get("carrier", config)
+        return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+    depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
+    section = recipe.model.model_copy(update={"depth": depth})
+    return size.architecture(section, recipe.train, processor.vocab_size, 0)
+
+
+def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Architecture:
+    """The same form with other sizes; keys and values stay grouped where they were."""
+    groups = 1 if whole.core.kv_heads < whole.core.heads else HEADS
+    sizes: dict[str, Any] = {
+        "dim": WIDTH,
+        "heads": HEADS,
+        "kv_heads": groups,
+        "head_dim": WIDTH // HEADS,
+        "hidden": HIDDEN,
+    }
+    core = replace(whole.core, layers=layers, **sizes)
+    embed = replace(whole.embed, vocab=vocab, positions=context if whole.embed.positions else 0)
+    return replace(whole, core=core, embed=embed, context=context)
+
+
+def _shrunk_adapters(adapters: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The recipe's, with at most the last two blocks kept."""
+    return [dict(e) | ({"keep_last": min(e["keep_last"], 2)} if e.get("keep_last") else {}) for e in adapters]
+
+
+def _context(lengths: Sequence[int], long: str, most: int) -> int:
+    """The smallest context in which half of the rows fit, where longer ones would be dropped."""
+    usual = [context for context in CONTEXTS if context < most] + [most]
+    if long == "split":
+        return usual[0]
+    middle = sorted(lengths)[len(lengths) // 2]
+    return next((context for context in usual if middle - 1 <= context), most)
+
+
+def _write(folder: Path, examples: list[dict[str, Any]], vocab: int) -> None:
+    """Columns as the encode stage writes them."""
+    first = {name: np.asarray(value) for name, value in examples[0].items()}
+    dtypes = {name: "uint8" if name.endswith("_mask") else value.dtype.name for name, value in first.items()}
+    scalars = [name for name, value in first.items() if value.ndim == 0]
+    writer = ColumnWriter(folder, dtypes | {"input_ids": token_dtype(vocab)}, scalars=scalars)
+    for example in examples:
+        writer.add(example)
+    writer.close()

@@ -1,0 +1,67 @@
+"""A recipe -> a certificate: what must hold of its trainings, checked on a tiny twin of each in under a minute."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from danlu.graph import Life, View
+from danlu.messages import text
+from danlu.proof.certificate import Certificate, Check
+
+if TYPE_CHECKING:
+    from danlu.proof.twin import Twin
+    from danlu.recipe import Loaded
+
+
+def prove(loaded: "Loaded", view: View) -> Certificate:
+    """Check every training of a recipe on the user's own rows.
+
+    Raises:
+        UserError: the recipe, its data or its base model cannot be used; a failed check is in the certificate.
+    """
+    from danlu.proof.twin import twins
+
+    started, life = time.monotonic(), Life(loaded)
+    certificate = Certificate(loaded.path.name)
+    with tempfile.TemporaryDirectory(prefix="danlu-prove-") as folder, _threads(loaded):
+        view.stage("prove", text("proof.sampling"))
+        for twin in twins(life, Path(folder)):
+            certificate.twins[twin.stage] = str(twin)
+            found = certificate.checks.setdefault(twin.stage, [])
+            for check in _checks(twin):
+                found.append(check)
+                view.progress(len(found), _COUNT, text(f"proof.check.{check.name}"))
+    certificate.seconds = time.monotonic() - started
+    return certificate
+
+
+_COUNT = 11  # checks of a training
+
+
+def _checks(twin: "Twin") -> Iterator[Check]:
+    from danlu.proof import audit, gradients, resume, served
+
+    if twin.task.coupled == "none":  # rows that see each other are never split
+        yield from gradients.splits(twin)
+    yield from gradients.layouts(twin)
+    yield audit.mask(twin)
+    yield audit.attention(twin)
+    check, result = resume.resumed(twin, twin.folder)
+    yield check
+    yield from served.served(twin, result.weights, twin.folder / "model")
+
+
+@contextmanager
+def _threads(loaded: "Loaded") -> Iterator[None]:
+    """The recipe's threads, as its trainings use them; those of before afterwards."""
+    import torch
+
+    before, wanted = torch.get_num_threads(), loaded.recipe.system.threads
+    torch.set_num_threads(before if wanted == "auto" else wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,307 @@
+"""The certificate of a recipe: every line holds on a true twin, and each falls on the twin that is sabotaged there."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from danlu import cli, files
+from danlu.data import store
+from danlu.data.loader import IGNORE, Loader
+from danlu.graph import Life, Silent
+from danlu.model import Model
+from danlu.nn import network
+from danlu.nn.attention import Attention
+from danlu.proof import audit, gradients, resume
+from danlu.proof.certificate import Check
+from danlu.proof.served import served
+from danlu.proof.twin import Twin, twins
+from danlu.recipe import load_recipe
+from danlu.serve.slots import Slots
+from danlu.stages.prove import prove
+from danlu.tasks.language_modeling import LanguageModeling
+from danlu.train import checkpoint, session
+from tests.tiny_life import RECIPE, no_clock, project, sentences
+
+CHATS = """
+[finetune]
+data = "chats.jsonl"
+tune = "lora"
+epochs = 1.0
+"""
+LONG = RECIPE.replace("context = 32", "context = 256")  # chats are not cut
+ALL = {
+    "accumulated", "ranks", "unpacked", "padded", "unpacked_fp32", "padded_fp32", "mask", "attention", "resumed",
+    "saved", "served",
+}  # fmt: skip
+
+
+def chats(folder: Path) -> None:
+    """Dialogs of two answers, one of which opens with a blank line, and one in Chinese."""
+    rows = []
+    for number, sentence in enumerate(sentences(120)):
+        answer = ["The king.", "\n\nA ghost, as ever.", "炼丹炉里炼金丹。"][number % 3]
+        turns = [("system", "Be brief."), ("user", sentence), ("assistant", answer), ("user", "Sure?")]
+        rows.append({"messages": [{"role": role, "content": said} for role, said in [*turns, ("assistant", "Yes.")]]})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "chats.jsonl").write_text(lines, encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steady() -> Iterator[None]:
+    """One thread, and no measuring of the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        no_clock(patch)
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text to pretrain on and chats to tune on; nothing has run yet."""
+    made = project(tmp_path_factory.mktemp("prove") / "tiny", LONG + CHATS)
+    chats(made.parent)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Twin]:
+    return twins(Life(load_recipe(recipe)), tmp_path_factory.mktemp("twins"))
+
+
+@pytest.fixture(scope="module")
+def text(pair: list[Twin]) -> Twin:
+    return pair[0]
+
+
+@pytest.fixture(scope="module")
+def chat(pair: list[Twin]) -> Twin:
+    return pair[1]
+
+
+def named(checks: list[Check], name: str) -> Check:
+    return next(check for check in checks if check.name == name)
+
+
+# --- the true twin ---
+
+
+def test_a_recipe_that_never_ran_is_certified(recipe: Path) -> None:
+    certificate = prove(load_recipe(recipe), Silent())
+    assert list(certificate.checks) == ["pretrain", "finetune"]
+    for stage, checks in certificate.checks.items():
+        assert {check.name for check in checks} == ALL
+        assert certificate.failed() == [], certificate.render()
+        assert all(check.figure < 1e-5 for check in checks), stage
+    assert certificate.error() is None
+    assert "lora" in certificate.twins["finetune"]
+    assert not list((recipe.parent / "runs").glob("*/run.json")), "a certificate is no run"
+
+
+def test_the_command_shows_it_in_both_forms(recipe: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["prove", str(recipe), "finetune.tune=last-1", "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("✓") == 2 * len(ALL)
+    assert "】" in shown and "<|im_start|>" in shown
+    assert cli.main(["prove", str(recipe), "--json", "finetune.tune=head"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["passed"] is True
+    found = {check["check"]: check for check in table["stages"]["pretrain"]["checks"]}
+    assert set(found) == ALL
+    assert found["accumulated"]["figure"] <= 1e-12
+    assert found["mask"]["rows"][0][0] == {"token": "<|endoftext|>", "learned": False}
+
+
+def test_what_has_run_is_taken_from_its_folders(recipe: Path, tmp_path: Path) -> None:
+    made = project(tmp_path / "ran", RECIPE)
+    run = Life(load_recipe(made)).run(Silent(), "encode")
+    (twin,) = twins(Life(load_recipe(made)), tmp_path / "twin")
+    tokenizer = files.read_json(run.folders["encode"] / "tokens.json")["tokenizer"]
+    assert twin.task.processor.vocab_size == tokenizer["vocab_size"]
+    kept = {row["id"] for row in store.read(run.folders["prepare"] / "rows", "train")}
+    assert twin.rows and {row["id"] for row in twin.rows} < kept
+
+
+OTHERS = {
+    "gpt2": ["model.arch=gpt2"],
+    "characters": ["tokenizer.type=char"],
+    "wordpiece": ["tokenizer.type=wordpiece"],
+    "grouped": ["model.heads=2", "model.kv_heads=1"],
+    "sgd": ["train.optimizer=sgd", "model.tied=false"],
+}
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_other_forms_are_certified(form: str, tmp_path: Path) -> None:
+    made = project(tmp_path / "tiny", LONG + CHATS.replace('tune = "lora"', 'tune = "last-1"'))
+    chats(made.parent)
+    certificate = prove(load_recipe(made, OTHERS[form]), Silent())
+    assert certificate.failed() == [], certificate.render()
+
+
+def test_the_learned_tokens_shown_are_the_answers_and_their_ends(chat: Twin) -> None:
+    """The blank line before an answer may take the line end of the header with it; Chinese is shown byte by byte."""
+    shown = ["".join(token for token, learned in row if learned) for row in audit.mask(chat).rows]
+    assert len(shown) == 2
+    for learned in shown:
+        first, second, rest = learned.split("<|im_end|>")
+        assert (second, rest) == ("Yes.", "")
+        assert re.fullmatch(r"The king\.|\n{2,3}A ghost, as ever\.|(\\x[0-9a-f]{2})+|炼.*", first)
+
+
+# --- the sabotaged twin ---
+
+
+def test_a_mean_of_means_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LanguageModeling.loss
+
+    def mean_of_means(self: Any, net: Any, batch: dict[str, Tensor], part: str = "model") -> dict[str, Tensor]:
+        """Every micro-batch divided by its own count."""
+        return {"loss": real(self, net, batch, part)["loss"] / self.counts(batch)["loss"]}
+
+    monkeypatch.setattr(LanguageModeling, "loss", mean_of_means)
+    found = gradients.splits(text)
+    assert named(found, "accumulated").figure > 1e-3
+    assert named(found, "ranks").figure > 1e-3
+
+
+def test_a_loop_that_forgets_a_micro_batch_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect, calls = gradients.Wide.collect, []
+
+    def forgetful(self: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            self.clear()
+        collect(self)
+
+    monkeypatch.setattr(gradients.Wide, "collect", forgetful)
+    found = gradients.splits(text)
+    assert not named(found, "accumulated").passed
+    assert named(found, "ranks").passed
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_shifted_mask_is_caught(by: int, chat: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Loader._targets
+
+    def shifted(self: Any, start: int, size: int) -> Any:
+        mask, self.mask = self.mask, torch.roll(torch.tensor(self.mask[0 : len(self.mask)]), by).numpy()
+        try:
+            return real(self, start, size)
+        finally:
+            self.mask = mask
+
+    monkeypatch.setattr(Loader, "_targets", shifted)
+    assert audit.mask(chat).figure > 0
+
+
+def test_labels_beside_the_wrong_inputs_are_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Loader._targets
+    monkeypatch.setattr(Loader, "_targets", lambda self, start, size: real(self, start - 1, size))
+    assert audit.mask(text).figure > 0
+
+
+def test_a_question_that_is_learned_is_caught(chat: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Loader.assemble
+
+    def all_learned(self: Any, rows: list[int]) -> dict[str, Tensor]:
+        batch = real(self, rows)
+        following, left_out = batch["input_ids"].roll(-1, 1), batch["labels"] == IGNORE
+        return batch | {"labels": torch.where(left_out & (batch["segment_ids"] > 0), following, batch["labels"])}
+
+    monkeypatch.setattr(Loader, "assemble", all_learned)
+    assert audit.mask(chat).figure > 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_attention_across_documents_is_caught(which: int, pair: list[Twin], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert audit.attention(pair[which]).figure == 0.0
+    monkeypatch.setattr(network, "segment_mask", lambda segments: None)
+    assert audit.attention(pair[which]).figure > 1e-6
+    assert not named(gradients.layouts(pair[which]), "unpacked").passed
+
+
+def test_attention_to_later_tokens_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danlu.nn.transformer.reach", lambda queries, keys, causal, window: None)
+    assert audit.attention(text).figure > 1e-6
+
+
+def test_attention_that_sees_nothing_is_no_proof(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Attention, "forward", lambda self, x, *rest: torch.zeros_like(x))
+    assert not audit.attention(text).passed
+
+
+def test_a_dropped_optimizer_state_is_caught(chat: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = checkpoint.newest
+
+    def without(root: Path) -> Any:
+        saved, damaged = real(root)
+        for tensor in saved.optimizer.values() if saved else ():
+            tensor.zero_()
+        return saved, damaged
+
+    assert resume.resumed(chat, tmp_path)[0].passed
+    monkeypatch.setattr(session.checkpoint, "newest", without)
+    (tmp_path / "again").mkdir()
+    check, _ = resume.resumed(chat, tmp_path / "again")
+    assert check.figure > 0
+    first, second = check.evidence.removeprefix("sha256 ").split(" · ")
+    assert first != second
+
+
+def test_perturbed_weights_are_caught(text: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, weights = files.write_tensors, dict(text.network().state_dict())
+
+    def perturbed(path: Path, tensors: dict[str, Tensor], *rest: Any) -> None:
+        name = next(name for name in tensors if "v_proj" in name)
+        real(path, tensors | {name: tensors[name] * 1.01}, *rest)
+
+    assert all(check.passed for check in served(text, weights, tmp_path / "true"))
+    monkeypatch.setattr(files, "write_tensors", perturbed)
+    assert not any(check.passed for check in served(text, weights, tmp_path / "false"))
+
+
+def test_a_cache_at_the_wrong_place_is_caught(text: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, weights = Slots.read, dict(text.network().state_dict())
+    monkeypatch.setattr(Slots, "read", lambda self, slot, tokens, start: real(self, slot, tokens[::-1], start))
+    found = served(text, weights, tmp_path / "model")
+    assert named(found, "saved").passed
+    assert not named(found, "served").passed
+
+
+def test_an_adapter_left_out_is_caught(chat: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = chat.network()
+    weights = {name: t + 0.05 if "lora_up" in name else t for name, t in net.state_dict().items()}
+    assert all(check.passed for check in served(chat, weights, tmp_path / "true"))
+    plain = {name: tensor for name, tensor in weights.items() if "lora" not in name}
+    monkeypatch.setattr("danlu.proof.served.merged_state", lambda network, state: plain)
+    assert not any(check.passed for check in served(chat, weights, tmp_path / "false"))
+
+
+def test_a_failed_certificate_is_said_and_decides_the_exit_code(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Model, "save_pretrained", _saving_noise(Model.save_pretrained))
+    assert cli.main(["prove", str(recipe), "-q"]) == 6
+    shown = capsys.readouterr()
+    assert "E520" in shown.err and "pretrain.saved" in shown.err and "finetune.served" in shown.err
+    assert shown.out.count("DOES NOT HOLD") == 4
+    assert cli.main(["prove", str(recipe), "--json"]) == 6
+    table = json.loads(capsys.readouterr().out)
+    assert table["passed"] is False
+    assert [c["check"] for c in table["stages"]["pretrain"]["checks"] if not c["passed"]] == ["saved", "served"]
+
+
+def _saving_noise(real: Callable[..., None]) -> Callable[..., None]:
+    def save(self: Any, folder: Path, weights: dict[str, Tensor]) -> None:
+        real(self, folder, {name: tensor + 0.01 * (tensor.ndim > 1) for name, tensor in weights.items()})
+
+    return save
