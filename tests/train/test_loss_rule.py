@@ -1,0 +1,239 @@
+"""The loss rule, for every task: the gradient of a step is that of sum_k total_k / count_k, however it is made.
+
+Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is the reference. A task joins by its file.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from danlu import tasks
+from danlu.data.loader import IGNORE, Loader
+from danlu.modalities.text import Text
+from danlu.models import qwen3
+from danlu.models.architecture import build
+from danlu.nn.network import Network
+from danlu.proof.gradients import accumulated, difference, documents, gradient, padded, ranked
+from danlu.tasks.language_modeling import LanguageModeling
+from danlu.tasks.task import Batch, Task
+from tests.serve.tiny import fitted
+
+CONTEXT = 24
+EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
+QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+WORDS = ["the", "quick", "brown", "fox", "炼丹炉", "jumps", "over", "金丹", "lazy", "dog"]
+
+
+@cache
+def text() -> Text:
+    return fitted()
+
+
+@cache
+def network(dtype: torch.dtype, form: str) -> Network:
+    """One layer with rotary positions, weights far from zero, no dropout."""
+    shape = qwen3.preset(text().vocab_size, CONTEXT, 1, width=16, heads=2, head_dim=8, hidden=32)
+    made, noise = build(shape, torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(torch.randn(p.shape, generator=noise), alpha=0.1)
+    made.core.attention_form = form
+    return made.to(dtype).train()
+
+
+# --- what is drawn ---
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of a task by their lengths in words, the tokens that count, and how the batch is cut."""
+
+    lengths: list[tuple[int, int]]  # of the given part and of the answer
+    masked: int  # seed of a random mask; 0 keeps the task's own
+    cuts: list[float]
+    form: str
+
+
+DRAWN = st.builds(
+    Drawn,
+    lengths=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 12)), min_size=2, max_size=12),
+    masked=st.integers(0, 3),
+    cuts=st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4),
+    form=st.sampled_from(["sdpa", "written"]),
+)
+
+
+class Ragged:
+    """Columns in memory."""
+
+    def __init__(self, examples: Sequence[dict[str, Any]]):
+        self.columns = {name: [np.asarray(each[name]) for each in examples] for name in examples[0]}
+        self.names, self.rows = list(self.columns), len(examples)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def flat(self, name: str) -> np.ndarray:
+        return np.concatenate(self.columns[name])
+
+    def offsets(self, name: str) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum([len(each) for each in self.columns[name]])])
+
+
+def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
+    """A row that every text task can read."""
+    words = [WORDS[(index * 7 + at * 3) % len(WORDS)] for at in range(given_words + answer_words)]
+    question, answer = " ".join(words[:given_words]), " ".join(words[given_words:])
+    return {"text": f"{question} {answer}", "prompt": question, "completion": answer}
+
+
+def packed(task: Task, drawn: Drawn) -> Batch:
+    """All drawn rows in one packed batch, corrupted as training would."""
+    examples = [task.encode(row(index, *words)) for index, words in enumerate(drawn.lengths)]
+    random = np.random.Generator(np.random.PCG64(drawn.masked))
+    for example in examples if drawn.masked else ():
+        if "loss_mask" in example:
+            example["loss_mask"] = random.integers(0, 2, len(example["input_ids"]))
+    loader = Loader(Ragged(examples), CONTEXT, long="split", seed=1)  # type: ignore[arg-type]
+    batch = loader.assemble(list(range(len(loader))))
+    return task.corrupt(batch, torch.Generator().manual_seed(1))
+
+
+def cut(batch: Batch, places: Sequence[float]) -> list[Batch]:
+    """The batch in pieces that end at these shares of its rows; at least one row each."""
+    rows = len(batch["input_ids"])
+    edges = sorted({0, rows, *(round(rows * place) for place in places)})
+    return [{name: tensor[a:b] for name, tensor in batch.items()} for a, b in pairwise(edges)]
+
+
+# --- the rule ---
+
+
+def figures(task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64) -> dict[str, float]:
+    """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
+    net, batch = network(dtype, drawn.form), packed(task, drawn)
+    alone = documents(batch)
+    beside = padded(alone, CONTEXT)
+    whole = gradient(task, net, [beside])
+    pieces, shares = cut(beside, drawn.cuts), cut(beside, drawn.cuts[:1])
+    return {
+        "accumulated": difference(accumulated(task, net, pieces), whole),
+        "ranks": difference(ranked(task, net, shares), whole),
+        "all ranks": difference(ranked(task, net, pieces), whole),
+        "packed": difference(gradient(task, net, [batch]), whole),
+        "packed and accumulated": difference(accumulated(task, net, cut(batch, drawn.cuts)), whole),
+        "alone": difference(gradient(task, net, alone), whole),
+    }
+
+
+def obeys(task: Task, drawn: Drawn) -> None:
+    """The contract of a task. Those that say that their samples see each other are never split, so exempt."""
+    if task.coupled != "none":
+        return
+    exact = figures(task, drawn)
+    assert max(exact.values()) <= EXACT, exact
+    rounded = figures(task, drawn, torch.float32)
+    limits = {name: SPLIT if name in ("accumulated", "ranks", "all ranks") else PACKED for name in rounded}
+    assert all(rounded[name] <= limits[name] for name in rounded), rounded
+
+
+def every() -> list[Task]:
+    return [tasks.load(name)(text()) for name in tasks.names()]
+
+
+@pytest.mark.parametrize("name", tasks.names())
+@QUICK
+@given(drawn=DRAWN)
+def test_every_task_obeys_the_loss_rule(name: str, drawn: Drawn) -> None:
+    obeys(tasks.load(name)(text()), drawn)
+
+
+@QUICK
+@given(drawn=DRAWN)
+def test_the_whole_batch_is_what_torch_makes_of_it(drawn: Drawn) -> None:
+    """The reference itself against all logits at once and torch's cross-entropy."""
+    task, net = tasks.load("instruction")(text()), network(torch.float64, drawn.form)
+    batch = padded(documents(packed(task, drawn)), CONTEXT)
+    if not int((batch["labels"] != IGNORE).sum()):
+        return
+    loss = F.cross_entropy(net(batch).flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE)
+    found = torch.autograd.grad(loss, list(net.parameters()))
+    names = [name for name, _ in net.named_parameters()]
+    assert difference(gradient(task, net, [batch]), dict(zip(names, found, strict=True))) <= EXACT
+
+
+def test_a_batch_without_a_counted_token_teaches_nothing() -> None:
+    task, drawn = tasks.load("instruction")(text()), Drawn([(3, 4), (2, 2)], 0, [0.5], "sdpa")
+    batch = packed(task, drawn)
+    batch["labels"] = torch.full_like(batch["labels"], IGNORE)
+    found = accumulated(task, network(torch.float64, "sdpa"), [batch, batch])
+    assert all(not bool(g.any()) for g in found.values())
+
+
+# --- tasks that break it are caught ---
+
+
+class MeanOfMeans(LanguageModeling):
+    def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        return {"loss": super().loss(net, batch, part)["loss"] / self.counts(batch)["loss"].clamp(min=1)}
+
+
+class CountsPadding(LanguageModeling):
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(batch["labels"].numel())}
+
+
+class Contrast(LanguageModeling):
+    """Rows are told from each other: each sample's loss depends on the others of its batch."""
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(len(batch["input_ids"]))}
+
+    def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        states = net.hidden(batch).mean(1)
+        return {"loss": F.cross_entropy(states @ states.T, torch.arange(len(states)), reduction="sum")}
+
+
+class BatchNormed(LanguageModeling):
+    """A state is seen relative to the mean of its batch, as in batch normalisation."""
+
+    def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        hidden, labels = self._positions(net, batch)
+        logits = F.linear(net.head.prepare(hidden - hidden.mean(0)), net.head.weight)
+        return {"loss": F.cross_entropy(logits, labels, reduction="sum")}
+
+
+UNEVEN = Drawn([(1, 2), (6, 9), (3, 3), (8, 12), (2, 5)], 0, [0.3], "sdpa")
+
+
+@pytest.mark.parametrize("broken", [MeanOfMeans, CountsPadding, Contrast, BatchNormed])
+def test_a_task_that_breaks_the_rule_is_caught(broken: Callable[[Text], Task]) -> None:
+    with pytest.raises(AssertionError):
+        obeys(broken(text()), UNEVEN)
+
+
+@pytest.mark.parametrize("coupled", [Contrast, BatchNormed])
+def test_coupling_that_is_declared_is_exempt(coupled: Any) -> None:
+    task = coupled(text())
+    task.coupled = "batch"
+    obeys(task, UNEVEN)
+    assert figures(task, UNEVEN)["accumulated"] > 1e-6, "it would have been caught"
+
+
+def test_one_batch_of_every_kind_is_compared() -> None:
+    """The drawn batches hold what the rule is about: several documents in a row, and pieces that count differently."""
+    for task in every():
+        batch = packed(task, UNEVEN)
+        assert int(batch["segment_ids"].max()) > 1
+        pieces = cut(padded(documents(batch), CONTEXT), UNEVEN.cuts)
+        assert len({float(task.counts(piece)["loss"]) for piece in pieces}) > 1
