@@ -44,6 +44,7 @@ def test_the_example_runs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # what the training may take on two busy cores
 def test_real_digits_to_97_5_percent(shared_data: Path) -> None:
     train, test = mnist(shared_data / "mnist")
     assert train[0].shape == (60000, 784) and test[0].shape == (10000, 784)

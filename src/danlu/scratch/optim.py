@@ -30,7 +30,7 @@ class Optimizer(ABC):
         self.steps += 1
         for i, p in enumerate(self.parameters):
             if p.grad is not None:
-                p.data = p.data - lr * self.direction(i, p.grad)
+                p.data -= lr * self.direction(i, p.grad)
 
     @abstractmethod
     def direction(self, i: int, g: Array) -> Array:
@@ -49,8 +49,10 @@ class SGD(Optimizer):
         self.momentum, self.velocity = momentum, self.memory()
 
     def direction(self, i: int, g: Array) -> Array:
-        self.velocity[i] = self.momentum * self.velocity[i] + g
-        return self.velocity[i]
+        v = self.velocity[i]
+        v *= self.momentum
+        v += g
+        return v
 
 
 class RMSprop(Optimizer):
@@ -61,8 +63,10 @@ class RMSprop(Optimizer):
         self.rho, self.square = rho, self.memory()
 
     def direction(self, i: int, g: Array) -> Array:
-        self.square[i] = self.rho * self.square[i] + (1 - self.rho) * g * g
-        return g / (np.sqrt(self.square[i]) + EPS)
+        s = self.square[i]
+        s *= self.rho
+        s += (1 - self.rho) * g * g
+        return g / (np.sqrt(s) + EPS)
 
 
 class Adam(Optimizer):
@@ -78,11 +82,13 @@ class Adam(Optimizer):
         self.mean, self.square = self.memory(), self.memory()
 
     def direction(self, i: int, g: Array) -> Array:
-        self.mean[i] = self.beta1 * self.mean[i] + (1 - self.beta1) * g
-        self.square[i] = self.beta2 * self.square[i] + (1 - self.beta2) * g * g
-        mean = self.mean[i] / (1 - self.beta1**self.steps)
-        square = self.square[i] / (1 - self.beta2**self.steps)
-        return mean / (np.sqrt(square) + EPS)
+        m, s = self.mean[i], self.square[i]
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        s *= self.beta2
+        s += (1 - self.beta2) * g * g
+        unbiased = m / (1 - self.beta1**self.steps)  # m̂
+        return unbiased / (np.sqrt(s / (1 - self.beta2**self.steps)) + EPS)
 
 
 class AdamW(Adam):
@@ -95,7 +101,7 @@ class AdamW(Adam):
     def step(self, lr: float) -> None:
         for p in self.parameters:
             if p.data.ndim >= 2:
-                p.data = p.data * (1 - lr * self.decay)
+                p.data *= 1 - lr * self.decay
         super().step(lr)
 
 

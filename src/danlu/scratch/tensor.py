@@ -127,6 +127,8 @@ def join(a: Tensor, b: Tensor) -> Tensor:
 
 def fit(grad: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: a number that was used many times gets the sum of the gradients of its uses."""
+    if grad.shape == shape:
+        return grad
     grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
     repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and grad.shape[axis] != 1)
     return grad.sum(axis=repeated, keepdims=True)
