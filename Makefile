@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup demo test check bench docs
+.PHONY: help setup demo test check bench docs prove-long
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make docs    write docs/*/reference from the code"
 	@echo "make bench   measure this machine (benchmarks/*.py)"
 	@echo "make setup   only set up"
+	@echo "make prove-long   kill trainings at 3,000 moments; minutes"
 
 setup: .venv/.ok
 
@@ -35,6 +36,10 @@ demo: setup
 # One thread per worker: two workers of many threads each would only wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The tests of accidents with ten times the kill points of make test.
+prove-long: setup
+	PROVE_POINTS=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 tests/faults $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

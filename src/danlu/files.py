@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+_DOOMED = ".del"
 _WINDOWS = sys.platform == "win32"
 
 
@@ -77,13 +78,21 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
+def _make(folder: Path) -> None:
+    """Create a folder and those it lies in, and sync their names: after a loss of power what is inside can be found."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
 # --- single files -----------------------------------------------------------------------------------
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: readers see the old content or the new, never a part."""
     with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         with _replacing(path) as file:
             _write(file, data)
         _sync_folder(path.parent)
@@ -110,13 +119,24 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that every parser reads: UTF-8, no NaN."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, _json(value))
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode("utf-8")
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a log; a log that cannot be written never stops a run (the caller decides)."""
+    """Add one whole line to a log, or nothing; one that cannot be written never stops a run (the caller decides)."""
     with _disk(path), _open(path, "ab") as file:
-        _write(file, line.encode("utf-8") + b"\n")
+        size = file.tell()
+        try:
+            _write(file, line.encode("utf-8") + b"\n")
+            file.flush()
+        except OSError:  # half a line would spoil the next one
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), size)
+            raise
 
 
 def read_json(path: Path) -> Any:
@@ -138,7 +158,8 @@ def staged(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(folder.name + ".tmp")
     remove(temporary)
     with _disk(folder):
-        temporary.mkdir(parents=True)
+        _make(folder.parent)
+        temporary.mkdir()
         try:
             yield temporary
             seal(temporary)
@@ -150,14 +171,15 @@ def staged(folder: Path) -> Iterator[Path]:
 
 def seal(folder: Path) -> None:
     """Sync every file of a folder, then write its manifest, last."""
-    entries = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        with _open(path, "rb+") as file:
-            _fsync(file)
-        entries[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    for inner in (p for p in folder.rglob("*") if p.is_dir()):
-        _sync_folder(inner)
-    write_json(folder / MANIFEST, {"schema": SCHEMA, "files": entries})
+    with _disk(folder):
+        entries = {}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+            with _open(path, "rb+") as file:
+                _fsync(file)
+            entries[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for inner in (p for p in folder.rglob("*") if p.is_dir()):
+            _sync_folder(inner)
+        write_json(folder / MANIFEST, {"schema": SCHEMA, "files": entries})
 
 
 def publish(temporary: Path, folder: Path) -> None:
@@ -182,11 +204,19 @@ def remove(path: Path) -> None:
             _delete(doomed)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half written or half deleted in a folder that only the caller writes."""
+    with _disk(folder):
+        for path in folder.glob("*"):
+            if path.suffix in (".tmp", _DOOMED):
+                _delete(path)
+
+
 def _aside(path: Path) -> Path | None:
     """Rename what is at `path`, so that nothing is there; its new name, or None where nothing was."""
     if not (path.exists() or path.is_symlink()):
         return None
-    doomed = path.with_name(f"{path.name}.{os.getpid()}.del")
+    doomed = path.with_name(f"{path.name}.{os.getpid()}{_DOOMED}")
     if doomed.exists():  # a deletion that failed earlier
         _delete(doomed)
     _rename(path, doomed)
@@ -203,13 +233,22 @@ def _delete(doomed: Path) -> None:
 def damage(folder: Path, *, deep: bool = True) -> list[str]:
     """Names of files that are missing or differ from the manifest; `deep` compares sha256, else only sizes.
 
-    An absent or unreadable manifest is damage itself: ["manifest.json"].
+    A manifest that is absent, or differs in one byte from how `seal` wrote it, is damage itself: ["manifest.json"].
     """
     try:
-        entries: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
-        return [name for name, entry in entries.items() if not _intact(folder / name, entry, deep)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [name for name, entry in sealed(folder).items() if not _intact(folder / name, entry, deep)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [MANIFEST]
+
+
+def sealed(folder: Path) -> Mapping[str, Any]:
+    """{name: {"sha256", "bytes"}} of a folder's manifest; ValueError where it is not as `seal` wrote it."""
+    content = (folder / MANIFEST).read_bytes()
+    table = json.loads(content)
+    if _json(table) != content or set(table) != {"schema", "files"} or table["schema"] != SCHEMA:
+        raise ValueError(MANIFEST)
+    entries: Mapping[str, Any] = table["files"]
+    return entries
 
 
 def _intact(path: Path, entry: Mapping[str, Any], deep: bool) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints: one folder per step, whole or absent; the newest one that verifies is used, and said so."""
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from danlu import files
 from danlu.errors import UserError
 
 Named = dict[str, Tensor]
+_WEIGHTS, _OPTIMIZER, _BEST = "weights.safetensors", "optimizer.safetensors", "best.safetensors"
+_POSITION = "position.json"
 
 
 @dataclass
@@ -21,8 +24,15 @@ class Position:
     best: float | None = None  # lowest validation loss so far
     best_step: int = 0
     stale: int = 0  # evaluations since the best
-    skipped: int = 0  # steps without an update because the gradient was not finite
+    looked: int = 0  # the last step whose evaluation is part of this state
+    skipped: int = 0  # steps without an update: the gradient was not finite, or a spike
     skipped_in_a_row: int = 0
+    window: dict[str, list[list[float]]] = field(default_factory=dict)  # of each part: [loss, norm] of good steps
+    updates: dict[str, int] = field(default_factory=dict)  # of each part: steps that changed its weights
+    anchor: int = 0  # the last step saved in good health, to which a roll-back returns; 0 is the start
+    rollbacks: int = 0
+    lr_scale: float = 1.0  # halved by every roll-back
+    accumulate: int = 0  # micro-batches of a step since memory ran out; 0: as planned
     seconds: float = 0.0
 
 
@@ -41,12 +51,13 @@ def folder_of(root: Path, step: int) -> Path:
 def save(root: Path, checkpoint: Checkpoint, *, keep: frozenset[int] = frozenset()) -> None:
     """Write the checkpoint of a step, then remove the older ones except those in `keep`."""
     step = checkpoint.position.step
+    files.sweep(root)
     with files.staged(folder_of(root, step)) as out:
-        files.write_tensors(out / "weights.safetensors", checkpoint.weights)
-        files.write_tensors(out / "optimizer.safetensors", checkpoint.optimizer)
+        files.write_tensors(out / _WEIGHTS, checkpoint.weights)
+        files.write_tensors(out / _OPTIMIZER, checkpoint.optimizer)
         if checkpoint.best is not None:
-            files.write_tensors(out / "best.safetensors", checkpoint.best)
-        files.write_json(out / "position.json", {"schema": files.SCHEMA, **asdict(checkpoint.position)})
+            files.write_tensors(out / _BEST, checkpoint.best)
+        files.write_json(out / _POSITION, {"schema": files.SCHEMA, **asdict(checkpoint.position)})
     for folder in _folders(root):
         if (number := _step(folder)) < step and number not in keep:
             files.remove(folder)
@@ -56,21 +67,28 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and the names of the damaged ones passed over.
 
     Raises:
-        UserError: E307, there are checkpoints and none is whole.
+        UserError: E307, there are checkpoints and none is whole; E303, it was written by a newer danlu.
     """
-    damaged = []
+    damaged: list[str] = []
     for folder in reversed(_folders(root)):
-        if names := files.damage(folder):
-            damaged.append(f"{folder.name} ({names[0]})")
-        else:
+        name = next(iter(files.damage(folder)), "") or _lacking(folder)
+        if not name:
             return _read(folder), damaged
+        damaged.append(f"{folder.name} ({name})")
     if damaged:
         raise UserError("E307", path=root, names=", ".join(damaged))
     return None, []
 
 
+def at(root: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of a step, or None where it is gone or damaged."""
+    folder = folder_of(root, step)
+    return None if files.damage(folder) else _read(folder)
+
+
 def prune(root: Path, keep: int) -> None:
-    """Leave the checkpoint of step `keep` (or the newest, where that one is absent) and remove the others."""
+    """Leave the checkpoint of step `keep` (or the newest, where that one is absent) and remove all others."""
+    files.sweep(root)
     folders = _folders(root)
     kept = next((f for f in folders if _step(f) == keep), folders[-1] if folders else None)
     for folder in folders:
@@ -79,21 +97,29 @@ def prune(root: Path, keep: int) -> None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.glob("step-*") if p.suffix == "" and p.is_dir())
+    """The checkpoints, oldest first; never what is half written or half deleted, nor what others put beside them."""
+    return sorted((p for p in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", p.name) and p.is_dir()), key=_step)
 
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
+def _lacking(folder: Path) -> str:
+    """The first file that a checkpoint of this step cannot be without, or is of another step; "" where all is there."""
+    for name in (_WEIGHTS, _OPTIMIZER, _POSITION):
+        if name not in files.sealed(folder):
+            return name
+    return "" if files.read_json(folder / _POSITION)["step"] == _step(folder) else _POSITION
+
+
 def _read(folder: Path) -> Checkpoint:
-    table: dict[str, Any] = files.read_json(folder / "position.json")
-    if table.pop("schema") != files.SCHEMA:
-        raise UserError("E303", path=folder, found="?", known=files.SCHEMA)
-    best = folder / "best.safetensors"
+    table: dict[str, Any] = files.read_json(folder / _POSITION)
+    if (schema := table.pop("schema")) != files.SCHEMA:
+        raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
     return Checkpoint(
         Position(**table),
-        files.read_tensors(folder / "weights.safetensors"),
-        files.read_tensors(folder / "optimizer.safetensors"),
-        files.read_tensors(best) if best.exists() else None,
+        files.read_tensors(folder / _WEIGHTS),
+        files.read_tensors(folder / _OPTIMIZER),
+        files.read_tensors(folder / _BEST) if _BEST in files.sealed(folder) else None,
     )
