@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from danlu.errors import UserError
 from danlu.learn import mirror as mirroring
 from danlu.learn.mirror import Agreement, batch_of, mirror
 from danlu.modalities.text import Text
@@ -89,5 +90,12 @@ def test_a_mistake_is_seen(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_form_is_refused(text: Text) -> None:
     model = Model.from_architecture(gpt2.preset(text.vocab_size, 64, 1), text, "language_modeling")
-    with pytest.raises(ValueError, match="Qwen3"):
+    with pytest.raises(UserError, match="E324"):
+        mirror(model, batch_of(model, TEXT))
+
+
+def test_a_quantized_model_is_refused(text: Text) -> None:
+    model = model_of("tied", text)
+    model.quantized = "int8"
+    with pytest.raises(UserError, match="E324"):
         mirror(model, batch_of(model, TEXT))

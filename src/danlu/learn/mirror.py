@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from danlu.errors import UserError
 from danlu.model import Model
 from danlu.models import qwen3
 from danlu.models.architecture import Architecture
@@ -53,10 +54,13 @@ def mirror(model: Model, batch: Batch) -> list[Agreement]:
     """Every activation and gradient of one batch, from both engines, in the order in which they are computed.
 
     A batch holds input_ids and labels (B, T), and may hold position_ids and segment_ids (B, T). The model is not
-    changed. Raises ValueError where it is not in Qwen3's form or its weights were adapted.
+    changed.
+
+    Raises:
+        UserError: E324, it is not in Qwen3's form, or quantized.
     """
-    if not qwen3.carries(model.architecture):
-        raise ValueError("only models in Qwen3's form have a twin in NumPy")
+    if model.quantized or not qwen3.carries(model.architecture):
+        raise UserError("E324")
     net = copy.deepcopy(model.net).double().eval()
     gpt = twin(net, model.architecture)
     outputs, loss = _torch_pass(net, model, batch)
