@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,12 +15,22 @@ from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Task
-from danlu.train import optim, schedule
-from danlu.train.checkpoint import Checkpoint, Position
+from danlu.train import guard, memory, optim, schedule
+from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES, Masters
 
-PATIENCE = 5  # steps in a row whose gradient may be not finite
+
+class Halted(Exception):
+    """Asked to stop inside a step or an evaluation: what it had done is dropped, and done again when resumed."""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong and was dealt with: skipped, spike, rolled_back or split, and its figures."""
+
+    kind: str
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Stepped:
     norm: float
     tokens: int
     seconds: float
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,12 @@ Event = Stepped | Evaluated
 
 
 class Training:
-    """A training under way: the network, its masters, the optimizers of its parts, and its position."""
+    """A training under way: the network, its masters, the optimizers of its parts, and its position.
+
+    `halted` is asked between micro-batches and between batches of an evaluation; `recall` gives the checkpoint of a
+    step to which the training wants to return. Both are set by whoever saves; without, nothing stops it, and it
+    returns to its start.
+    """
 
     def __init__(self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int):
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
@@ -58,24 +74,44 @@ class Training:
         use_generator(net, self.dropout)
         self.position = Position()
         self.best: dict[str, Tensor] | None = None
+        self.start: dict[str, Tensor] | None = {name: p.clone() for name, p in self.masters.params.items()}
+        self.halted: Callable[[], bool] = lambda: False
+        self.recall: Callable[[int], Checkpoint | None] = lambda step: None
+        self._incidents: list[Incident] = []
 
     def _optimizer(self, part: str) -> optim.Optimizer:
-        prefix = "" if part == "model" else f"{part}."
-        params = {name: p for name, p in self.masters.params.items() if name.startswith(prefix)}
+        params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
         return optim.OPTIMIZERS[self.plan.optimizer](params, self.train, self.plan.weight_decay)
+
+    @property
+    def shape(self) -> Shape:
+        """How a step is cut: as planned, or finer since memory ran out."""
+        rows, parts = self.plan.rows * self.plan.accumulate, max(self.plan.accumulate, self.position.accumulate)
+        return Shape(rows // parts, parts)
 
     # --- the loop ---
 
     def events(self, loader: Loader, held_out: Loader | None) -> Iterator[Event]:
-        """Train from the current position to the last step of the plan."""
+        """Train from the current position to the last step of the plan.
+
+        Raises:
+            Halted: `halted` said so; the position is the last whole step's.
+            UserError: E501, it diverged; E403, not one row fits into memory.
+        """
+        if self._looks_now(held_out):
+            yield self._evaluate(held_out)
         while self.position.step < self.plan.steps and not self._stale():
             yield self._step(loader)
-            if held_out is not None and self.looks(self.position.step, held_out):
+            if self._looks_now(held_out):
                 yield self._evaluate(held_out)
 
     def _stale(self) -> bool:
         """Whether the last evaluations were no better; part of the position, so that a resumed training knows it."""
         return bool(self.train.stop_early) and self.position.stale >= (self.train.stop_early or 0)
+
+    def _looks_now(self, held_out: Loader | None) -> bool:
+        """Whether the evaluation that follows the last step is still to be done."""
+        return self.position.looked < self.position.step and self.looks(self.position.step, held_out)
 
     def looks(self, step: int, held_out: Loader | None) -> bool:
         """Whether an evaluation follows this step."""
@@ -86,26 +122,41 @@ class Training:
         )
 
     def _step(self, loader: Loader) -> Stepped:
-        start, position, plan = time.perf_counter(), self.position, self.plan
-        shape = Shape(plan.rows, plan.accumulate)
-        batches = [self._batch(loader, micro, shape) for micro in range(plan.accumulate)]
-        lr = plan.lr * schedule.rate(position.step, plan.steps, self.train)
-        loss, norm = 0.0, 0.0
+        start, position = time.perf_counter(), self.position
+        lr = self.plan.lr * position.lr_scale * schedule.rate(position.step, self.plan.steps, self.train)
+        loss, norm, tokens, good = 0.0, 0.0, 0, True
         for part in self.task.parts:
-            loss, norm = self._update(part, batches, lr)
+            loss, tokens = self._gradient(part, loader)
+            gradients = self._penalised(part)
+            norm = optim.clip(gradients.values(), self.train.clip)
+            if self._accepted(part, loss, norm):
+                self._update(part, gradients, lr)
+            else:
+                good = False
         position.step += 1
-        tokens = int(sum((batch["segment_ids"] > 0).sum() for batch in batches))
         position.tokens += tokens
+        self._count(good)
         seconds = time.perf_counter() - start
         position.seconds += seconds
-        return Stepped(position.step, loss, lr, norm, tokens, seconds)
+        return Stepped(position.step, loss, lr, norm, tokens, seconds, self._told())
 
-    def _batch(self, loader: Loader, micro: int, shape: Shape) -> Batch:
-        batch = loader.train(self.position.step, micro, shape)
+    def _gradient(self, part: str, loader: Loader) -> tuple[float, int]:
+        """The loss of a part and the tokens of its batch; the gradient lies in the masters. Cut finer until it fits."""
+        while True:
+            batches = [self._batch(loader, micro) for micro in range(self.shape.accumulate)]
+            try:
+                return self._backward(part, batches), sum(int((b["segment_ids"] > 0).sum()) for b in batches)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.exhausted(error):
+                    raise
+            self._split()  # here the failed step's tensors are let go of
+
+    def _batch(self, loader: Loader, micro: int) -> Batch:
+        batch = loader.train(self.position.step, micro, self.shape)
         return self.task.corrupt(batch, generator(self.seed, "corrupt", self.position.step, micro))
 
-    def _update(self, part: str, batches: list[Batch], lr: float) -> tuple[float, float]:
-        """The gradient of sum_k total_k / count_k over all micro-batches, clipped and applied to one part."""
+    def _backward(self, part: str, batches: list[Batch]) -> float:
+        """The gradient of sum_k total_k / count_k over all micro-batches."""
         counts: dict[str, float] = {}
         for batch in batches:
             for name, value in self.task.counts(batch).items():
@@ -113,39 +164,101 @@ class Training:
         self.masters.clear()
         loss = 0.0
         for micro, batch in enumerate(batches):
+            self._halt(part)
             self.dropout.manual_seed(generator(self.seed, "dropout", self.position.step, micro).initial_seed())
             terms = self.task.loss(self.net, batch, part)
             total = sum((value / max(counts[name], 1.0) for name, value in terms.items()), torch.zeros(()))
             total.backward()
             self.masters.collect()
             loss += float(total.detach())
-        return loss, self._apply(self.optimizers[part], lr)
+        return loss
 
-    def _apply(self, optimizer: optim.Optimizer, lr: float) -> float:
-        gradients = {name: self.masters.gradients[name] for name in optimizer.names if name in self.masters.gradients}
-        for name in optimizer.names:
-            gradients.setdefault(name, torch.zeros_like(self.masters.params[name]))
-        optim.penalise(gradients, self.masters.params, self.train.l1, self.train.l2)
-        norm = optim.clip(gradients.values(), self.train.clip)
-        if not math.isfinite(norm):
-            self._skip()
-            return norm
-        self.position.skipped_in_a_row = 0
+    def _halt(self, part: str) -> None:
+        """Leave a step only while it has changed nothing: before the first part is updated."""
+        if part == self.task.parts[0] and self.halted():
+            self.net.zero_grad(set_to_none=True)
+            raise Halted
+
+    def _penalised(self, part: str) -> Named:
+        """The gradients of a part, complete and with the penalties."""
+        gradients = {name: self.masters.gradients.get(name) for name in self.optimizers[part].names}
+        whole = {n: torch.zeros_like(self.masters.params[n]) if g is None else g for n, g in gradients.items()}
+        optim.penalise(whole, self.masters.params, self.train.l1, self.train.l2)
+        return whole
+
+    def _accepted(self, part: str, loss: float, norm: float) -> bool:
+        """Whether the guard lets this step change the part; it remembers what it let pass."""
+        window = self.position.window.setdefault(part, [])
+        if objection := guard.objection(window, loss, norm):
+            figures = {} if objection == "not_finite" else {"loss": loss, "norm": norm}
+            self._tell(objection, step=self.position.step + 1, skipped=self.position.skipped + 1, **figures)
+            return False
+        guard.remember(window, loss, norm)
+        return True
+
+    def _update(self, part: str, gradients: Named, lr: float) -> None:
+        self.position.updates[part] = self.position.updates.get(part, 0) + 1
         with torch.no_grad():
-            optimizer.step(gradients, lr)
+            self.optimizers[part].step(gradients, lr)
         self.masters.publish()
-        return norm
 
-    def _skip(self) -> None:
-        """A gradient that is not finite changes nothing; several in a row end the training."""
-        self.position.skipped += 1
-        self.position.skipped_in_a_row += 1
-        if self.position.skipped_in_a_row >= PATIENCE:
-            raise UserError("E501", step=self.position.step, count=PATIENCE, lr=f"{self.plan.lr:g}")
+    # --- what goes wrong ---
 
-    def _evaluate(self, held_out: Loader) -> Evaluated:
+    def _tell(self, kind: str, **facts: Any) -> None:
+        self._incidents.append(Incident(kind, facts))
+
+    def _told(self) -> tuple[Incident, ...]:
+        told, self._incidents = tuple(self._incidents), []
+        return told
+
+    def _count(self, good: bool) -> None:
+        """Skipped steps in a row, and the return to the last good state after too many of them."""
+        position = self.position
+        position.skipped_in_a_row = 0 if good else position.skipped_in_a_row + 1
+        position.skipped += not good
+        if position.skipped_in_a_row >= guard.PATIENCE:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        """Weights and optimizer as at the anchor, half the rate; the step, and with it the data, go on."""
+        position = self.position
+        if position.rollbacks == guard.ROLLBACKS:
+            lr = f"{self.plan.lr * position.lr_scale:.3g}"
+            raise UserError("E501", step=position.step, count=guard.PATIENCE, rollbacks=guard.ROLLBACKS, lr=lr)
+        if (saved := self.recall(position.anchor)) is not None:
+            self._load(saved.weights, saved.optimizer)
+            position.window, position.updates = saved.position.window, saved.position.updates
+        elif self.start is not None:
+            self._load(self.start, {})
+            position.window, position.updates = {}, {}
+        # Otherwise the anchor is gone from the disk: the weights stay, which the skipped steps have not changed.
+        self._set_counts()
+        position.rollbacks, position.lr_scale = position.rollbacks + 1, position.lr_scale / 2
+        position.skipped_in_a_row = 0
+        self._tell("rolled_back", step=position.step, to=position.anchor, lr=self.plan.lr * position.lr_scale)
+
+    def anchor(self) -> None:
+        """The current step is about to be saved: in good health it becomes the state to return to."""
+        if not self.position.skipped_in_a_row:
+            self.position.anchor, self.start = self.position.step, None
+
+    def _split(self) -> None:
+        """After memory ran out: finer micro-batches from here on, which the checkpoints remember."""
+        self.masters.clear()
+        self.net.zero_grad(set_to_none=True)
+        memory.release()
+        parts = memory.finer(self.task, self.shape.rows, self.shape.accumulate)
+        if parts is None:
+            raise memory.refusal(self.net, self.plan)
+        self.position.accumulate = parts
+        self._tell("split", step=self.position.step + 1, rows=self.shape.rows, accumulate=parts)
+
+    # --- held-out rows ---
+
+    def _evaluate(self, held_out: Loader | None) -> Evaluated:
+        assert held_out is not None
         start = time.perf_counter()
-        metrics = evaluate(self.task, self.net, held_out, self.plan.rows, self.plan.evaluate_rows)
+        metrics = self._measured(held_out)
         position, loss = self.position, next(iter(metrics.values()))
         better = math.isfinite(loss) and (position.best is None or loss < position.best)
         if better:
@@ -154,8 +267,21 @@ class Training:
                 self.best = {name: tensor.clone() for name, tensor in self.masters.restored(self.net).items()}
         else:
             position.stale += 1
+        position.looked = position.step
         position.seconds += time.perf_counter() - start
         return Evaluated(position.step, metrics, better)
+
+    def _measured(self, held_out: Loader) -> dict[str, float]:
+        """Metrics of the plan's held-out rows, in batches that fit."""
+        while True:
+            try:
+                return evaluate(
+                    self.task, self.net, held_out, self.shape.rows, self.plan.evaluate_rows, halted=self.halted
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not memory.exhausted(error):
+                    raise
+            self._split()
 
     # --- state ---
 
@@ -170,30 +296,57 @@ class Training:
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same plan."""
         self.position = saved.position
-        for name, master in self.masters.params.items():
-            master.copy_(saved.weights[name])
-        self.masters.publish()
-        for part, optimizer in self.optimizers.items():
-            optimizer.restore(
-                {n.removeprefix(f"{part}/"): t for n, t in saved.optimizer.items() if n.startswith(f"{part}/")}
-            )
-            optimizer.step_count = saved.position.step - saved.position.skipped
+        self._load(saved.weights, saved.optimizer)
+        self._set_counts()
+        if self.position.anchor:
+            self.start = None
         if self.train.select == "best" and saved.position.best is not None:
             self.best = saved.best if saved.best is not None else saved.weights
+
+    def _load(self, weights: Named, optimizer: Named) -> None:
+        """Set the masters and the state of their optimizers; an empty state is that of the start."""
+        for name, master in self.masters.params.items():
+            master.copy_(weights[name])
+        self.masters.publish()
+        for part, each in self.optimizers.items():
+            if optimizer:
+                each.restore({n.removeprefix(f"{part}/"): t for n, t in optimizer.items() if n.startswith(f"{part}/")})
+            else:
+                torch._foreach_zero_(list(each.state.values()))
+
+    def _set_counts(self) -> None:
+        for part, optimizer in self.optimizers.items():
+            optimizer.step_count = self.position.updates.get(part, 0)
 
     def final_weights(self) -> dict[str, Tensor]:
         """The selected weights in fp32."""
         return self.best if self.best is not None else self.masters.restored(self.net)
 
 
-def evaluate(task: Task, net: nn.Module, loader: Loader, rows: int, limit: int | None = None) -> dict[str, float]:
-    """Metrics over a split (or over `limit` fixed rows of it), as streaming sums."""
+def _prefix(part: str) -> str:
+    """How the names of a part's parameters begin."""
+    return "" if part == "model" else f"{part}."
+
+
+def evaluate(
+    task: Task, net: nn.Module, loader: Loader, rows: int, limit: int | None = None,
+    halted: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:  # fmt: skip
+    """Metrics over a split (or over `limit` fixed rows of it), as streaming sums.
+
+    Raises:
+        Halted: `halted` said so, which is asked before each batch.
+    """
     sums: dict[str, Any] = {}
     training = net.training
     net.eval()
-    with torch.no_grad():
-        for batch in loader.evaluation(rows, limit):
-            for name, value in task.measure(net, batch).items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-    net.train(training)
+    try:
+        with torch.no_grad():
+            for batch in loader.evaluation(rows, limit):
+                if halted():
+                    raise Halted
+                for name, value in task.measure(net, batch).items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+    finally:
+        net.train(training)
     return task.report(sums)

@@ -23,7 +23,7 @@ from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
-from danlu.train import cost, schedule
+from danlu.train import cost, memory, schedule
 
 PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
@@ -31,7 +31,7 @@ _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave t
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
-_ROUNDS, _PATIENCE = 3, 1.5  # steps that are timed, and the seconds after which no more are
+_ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -61,6 +61,7 @@ class Plan:
     memory_mb: int = 0  # forecast of the process
     peak_gflops: float = 0.0  # of a matrix product in this precision
     step_gflop: float = 0.0
+    unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
 
     def write(self, folder: Path) -> None:
         files.write_text(folder / PLAN, tomli_w.dumps({"schema": files.SCHEMA, **asdict(self)}))
@@ -92,16 +93,15 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """Measure on a throw-away copy of `net` and decide everything.
 
     Raises:
-        UserError: E216, no rows to train on; E112, the budget is too short for a single step.
+        UserError: E216, no rows to train on; E112, the budget is too short for a single step; E403, no row fits.
     """
     if not len(request.loader):
         raise UserError("E216")
-    plan = _timed(request, net, _measured(request, net, _draft(request, net)))
-    dropout = _dropout(plan.tokens / request.loader.predictions)
-    if request.train.dropout != "auto" or not dropout:
-        return plan
-    slower = replace(plan, dropout=dropout)  # it takes time too
-    return _timed(request, net, replace(slower, seconds_per_step=_step_seconds(request, net, slower) * _SLACK))
+    draft = memory.fitted(request, net, _draft(request, net))
+    plan = _timed(request, net, _measured(request, net, draft))
+    if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
+        plan = memory.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
+    return _timed(request, net, replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK))
 
 
 def _dropout(epochs: float) -> float:
@@ -126,6 +126,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
         weight_decay=_DECAY[0 if pretraining else 1] if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision() if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
+        attention="sdpa" if train.attention == "auto" else train.attention,
     )
 
 
@@ -150,7 +151,9 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
 
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
-    forms = ("sdpa", "written") if request.train.attention == "auto" else (request.train.attention,)
+    forms = [draft.attention]
+    if request.train.attention == "auto" and memory.allows(net, replace(draft, attention="written")):
+        forms += ["written"]  # it holds the scores of all pairs
     timed = {form: _step_seconds(request, net, replace(draft, attention=form)) for form in forms}
     best = min(timed, key=lambda form: timed[form])
     plan = replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
@@ -167,7 +170,7 @@ def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     return replace(fewer, seconds_per_step=alone) if alone < 0.8 * plan.seconds_per_step else plan
 
 
-def _step_seconds(request: Request, net: nn.Module, plan: Plan) -> float:
+def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2) -> float:
     """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
     from danlu.train.loop import Training
 
@@ -177,7 +180,7 @@ def _step_seconds(request: Request, net: nn.Module, plan: Plan) -> float:
     training = Training(request.task, copied, request.train, replace(plan, steps=100), seed=0)
     for event in training.events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
-        if len(times) > _ROUNDS or (len(times) > 1 and time.monotonic() - started > _PATIENCE):
+        if len(times) > rounds or (len(times) > 1 and time.monotonic() - started > _PATIENCE):
             break
     return statistics.median(times[1:])
 
@@ -222,7 +225,8 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
         plan, steps=steps, evaluate_every=every, evaluate_rows=evaluate_rows, save_every=save_every,
         stable_step=schedule.stable_until(steps, train) if train.schedule == "wsd" else steps,
         tokens=int(steps * rows_per_step * loader.predictions / len(loader)), seconds=forecast,
-        memory_mb=_memory(net, plan), peak_gflops=cost.peak(plan.precision) / 1e9, step_gflop=_step_gflop(net, plan),
+        memory_mb=int(memory.forecast(net, plan) / 1e6),
+        peak_gflops=cost.peak(plan.precision) / 1e9, step_gflop=_step_gflop(net, plan),
     )  # fmt: skip
 
 
@@ -248,19 +252,6 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
             spent=f"{time.monotonic() - request.started:.0f} s",
         )
     return steps
-
-
-def _memory(net: nn.Module, plan: Plan) -> int:
-    """MB: weights, masters, gradients, optimizer, and activations of one micro-batch."""
-    weights = sum(p.numel() for p in net.parameters())
-    config = _stack(net)
-    activations = 0.0
-    if config is not None:
-        per_token = config.layers * (14 * config.dim + 4 * config.hidden) * (2 if plan.precision == "bf16" else 4)
-        activations = plan.rows * plan.context * per_token
-        if plan.attention == "written":
-            activations += plan.rows * config.layers * config.heads * plan.context**2 * 6
-    return int((weights * 22 + activations) / 1e6 + 450)
 
 
 def _step_gflop(net: nn.Module, plan: Plan) -> float:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,9 @@ from danlu import files
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint
-from danlu.train.loop import Evaluated, Stepped, Training
+from danlu.train import checkpoint, memory
+from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
+from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
 from danlu.train.plan import Plan, Request, prepare, resolve
 
 METRICS = "metrics.jsonl"
@@ -48,10 +49,10 @@ def fit(
 
     Raises:
         Interrupted: a signal or the deadline; the state is saved.
-        UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk.
+        UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk, too little memory.
     """
     threads = torch.get_num_threads()
-    plan = Plan.read(out) or resolve(request, net)
+    plan = _planned(request, net, out, view)
     plan.write(out)
     if plan.threads < threads:
         view.line(text("train.busy", threads=plan.threads, all=threads))
@@ -64,10 +65,27 @@ def fit(
     if saved:
         training.restore(saved)
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
-    _cut_log(out / METRICS, training.position.step)
-    _Session(request, training, out, view, sample).run()
+    _cut_log(out / METRICS, training.position.step, training.position.looked)
+    with memory.running(out, plan):
+        _Session(request, training, out, view, sample).run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     return Result(plan, training.final_weights(), _facts(training))
+
+
+def _planned(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan:
+    """The plan of a training begun earlier, its micro-batches cut finer if that took all memory; or a new one."""
+    plan = Plan.read(out)
+    if plan is None:
+        plan = resolve(request, net)
+        if plan.unsplit:
+            sizes = {"rows": plan.rows, "accumulate": plan.accumulate, "unsplit": plan.unsplit}
+            view.line(text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{memory.room() / 1e6:,.0f}"))
+    elif memory.killed(out):
+        parts = memory.finer(request.task, plan.rows, plan.accumulate)
+        if parts is not None:
+            plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
+        view.line(text("train.killed", rows=plan.rows, accumulate=plan.accumulate))
+    return plan
 
 
 def _facts(training: Training) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def _facts(training: Training) -> dict[str, Any]:
         "tokens": position.tokens,
         "best_step": position.best_step,
         "skipped_steps": position.skipped,
+        "rollbacks": position.rollbacks,
         "training_seconds": round(position.seconds, 2),
         "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1),
         "precision": plan.precision,
@@ -94,23 +113,33 @@ class _Session:
     ):
         self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
         self.plan = training.plan
-        self.saved = training.position.step
+        self.saved = self._mark()
         self.stop = ""
         self.pace: list[float] = []
+        training.halted = lambda: bool(self.stop)
+        training.recall = lambda step: checkpoint.at(out / CHECKPOINTS, step)
 
     def run(self) -> None:
+        """Raises Interrupted after saving when asked to stop."""
+        with _signals(self._asked):
+            try:
+                self._watch()
+            except Halted:
+                self._save()
+                raise Interrupted(self.stop) from None
+
+    def _watch(self) -> None:
         deadline = math.inf
         if self.request.train.deadline:
             deadline = time.monotonic() + seconds(self.request.train.deadline)
-        with _signals(self._asked):
-            for event in self.training.events(self.request.loader, self.request.held_out):
-                if isinstance(event, Stepped):
-                    self._stepped(event)
-                else:
-                    self._evaluated(event)
-                if time.monotonic() > deadline:
-                    self.stop = text("train.deadline")
-                self._save_or_stop(event)
+        for event in self.training.events(self.request.loader, self.request.held_out):
+            if isinstance(event, Stepped):
+                self._stepped(event)
+            else:
+                self._evaluated(event)
+            if time.monotonic() > deadline:
+                self.stop = text("train.deadline")
+            self._save_or_stop(event)
 
     def _asked(self, number: int, frame: Any) -> None:
         if self.stop:  # the second time at once; the last checkpoint stands
@@ -122,24 +151,31 @@ class _Session:
         if isinstance(event, Stepped) and self.training.looks(step, self.request.held_out):
             return  # what the evaluation of this step finds belongs to its state: save and stop after it
         due = step % self.plan.save_every == 0 or step in (self.plan.stable_step, self.plan.steps)
-        if (due or self.stop) and step != self.saved:
-            checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=frozenset({self.plan.stable_step}))
-            self.saved = step
+        if due:  # only the plan decides where a roll-back goes, never the moment of a signal
+            self.training.anchor()
+        if due or self.stop:
+            self._save()
         if self.stop and step < self.plan.steps:
             raise Interrupted(self.stop)
 
+    def _save(self) -> None:
+        """Save the current state unless it is saved already."""
+        if self._mark() != self.saved:
+            keep = frozenset({self.plan.stable_step, self.training.position.anchor})
+            checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=keep)
+            self.saved = self._mark()
+
+    def _mark(self) -> tuple[int, int]:
+        return self.training.position.step, self.training.position.looked
+
     def _stepped(self, event: Stepped) -> None:
         self.pace = [*self.pace[-49:], event.seconds]
-        self._log(
-            {
-                "step": event.step,
-                "loss": event.loss,
-                "lr": event.lr,
-                "norm": event.norm,
-                "tokens": event.tokens,
-                "seconds": event.seconds,
-            }
-        )
+        entry = {name: getattr(event, name) for name in ("step", "loss", "lr", "norm", "tokens", "seconds")}
+        if event.incidents:
+            entry["incidents"] = [{"kind": each.kind, **each.facts} for each in event.incidents]
+        self._log(entry)
+        for incident in event.incidents:
+            self.view.line(_said(incident))
         self.view.progress(event.step, self.plan.steps, self._note(event))
 
     def _note(self, event: Stepped) -> str:
@@ -181,18 +217,28 @@ def _clock(value: float) -> str:
     return f"{value:.0f}s" if value < 90 else f"{value / 60:.1f}min" if value < 5400 else f"{value / 3600:.1f}h"
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Remove what a killed run logged after its last checkpoint, so that no step stands twice."""
+def _said(incident: Incident) -> str:
+    """An incident in one line."""
+    if incident.kind == "split":
+        return text("train.split", **incident.facts)
+    if incident.kind == "rolled_back":
+        return text("train.rolled_back", count=PATIENCE, limit=ROLLBACKS, **incident.facts)
+    return text(f"train.skipped_{incident.kind}", sigmas=f"{SIGMAS:g}", window=WINDOW, **incident.facts)
+
+
+def _cut_log(path: Path, step: int, looked: int) -> None:
+    """Remove what a killed run logged after its last checkpoint, so that no step and no evaluation stands twice."""
     if path.exists():
-        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        kept = [line for line in path.read_text("utf-8").splitlines() if _is_before(line, step, looked)]
         files.write_text(path, "".join(line + "\n" for line in kept))
 
 
-def _step_of(line: str) -> float:
+def _is_before(line: str, step: int, looked: int) -> bool:
     try:
-        return float(json.loads(line)["step"])
+        entry = json.loads(line)
+        return bool(entry["step"] <= (looked if "validation" in entry else step))
     except (ValueError, KeyError, TypeError):  # a line cut in half by a kill
-        return math.inf
+        return False
 
 
 @contextmanager

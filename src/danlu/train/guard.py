@@ -1,0 +1,45 @@
+"""Which steps may change the weights: none whose loss or gradient is not finite, none that is a spike.
+
+The rule for spikes is that of OLMo-core's SkipStepOptimizer (github.com/allenai/OLMo-core, olmo_core/optim): a step is
+skipped whose loss or whose gradient's norm lies more than 6 standard deviations above the mean of the last 128 steps,
+once there are 64 of them. Two things differ: a skipped step does not enter the statistics, so that one spike does not
+hide the next, and a rise of less than 12 % is never a spike, so that a loss that hardly varies is not read too finely.
+
+PATIENCE skipped steps in a row mean that the weights are lost or the rate is too high: the training returns to its last
+good state, halves its learning rate, and goes on with the data AFTER the bad region, as Chowdhery et al. 2022
+(arXiv:2204.02311, section 5.1) did by hand. Steps are never counted back: data, schedule and log stay a function of the
+step. After ROLLBACKS returns, the next PATIENCE skipped steps in a row end the training.
+"""
+
+import math
+
+WINDOW, LEAST = 128, 64  # good steps that are remembered; how many must be before one can be called a spike
+SIGMAS = 6.0
+FLOOR = 0.02  # the least standard deviation assumed, as a share of the mean
+PATIENCE = 5
+ROLLBACKS = 3
+
+Window = list[list[float]]  # [loss, norm] of the last good steps, oldest first
+
+
+def objection(window: Window, loss: float, norm: float) -> str:
+    """Why a step must not be taken: "not_finite", "spike", or "" where nothing speaks against it."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        return "not_finite"
+    if len(window) < LEAST:
+        return ""
+    losses, norms = zip(*window, strict=True)
+    return "spike" if loss > limit(losses) or norm > limit(norms) else ""
+
+
+def limit(values: tuple[float, ...]) -> float:
+    """Six standard deviations above the mean."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean + SIGMAS * max(math.sqrt(variance), FLOOR * abs(mean))
+
+
+def remember(window: Window, loss: float, norm: float) -> None:
+    """Add a good step; the oldest one goes."""
+    window.append([loss, norm])
+    del window[:-WINDOW]
