@@ -13,6 +13,7 @@ from torch import Tensor
 from danlu import cli, files
 from danlu.data import store
 from danlu.data.loader import IGNORE, Loader
+from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.model import Model
 from danlu.nn import network
@@ -147,6 +148,28 @@ def test_other_forms_are_certified(form: str, tmp_path: Path) -> None:
     assert certificate.failed() == [], certificate.render()
 
 
+def test_a_base_gives_its_form_and_its_tokenizer(recipe: Path, tmp_path: Path) -> None:
+    """A recipe that tunes a base on chats has one training; the twin is of the base's form."""
+    base = Life(load_recipe(project(tmp_path / "base", LONG), ["model.arch=gpt2"])).run(Silent(), "pretrain").model
+    assert base
+    tuning = tmp_path / "recipe.toml"
+    tuning.write_text(f'task = "instruction"\n[data]\npath = "{recipe.parent}/chats.jsonl"\n[model]\nbase = "{base}"\n')
+    loaded = load_recipe(tuning)
+    (twin,) = twins(Life(loaded), tmp_path / "twin")
+    assert (twin.stage, twin.task_name, twin.architecture.embed.positions) == ("finetune", "instruction", 128)
+    assert twin.task.processor.vocab_size == files.read_json(base / "config.json")["vocab_size"]
+    assert prove(loaded, Silent()).failed() == []
+
+
+@pytest.mark.parametrize(("column", "code"), [("text", "E250"), ("prompt", "E201")])
+def test_rows_that_the_task_cannot_read_are_refused(column: str, code: str, tmp_path: Path) -> None:
+    made = project(tmp_path / "tiny", RECIPE.replace('"language_modeling"', '"instruction"', 1))
+    (made.parent / "texts" / "rows.jsonl").write_text("".join(json.dumps({column: s}) + "\n" for s in sentences(40)))
+    with pytest.raises(UserError) as caught:
+        prove(load_recipe(made), Silent())
+    assert caught.value.code == code
+
+
 def test_the_learned_tokens_shown_are_the_answers_and_their_ends(chat: Twin) -> None:
     """The blank line before an answer may take the line end of the header with it; Chinese is shown byte by byte."""
     shown = ["".join(token for token, learned in row if learned) for row in audit.mask(chat).rows]
@@ -160,14 +183,68 @@ def test_the_learned_tokens_shown_are_the_answers_and_their_ends(chat: Twin) -> 
 # --- the sabotaged twin ---
 
 
-def test_a_mean_of_means_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+def mean_of_means(patch: pytest.MonkeyPatch) -> None:
+    """Every micro-batch divided by its own count."""
     real = LanguageModeling.loss
 
-    def mean_of_means(self: Any, net: Any, batch: dict[str, Tensor], part: str = "model") -> dict[str, Tensor]:
-        """Every micro-batch divided by its own count."""
+    def loss(self: Any, net: Any, batch: dict[str, Tensor], part: str = "model") -> dict[str, Tensor]:
         return {"loss": real(self, net, batch, part)["loss"] / self.counts(batch)["loss"]}
 
-    monkeypatch.setattr(LanguageModeling, "loss", mean_of_means)
+    patch.setattr(LanguageModeling, "loss", loss)
+
+
+def shifted_mask(patch: pytest.MonkeyPatch, by: int = 1) -> None:
+    """The loss mask of every row beside the tokens of its neighbours."""
+    real = Loader._targets
+
+    def targets(self: Any, start: int, size: int) -> Any:
+        mask = self.mask
+        self.mask = mask if mask is None else torch.roll(torch.tensor(mask[0 : len(mask)]), by).numpy()
+        try:
+            return real(self, start, size)
+        finally:
+            self.mask = mask
+
+    patch.setattr(Loader, "_targets", targets)
+
+
+def dropped_state(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint whose optimizer begins anew."""
+    real = checkpoint.newest
+
+    def newest(root: Path) -> Any:
+        saved, damaged = real(root)
+        for tensor in saved.optimizer.values() if saved else ():
+            tensor.zero_()
+        return saved, damaged
+
+    patch.setattr(session.checkpoint, "newest", newest)
+
+
+def leaking(patch: pytest.MonkeyPatch) -> None:
+    """Documents of a packed row see those before them."""
+    patch.setattr(network, "segment_mask", lambda segments: None)
+
+
+SABOTAGE = {
+    "finetune.accumulated": mean_of_means, "finetune.mask": shifted_mask, "pretrain.resumed": dropped_state,
+    "pretrain.attention": leaking,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SABOTAGE)
+def test_the_whole_certificate_of_a_sabotaged_twin_fails(
+    line: str, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SABOTAGE[line](monkeypatch)
+    certificate = prove(load_recipe(recipe), Silent())
+    assert line in certificate.failed()
+    error = certificate.error()
+    assert error is not None and error.code == "E520"
+
+
+def test_a_mean_of_means_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean_of_means(monkeypatch)
     found = gradients.splits(text)
     assert named(found, "accumulated").figure > 1e-3
     assert named(found, "ranks").figure > 1e-3
@@ -190,16 +267,7 @@ def test_a_loop_that_forgets_a_micro_batch_is_caught(text: Twin, monkeypatch: py
 
 @pytest.mark.parametrize("by", [-1, 1])
 def test_a_shifted_mask_is_caught(by: int, chat: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Loader._targets
-
-    def shifted(self: Any, start: int, size: int) -> Any:
-        mask, self.mask = self.mask, torch.roll(torch.tensor(self.mask[0 : len(self.mask)]), by).numpy()
-        try:
-            return real(self, start, size)
-        finally:
-            self.mask = mask
-
-    monkeypatch.setattr(Loader, "_targets", shifted)
+    shifted_mask(monkeypatch, by)
     assert audit.mask(chat).figure > 0
 
 
@@ -224,7 +292,7 @@ def test_a_question_that_is_learned_is_caught(chat: Twin, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("which", [0, 1])
 def test_attention_across_documents_is_caught(which: int, pair: list[Twin], monkeypatch: pytest.MonkeyPatch) -> None:
     assert audit.attention(pair[which]).figure == 0.0
-    monkeypatch.setattr(network, "segment_mask", lambda segments: None)
+    leaking(monkeypatch)
     assert audit.attention(pair[which]).figure > 1e-6
     assert not named(gradients.layouts(pair[which]), "unpacked").passed
 
@@ -240,16 +308,8 @@ def test_attention_that_sees_nothing_is_no_proof(text: Twin, monkeypatch: pytest
 
 
 def test_a_dropped_optimizer_state_is_caught(chat: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = checkpoint.newest
-
-    def without(root: Path) -> Any:
-        saved, damaged = real(root)
-        for tensor in saved.optimizer.values() if saved else ():
-            tensor.zero_()
-        return saved, damaged
-
     assert resume.resumed(chat, tmp_path)[0].passed
-    monkeypatch.setattr(session.checkpoint, "newest", without)
+    dropped_state(monkeypatch)
     (tmp_path / "again").mkdir()
     check, _ = resume.resumed(chat, tmp_path / "again")
     assert check.figure > 0

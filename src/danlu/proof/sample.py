@@ -67,7 +67,7 @@ def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _read(node: Node, life: Life) -> Iterator[Row]:
-    """Rows of the smallest raw files, cleaned as the recipe says, in turn."""
+    """Rows of the smallest raw files, one after the other, cleaned as the recipe says."""
     config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
     found = [_source(path, config) for path in paths[:_FILES]]
     cut = formats.Cut(config.record, config.section)
