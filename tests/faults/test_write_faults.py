@@ -155,3 +155,19 @@ class _Slow(io.BufferedWriter):
 class _Piecewise(io.FileIO):
     def write(self, data: Any) -> int:
         return super().write(memoryview(data)[:700])
+
+
+@pytest.mark.parametrize("call", ["_fsync", "_sync_folder", "_open"])
+def test_sealing_a_folder_may_fail(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's folder is sealed where it was built, outside of any staging."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "model.bin").write_bytes(b"model")
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, call, fail)
+    with pytest.raises(UserError) as problem:
+        files.seal(tmp_path)
+    assert (problem.value.code, problem.value.exit) == ("E402", 5)
+    assert files.damage(tmp_path) == ["manifest.json"]
