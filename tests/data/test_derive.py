@@ -93,3 +93,9 @@ def test_same_rows_are_the_rows_without_their_plain_text() -> None:
 def test_an_unknown_derivation_is_refused() -> None:
     with pytest.raises(UserError, match="E215"):
         derive.derivation("java_functions")
+
+
+def test_plain_text_has_no_answers() -> None:
+    with pytest.raises(UserError, match="plain text") as raised:
+        list(derive.same_rows({"id": "1", "source": "a.txt:1", "text": "To be"}))
+    assert (raised.value.code, raised.value.exit) == ("E218", 3)

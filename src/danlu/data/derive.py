@@ -48,7 +48,13 @@ def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> dic
 
 
 def same_rows(row: Row) -> Iterator[Row]:
-    """The row itself: pairs and chats whose text was learned first are then learned as answers, in the same split."""
+    """The row itself: pairs and chats whose text was learned first are then learned as answers, in the same split.
+
+    Raises:
+        UserError: E218, the row is plain text.
+    """
+    if not (row.get("messages") or row.get("completion")):
+        raise UserError("E218", where=row["source"], derive="same_rows")
     yield {name: value for name, value in row.items() if name != "text"}
 
 
