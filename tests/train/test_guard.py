@@ -113,7 +113,8 @@ def log(out: Path) -> list[dict[str, Any]]:
 def test_a_spike_is_six_deviations_above_the_mean(count: int, spread: float) -> None:
     random = np.random.Generator(np.random.PCG64(count))
     values = np.stack([3 + spread * random.standard_normal(count), 0.7 + spread / 4 * random.random(count)], axis=1)
-    mean, deviation = values.mean(0), np.maximum(values.std(0, ddof=1), 0.02 * values.mean(0))
+    mean, floor = values.mean(0), np.array([0.02, 1 / 3])
+    deviation = np.maximum(values.std(0, ddof=1), floor * mean)
     highest, window = mean + 6 * deviation, [[float(a), float(b)] for a, b in values]
     below, above = highest * (1 - 1e-9), highest * (1 + 1e-9)
     assert guard.objection(window, below[0], below[1]) == ""

@@ -118,7 +118,7 @@ def test_the_forecast_is_near_what_a_step_takes(name: str, data: Path) -> None:
     measured = memory.probe(lambda: memory._one_step(asked, net, made))
     assert measured is not None
     grown = measured - memory.resident()
-    assert 0.8 < forecast / grown < 1.4
+    assert 0.65 < forecast / grown < 1.5
 
 
 @linux
@@ -126,7 +126,7 @@ def test_a_probe_measures_the_peak_of_a_child() -> None:
     before, kept = memory.resident(), torch.ones(10_000_000)  # 40 MB that the child holds too
     measured = memory.probe(lambda: (torch.ones(50_000_000), torch.ones(5_000_000)))
     assert measured is not None
-    assert kept[0] + (measured - before) / MB == pytest.approx(1 + 40 + 200 + 20, rel=0.05)
+    assert kept[0] + (measured - before) / MB == pytest.approx(1 + 40 + 200 + 20, rel=0.15)
     assert memory.resident() < before + 60 * MB
 
 

@@ -3,7 +3,8 @@
 The rule for spikes is that of OLMo-core's SkipStepOptimizer (github.com/allenai/OLMo-core, olmo_core/optim): a step is
 skipped whose loss or whose gradient's norm lies more than 6 standard deviations above the mean of the last 128 steps,
 once there are 64 of them. Two things differ: a skipped step does not enter the statistics, so that one spike does not
-hide the next, and a rise of less than 12 % is never a spike, so that a loss that hardly varies is not read too finely.
+hide the next, and what hardly varies is not read too finely: a loss less than 12 % above its mean and a norm of less
+than three times its mean are no spikes. (Norms under the clip double on a single odd batch, and harm nothing.)
 
 PATIENCE skipped steps in a row mean that the weights are lost or the rate is too high: the training returns to its last
 good state, halves its learning rate, and goes on with the data AFTER the bad region, as Chowdhery et al. 2022
@@ -15,7 +16,7 @@ import math
 
 WINDOW, LEAST = 128, 64  # good steps that are remembered; how many must be before one can be called a spike
 SIGMAS = 6.0
-FLOOR = 0.02  # the least standard deviation assumed, as a share of the mean
+LOSS_FLOOR, NORM_FLOOR = 0.02, 1 / 3  # the least standard deviation assumed, as a share of the mean
 PATIENCE = 5
 ROLLBACKS = 3
 
@@ -29,14 +30,14 @@ def objection(window: Window, loss: float, norm: float) -> str:
     if len(window) < LEAST:
         return ""
     losses, norms = zip(*window, strict=True)
-    return "spike" if loss > limit(losses) or norm > limit(norms) else ""
+    return "spike" if loss > limit(losses, LOSS_FLOOR) or norm > limit(norms, NORM_FLOOR) else ""
 
 
-def limit(values: tuple[float, ...]) -> float:
+def limit(values: tuple[float, ...], floor: float) -> float:
     """Six standard deviations above the mean."""
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean + SIGMAS * max(math.sqrt(variance), FLOOR * abs(mean))
+    return mean + SIGMAS * max(math.sqrt(variance), floor * abs(mean))
 
 
 def remember(window: Window, loss: float, norm: float) -> None:

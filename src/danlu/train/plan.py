@@ -174,13 +174,14 @@ def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2)
     """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
     from danlu.train.loop import Training
 
+    patience = min(_PATIENCE, 0.05 * seconds(request.train.budget or "1d"))  # a short budget is not for measuring
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
     training = Training(request.task, copied, request.train, replace(plan, steps=100), seed=0)
     for event in training.events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
-        if len(times) > rounds or (len(times) > 1 and time.monotonic() - started > _PATIENCE):
+        if len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience):
             break
     return statistics.median(times[1:])
 
