@@ -15,7 +15,7 @@ from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Task
-from danlu.train import guard, memory, optim, schedule
+from danlu.train import guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES, Masters
@@ -147,7 +147,7 @@ class Training:
             try:
                 return self._backward(part, batches), sum(int((b["segment_ids"] > 0).sum()) for b in batches)
             except (RuntimeError, MemoryError) as error:
-                if not memory.exhausted(error):
+                if not probe.exhausted(error):
                     raise
             self._split()  # here the failed step's tensors are let go of
 
@@ -246,10 +246,10 @@ class Training:
         """After memory ran out: finer micro-batches from here on, which the checkpoints remember."""
         self.masters.clear()
         self.net.zero_grad(set_to_none=True)
-        memory.release()
-        parts = memory.finer(self.task, self.shape.rows, self.shape.accumulate)
+        split.release()
+        parts = split.finer(self.task, self.shape.rows, self.shape.accumulate)
         if parts is None:
-            raise memory.refusal(self.net, self.plan)
+            raise split.refusal(self.net, self.plan)
         self.position.accumulate = parts
         self._tell("split", step=self.position.step + 1, rows=self.shape.rows, accumulate=parts)
 
@@ -279,7 +279,7 @@ class Training:
                     self.task, self.net, held_out, self.shape.rows, self.plan.evaluate_rows, halted=self.halted
                 )
             except (RuntimeError, MemoryError) as error:
-                if not memory.exhausted(error):
+                if not probe.exhausted(error):
                     raise
             self._split()
 

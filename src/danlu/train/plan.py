@@ -23,7 +23,7 @@ from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
-from danlu.train import cost, memory, schedule
+from danlu.train import cost, memory, schedule, split
 
 PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
@@ -97,10 +97,10 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """
     if not len(request.loader):
         raise UserError("E216")
-    draft = memory.fitted(request, net, _draft(request, net))
+    draft = split.fitted(request, net, _draft(request, net))
     plan = _timed(request, net, _measured(request, net, draft))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
-        plan = memory.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
+        plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
     return _timed(request, net, replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK))
 
 
@@ -152,7 +152,7 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
 def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
     forms = [draft.attention]
-    if request.train.attention == "auto" and memory.allows(net, replace(draft, attention="written")):
+    if request.train.attention == "auto" and split.allows(net, replace(draft, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
     timed = {form: _step_seconds(request, net, replace(draft, attention=form)) for form in forms}
     best = min(timed, key=lambda form: timed[form])

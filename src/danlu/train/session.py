@@ -17,7 +17,7 @@ from danlu import files
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, memory
+from danlu.train import checkpoint, mark, room, split
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
 from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
 from danlu.train.plan import Plan, Request, prepare, resolve
@@ -66,7 +66,7 @@ def fit(
         training.restore(saved)
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
     _cut_log(out / METRICS, training.position.step, training.position.looked)
-    with memory.running(out, plan):
+    with mark.running(out, plan):
         _Session(request, training, out, view, sample).run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     return Result(plan, training.final_weights(), _facts(training))
@@ -79,9 +79,9 @@ def _planned(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
         plan = resolve(request, net)
         if plan.unsplit:
             sizes = {"rows": plan.rows, "accumulate": plan.accumulate, "unsplit": plan.unsplit}
-            view.line(text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{memory.room() / 1e6:,.0f}"))
-    elif memory.killed(out):
-        parts = memory.finer(request.task, plan.rows, plan.accumulate)
+            view.line(text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{room.limit() / 1e6:,.0f}"))
+    elif mark.killed(out):
+        parts = split.finer(request.task, plan.rows, plan.accumulate)
         if parts is not None:
             plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
         view.line(text("train.killed", rows=plan.rows, accumulate=plan.accumulate))

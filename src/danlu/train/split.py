@@ -1,0 +1,89 @@
+"""Steps cut finer until they fit into memory: before the first one, and where memory runs out in one.
+
+Nothing here changes what is learned: a step cut into more micro-batches has the same gradient up to rounding.
+"""
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from danlu.errors import UserError
+from danlu.messages import text
+from danlu.train import memory, probe, room
+
+if TYPE_CHECKING:
+    from danlu.tasks.task import Task
+    from danlu.train.plan import Plan, Request
+
+_SURE = 0.25  # share of the room below which a forecast is not checked by a probe
+_FULL = 0.9  # share of the room that a training may take; page cache and other processes need some
+
+
+def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
+    """The plan, its micro-batches cut until one fits: by the forecast, and by a probe where it could matter.
+
+    Raises:
+        UserError: E403, not one row fits.
+    """
+    free, wanted = room.limit(), plan.accumulate
+    while not fits(request, net, plan, free):
+        parts = finer(request.task, plan.rows, plan.accumulate)
+        if parts is None:
+            raise refusal(net, plan)
+        plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts, unsplit=wanted)
+    return plan
+
+
+def allows(net: nn.Module, plan: "Plan") -> bool:
+    """Whether a plan is forecast to fit now."""
+    return memory.forecast(net, plan) <= _FULL * room.limit()
+
+
+def fits(request: "Request", net: nn.Module, plan: "Plan", free: float) -> bool:
+    """Whether a step of this plan takes at most nine tenths of `free` bytes."""
+    needed = memory.forecast(net, plan)
+    if _SURE * free < needed < 2 * free:
+        measured = probe.peak(lambda: one_step(request, net, plan))
+        needed = needed if measured is None else measured
+    return needed <= _FULL * free
+
+
+def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
+    """The first step of a plan, on a copy."""
+    from danlu.train.loop import Training
+    from danlu.train.plan import prepare
+
+    copied = copy.deepcopy(net)
+    prepare(copied, plan)
+    short = replace(plan, steps=100, accumulate=min(2, plan.accumulate))
+    next(Training(request.task, copied, request.train, short, seed=0).events(request.loader, None))
+
+
+def finer(task: "Task", rows: int, accumulate: int) -> int | None:
+    """Micro-batches of the next finer cut of a step into equal parts; None where there is none."""
+    if task.coupled != "none":  # its samples see each other
+        return None
+    total = rows * accumulate
+    return next((n for n in range(2 * accumulate, total + 1) if total % n == 0), None)
+
+
+def refusal(net: nn.Module, plan: "Plan") -> UserError:
+    """E403 with what takes the memory, largest first."""
+    needed = memory.shares(net, replace(plan, rows=1, accumulate=plan.rows * plan.accumulate))
+    largest = sorted(needed.items(), key=lambda item: -item[1])
+    evidence = [f"{_mb(size):>10} MB  {text(f'memory.{name}')}" for name, size in largest]
+    total = sum(needed.values())
+    return UserError("E403", needed=_mb(total), free=_mb(_FULL * room.limit()), context=plan.context, evidence=evidence)
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:,.0f}"
+
+
+def release() -> None:
+    """Give back what the allocator keeps on a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,85 @@
+"""What memory there is, and what some work takes of it."""
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from danlu.train import mark, probe, room
+
+MB = 1e6
+linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured through /proc")
+
+
+def system(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: str, figures: dict[str, str]) -> None:
+    """A machine with 8 GB free, and a process that holds a million pages of it."""
+    for name, content in {"self/cgroup": groups, "meminfo": "MemTotal: 16 kB\nMemAvailable: 8000000 kB\n"}.items():
+        (folder / "proc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "proc" / name).write_text(content)
+    for name, content in figures.items():
+        (folder / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "groups" / name).write_text(content)
+    monkeypatch.setattr(room, "_PROC", folder / "proc")
+    monkeypatch.setattr(room, "_CGROUPS", folder / "groups")
+    monkeypatch.setattr(room, "resident", lambda: 1e9)
+
+
+V2 = {"a/b/memory.max": "max\n", "a/b/memory.current": "1000\n", "a/memory.max": "5000000000\n"}
+V2 |= {"a/memory.current": "3000000000\n", "a/memory.stat": "anon 5\ninactive_file 1000000000\n"}
+V1 = {"memory/a/memory.limit_in_bytes": "4000000000", "memory/a/memory.usage_in_bytes": "1500000000"}
+V1 |= {
+    "memory/a/memory.stat": "cache 9\ntotal_inactive_file 500000000\n",
+    "memory/a/memory.oom_control": "oom_kill 4\n",
+}
+MACHINES = {
+    "no cgroups": ("", {}, 8.192e9),
+    "version 2, limited further out": ("0::/a/b\n", V2, 3e9),
+    "version 2, inside a container": ("0::/\n", {"memory.max": "2000", "memory.current": "500"}, 1500),
+    "version 1": ("5:cpu:/\n4:memory,hugetlb:/a\n0::/\n", V1, 3e9),
+    "version 1, another path than ours": ("4:memory:/x/y\n", {"memory/memory.limit_in_bytes": "no"}, 8.192e9),
+    "limits wider than the machine": ("0::/\n", {"memory.max": "99000000000", "memory.current": "5"}, 8.192e9),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_room_is_what_machine_and_cgroups_leave(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, figures, left = MACHINES[name]
+    system(tmp_path, monkeypatch, groups, figures)
+    left = 8e9 * 1.024 if left == 8.192e9 else left
+    assert room.limit() == pytest.approx(1e9 + left)
+    assert room.kills() == (4 if name == "version 1" else 0)
+
+
+@linux
+def test_this_machine_has_room() -> None:
+    assert room.resident() > 50 * MB
+    assert room.resident() < room.limit() < 1e14
+
+
+def test_a_system_that_says_nothing_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_PROC", tmp_path)
+    assert room.limit() == math.inf
+    assert not mark.killed(tmp_path)
+
+
+@linux
+def test_a_probe_measures_the_peak_of_a_child() -> None:
+    before, kept = room.resident(), torch.ones(10_000_000)  # 40 MB that the child holds too
+    measured = probe.peak(lambda: (torch.ones(50_000_000), torch.ones(5_000_000)))
+    assert measured is not None
+    assert kept[0] + (measured - before) / MB == pytest.approx(1 + 40 + 200 + 20, rel=0.15)
+    assert room.resident() < before + 60 * MB
+
+
+@linux
+def test_what_a_probe_says_when_its_child_does_not_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_PATIENCE", 0.2)
+    assert probe.peak(lambda: os.kill(os.getpid(), signal.SIGKILL)) == math.inf  # as the kernel does
+    assert probe.peak(lambda: torch.empty(2**60)) == math.inf
+    assert probe.peak(lambda: 1 / 0) is None
+    assert probe.peak(lambda: torch.ones(2) @ torch.ones(3)) is None
+    assert probe.peak(lambda: time.sleep(60)) is None
