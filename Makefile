@@ -12,7 +12,7 @@ help:
 	@echo "make demo    the whole life of one model, on data this machine already has"
 	@echo "make test    all tests"
 	@echo "make check   style, types, architecture, sizes; a few seconds"
-	@echo "make docs    write docs/*/reference from the code"
+	@echo "make docs    write docs/*/reference from the code, and what the programs in the pages print"
 	@echo "make bench   measure this machine (benchmarks/*.py)"
 	@echo "make setup   only set up"
 	@echo "make prove-long   kill trainings at 3,000 moments; minutes"
@@ -56,3 +56,4 @@ bench: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/run.py
