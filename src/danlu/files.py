@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def _disk(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(_existing(path)).free
             raise UserError("E401", path=path, free=f"{free / 1e6:,.0f} MB") from error
-        raise UserError("E402", path=path, reason=error.strerror or str(error)) from error
+        raise UserError("E402", path=path, reason=because(error)) from error
 
 
 def _existing(path: Path) -> Path:
@@ -375,7 +376,7 @@ def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError("E301", path=path, reason=str(error)) from error
+        raise UserError("E301", path=path, reason=because(error)) from error
 
 
 def tensors_hash(tensors: "Mapping[str, torch.Tensor]") -> str:

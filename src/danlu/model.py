@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from danlu import files, models, tasks
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture, build
@@ -184,7 +185,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         schema = config.get("danlu", {}).get("schema", files.SCHEMA)
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError("E301", path=folder / CONFIG, reason=str(error)) from error
+        raise UserError("E301", path=folder / CONFIG, reason=because(error)) from error
     if schema != files.SCHEMA:
         raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
     return config

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from danlu.config import LENGTHS, Recipe, Train
 from danlu.errors import UserError, raise_all
 from danlu.messages import text
+from danlu.messages.reasons import because, syntax
 
 PATHS = (("data", "path"), ("finetune", "data"), ("model", "base"), ("system", "runs"))
 Path_ = tuple[str, ...]
@@ -63,18 +64,18 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     try:
         content = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("E101", path=path, reason=getattr(error, "strerror", None) or str(error)) from error
+        raise UserError("E101", path=path, reason=because(error)) from error
     try:
         return tomllib.loads(content), {key: f"{path}:{place}" for key, place in _places(content)}
     except tomllib.TOMLDecodeError as error:
-        raise _syntax(path, content, str(error)) from error
+        raise _misread(path, content, str(error)) from error
 
 
-def _syntax(path: Path, content: str, reason: str) -> UserError:
-    match = re.search(r"\(at line (\d+), column (\d+)\)", reason)
+def _misread(path: Path, content: str, said: str) -> UserError:
+    match = re.search(r"\(at line (\d+), column (\d+)\)", said)
     line, column = (int(match[1]), int(match[2])) if match else (len(content.splitlines()), 1)
     shown = content.splitlines()[line - 1 : line]
-    return UserError("E107", where=f"{path}:{line}:{column}", evidence=shown, reason=reason.split(" (at ")[0])
+    return UserError("E107", where=f"{path}:{line}:{column}", evidence=shown, reason=syntax(said))
 
 
 def _places(content: str) -> Iterator[tuple[Path_, str]]:

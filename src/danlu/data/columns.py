@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 
 SCHEMA = 1
 SHARD_BYTES = 1 << 30
@@ -200,7 +201,7 @@ def _map(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
     try:
         return np.memmap(path, dtype, "r", shape=(size,))
     except (OSError, ValueError) as problem:
-        raise UserError("E301", path=path, reason=str(problem)) from problem
+        raise UserError("E301", path=path, reason=because(problem)) from problem
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UserError("E301", path=path, reason=str(problem)) from problem
+        raise UserError("E301", path=path, reason=because(problem)) from problem
     if meta["schema"] > SCHEMA:
         raise UserError("E303", path=path, found=meta["schema"], known=SCHEMA)
     return meta

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 
 LINE_LIMIT = 32 * 2**20  # characters; a longer line is refused
 _BLOCK = 2**20
@@ -44,7 +45,7 @@ def lines(path: Path, encoding: str, name: str) -> Iterator[tuple[int, str]]:
     except LookupError as error:
         raise UserError("E206", encoding=encoding) from error
     except _DAMAGE as error:
-        raise UserError("E210", path=name, reason=str(error)) from error
+        raise UserError("E210", path=name, reason=because(error)) from error
 
 
 def detect(path: Path, name: str) -> str:
@@ -63,7 +64,7 @@ def detect(path: Path, name: str) -> str:
                 return "utf-8"
         return _by_lines(path, name)
     except _DAMAGE as error:
-        raise UserError("E210", path=name, reason=str(error)) from error
+        raise UserError("E210", path=name, reason=because(error)) from error
 
 
 def _wide(head: bytes) -> str:

@@ -14,6 +14,7 @@ from danlu.data.encodings import LINE_LIMIT
 from danlu.data.shapes import Flaw
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
 _LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
@@ -71,7 +72,7 @@ def _parsed(line: str) -> dict[str, Any] | Flaw:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        return Flaw("json", reason=error.msg, column=error.colno)
+        return Flaw("json", reason=because(error), column=error.colno)
     except RecursionError:
         return Flaw("deep")
     return value if isinstance(value, dict) else Flaw("object", found=type(value).__name__)
@@ -90,7 +91,7 @@ def _json(file: SourceFile, cut: Cut) -> Iterator[Item]:
         try:
             value, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
-            raise UserError("E210", path=f"{file.name}:{error.lineno}", reason=error.msg) from error
+            raise UserError("E210", path=f"{file.name}:{error.lineno}", reason=because(error)) from error
         except RecursionError:
             raise UserError("E210", path=f"{file.name}:{line}", reason="too deep") from None
         yield line, value if isinstance(value, dict) else Flaw("object", found=type(value).__name__)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from danlu.errors import UserError
 from danlu.messages import text
+from danlu.messages.reasons import because
 
 
 class Client:
@@ -54,7 +55,7 @@ class Client:
                 raise UserError("E605", url=self._url, reason=_reason(response))
             yield response
         except (OSError, http.client.HTTPException) as error:
-            raise UserError("E604", url=self._url, reason=str(error) or type(error).__name__) from error
+            raise UserError("E604", url=self._url, reason=because(error)) from error
         finally:
             connection.close()
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from danlu.config import Serve
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 from danlu.serve.app import create_app
 from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK
@@ -62,7 +63,7 @@ def listen(config: Serve) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise UserError("E603", host=config.host, port=config.port, reason=error.strerror or str(error)) from error
+        raise UserError("E603", host=config.host, port=config.port, reason=because(error)) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
@@ -82,7 +83,7 @@ def address(listening: socket.socket) -> str:
 def _unbound(config: Serve, error: OSError) -> UserError:
     if error.errno == errno.EADDRINUSE:
         return UserError("E601", host=config.host, port=config.port, next=config.port % 65535 + 1)
-    return UserError("E603", host=config.host, port=config.port, reason=error.strerror or str(error))
+    return UserError("E603", host=config.host, port=config.port, reason=because(error))
 
 
 def _is_loopback(host: str) -> bool:
