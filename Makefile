@@ -13,7 +13,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   style, types, architecture, sizes; a few seconds"
 	@echo "make docs    write docs/*/reference from the code, and what the programs in the pages print"
-	@echo "make bench   measure this machine (benchmarks/*.py)"
+	@echo "make bench   measure danlu beside its peers, and show the tables in README.md; 25 minutes"
 	@echo "make setup   only set up"
 	@echo "make prove-long   kill trainings at 3,000 moments; minutes"
 
@@ -48,11 +48,9 @@ check: setup
 	$(BIN)/python -m tests.check.sizes
 	$(BIN)/python -m pytest -p no:xdist tests/check
 
+# With peers: make bench ARGS="--peers FOLDER --text input.txt" (benchmarks/README.md says how to get them).
 bench: setup
-	@found=0; for script in benchmarks/*.py; do \
-		if [ -f "$$script" ]; then found=1; echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; fi; \
-	done; \
-	if [ $$found = 0 ]; then echo "nothing to measure yet: benchmarks/ holds no script"; fi
+	for script in front_door training_step time_to_quality tables; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit $$?; done
 
 docs: setup
 	$(BIN)/python docs/generate.py

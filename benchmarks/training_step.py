@@ -1,227 +1,218 @@
-"""One training step, danlu beside its peers: same sizes, same tokens per step, AdamW with clipping on every side.
+"""One training step, danlu beside its peers: same sizes, same tokens per step, bf16, clipped at 1 unless said.
 
 Each side lives in a process of its own and steps in turn (A B C A B C ...), so that none sees another's memory and a
-busy moment of the machine falls on all. Medians, ratios to danlu in the same form, and peak memory go to results/.
+busy moment of the machine falls on all. Twice: in the default environment, and with the allocator's settings equal
+and best for all (memory is kept, on huge pages). Medians, paired ratios and peak memory go to results/.
 
-    python benchmarks/training_step.py [--rounds 20] [--rows 16] [--sides danlu-gpt2,nanogpt,...] [--nanogpt FOLDER]
+    python benchmarks/training_step.py [--peers FOLDER] [--rounds 20] [--rows 16] [--form gpt2] [--environment default]
 
-nanogpt needs a clone of https://github.com/karpathy/nanoGPT: its model.py is imported as it is, its optimizer and
-clipping are those of its train.py. Sides that are not installed are left out, and said so.
+Sides that are not installed are left out, and said so.
 """
 
 import argparse
 import json
-import platform
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import results
 import torch
+from peers import Sizes, Turns, litgpt, nanochat, nanogpt, products, trainer, transformers_loop
 from torch import nn
 
-DEPTH, WIDTH, CONTEXT, VOCAB = 6, 384, 256, 8192
-Step = Callable[[torch.Tensor], None]
+Side = Callable[[Sizes, Turns], None]
+ENVIRONMENTS = {
+    "default": {},
+    "tuned": {
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": "1000000000000",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    },
+}
+WARM = 3  # steps of a side before any is counted: compiling happens there
 
 
-# --- the sides: each makes a function that takes one step on ids (B, T + 1), and the number of its weights ---
+# --- danlu's side ------------------------------------------------------------------------------------
 
 
-def danlu(form: str, rows: int) -> tuple[Step, int]:
-    """danlu's loop as the plan would run it."""
+def danlu(form: str, optimizer: str, sizes: Sizes, turns: Turns) -> None:
+    """danlu's session as `danlu run` runs it: its plan, its loop, its log; only the batches are handed to it."""
     from danlu import models, tasks
     from danlu.config import Train
     from danlu.models.architecture import build
     from danlu.randomness import generator
-    from danlu.train import cost
-    from danlu.train.loop import Training
-    from danlu.train.plan import Plan, prepare
+    from danlu.train.plan import Request
+    from danlu.train.session import fit
 
-    net = build(models.preset(form, VOCAB, CONTEXT, DEPTH), generator(1, "init"))
-    plan = Plan(depth=DEPTH, rows=rows, accumulate=1, context=CONTEXT, optimizer="adamw", lr=1e-3, weight_decay=0.1,
-                precision=cost.faster_precision(), threads=torch.get_num_threads(), attention="written",
-                steps=10**9)  # fmt: skip
-    prepare(net, plan)
-    task = tasks.load("language_modeling")(Processor())
-    feed = Feed()
-    events = Training(task, net.train(), Train(), plan, seed=1).events(feed, None)  # type: ignore[arg-type]
+    lr = {"adamw": 1e-3, "muon": 0.03}[optimizer]
+    net = build(models.preset(form, sizes.vocab, sizes.context, sizes.depth), generator(1, "init")).train()
+    turns.ready(net, products(net, sizes))
+    train = Train(optimizer=optimizer, lr=lr, weight_decay=0.1, batch_tokens=sizes.rows * sizes.context,
+                  steps=10**6, save_every=10**6, dropout=0.0)  # fmt: skip
+    task = tasks.load("language_modeling")(Processor(sizes.vocab))  # type: ignore[arg-type]
+    request = Request(task, train, Feed(turns), None, True, time.monotonic())  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as room:
+        fit(request, net, Path(room), 1, Pace(turns))
 
-    def step(ids: torch.Tensor) -> None:
-        feed.ids = ids
-        next(events)
 
-    return step, sum(p.numel() for p in net.parameters())
+class Pace:
+    """A view of the session: a step is over when its progress is told."""
+
+    def __init__(self, turns: Turns):
+        self.turns = turns
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        self.turns()
+
+    def line(self, line: str) -> None:
+        print(line, file=sys.stderr)
 
 
 class Processor:
     """A vocabulary of which only the size matters."""
 
-    vocab_size = VOCAB
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
 
     def token_bytes(self) -> list[int]:
-        return [4] * VOCAB
+        return [4] * self.vocab_size
 
 
 class Feed:
-    """A loader that hands out what it is given."""
+    """A loader of random rows, each one document."""
 
-    ids: torch.Tensor
+    def __init__(self, turns: Turns):
+        self.turns, self.context = turns, turns.sizes.context
+        self.predictions = len(self) * self.context
+
+    def __len__(self) -> int:
+        return 100_000
 
     def train(self, step: int, micro: int, shape: Any) -> dict[str, torch.Tensor]:
-        inputs, labels = self.ids[:, :-1].contiguous(), self.ids[:, 1:].contiguous()
-        positions = torch.arange(CONTEXT).expand(inputs.shape).contiguous()
+        ids = self.turns.ids()[: shape.rows]
+        inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        places = torch.arange(self.context).expand(inputs.shape).contiguous()
         return {
-            "input_ids": inputs,
-            "labels": labels,
-            "position_ids": positions,
-            "segment_ids": torch.ones_like(inputs),
-        }
+            "input_ids": inputs, "labels": labels, "position_ids": places, "segment_ids": torch.ones_like(inputs)
+        }  # fmt: skip
 
 
-def transformers(form: str, rows: int) -> tuple[Step, int]:
-    """transformers' model in a plain loop with bf16 autocast: what its Trainer does, without the Trainer's own time."""
-    import transformers as hf
-
-    if form == "gpt2":
-        sizes = {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": WIDTH // 64, "n_positions": CONTEXT}
-        no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=VOCAB, **sizes, **no_dropout))
-    else:
-        from danlu import models
-
-        core = models.preset("qwen3", VOCAB, CONTEXT, DEPTH).core
-        model = hf.Qwen3ForCausalLM(
-            hf.Qwen3Config(
-                vocab_size=VOCAB, hidden_size=core.dim, intermediate_size=core.hidden, num_hidden_layers=core.layers,
-                num_attention_heads=core.heads, num_key_value_heads=core.kv_heads, head_dim=core.head_dim,
-                max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-            )
-        )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
-
-    def loss(ids: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return model(input_ids=ids[:, :-1], labels=ids[:, :-1]).loss  # type: ignore[no-any-return]
-
-    return _stepping(model.train(), optimizer, loss)
+# --- what can be measured ----------------------------------------------------------------------------
 
 
-def nanogpt(folder: str, bf16: bool) -> tuple[Step, int]:
-    """nanoGPT's GPT with the optimizer and the clipping of its train.py, as shipped (fp32 on a CPU) or under bf16."""
-    sys.path.insert(0, folder)
-    from model import GPT, GPTConfig  # type: ignore[import-not-found]
-
-    sizes = {"block_size": CONTEXT, "vocab_size": VOCAB, "n_layer": DEPTH, "n_head": WIDTH // 64, "n_embd": WIDTH}
-    model = GPT(GPTConfig(**sizes, dropout=0.0))
-    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
-
-    def loss(ids: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return model(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())[1]  # type: ignore[no-any-return]
-
-    return _stepping(model.train(), optimizer, loss)
-
-
-def _stepping(model: nn.Module, optimizer: Any, loss: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Step, int]:
-    def step(ids: torch.Tensor) -> None:
-        loss(ids).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step, sum(p.numel() for p in model.parameters())
-
-
-def sides(options: argparse.Namespace) -> dict[str, Callable[[], tuple[Step, int]]]:
-    """What can be measured here, by name; those of one form have the same number of weights."""
-    rows = options.rows
-    found: dict[str, Callable[[], tuple[Step, int]]] = {
-        "danlu-gpt2": lambda: danlu("gpt2", rows),
-        "transformers-gpt2": lambda: transformers("gpt2", rows),
-        "danlu-qwen3": lambda: danlu("qwen3", rows),
-        "transformers-qwen3": lambda: transformers("qwen3", rows),
+def sides(form: str, folder: Path) -> dict[str, Side]:
+    """All sides of a form; those of one form have the same weights in products, nanochat's own aside."""
+    found: dict[str, Side] = {
+        "danlu": partial(danlu, form, "adamw"),
+        "transformers, bare loop": partial(transformers_loop, form),
+        "transformers Trainer": partial(trainer, form),
+        "LitGPT": partial(litgpt, folder, form),
     }
-    if options.nanogpt:
-        found["nanogpt-gpt2"] = lambda: nanogpt(options.nanogpt, bf16=False)
-        found["nanogpt-bf16-gpt2"] = lambda: nanogpt(options.nanogpt, bf16=True)
-    wanted = options.sides.split(",") if options.sides else list(found)
-    return {name: found[name] for name in wanted}
+    if form == "gpt2":
+        found["nanoGPT"] = partial(nanogpt, folder, False)
+        found["nanoGPT, bf16"] = partial(nanogpt, folder, True)
+    else:
+        found["danlu, Muon"] = partial(danlu, form, "muon")
+        found["nanochat's model, Muon"] = partial(nanochat, folder)
+    return found
 
 
-# --- one process a side ---
+# --- one process a side ------------------------------------------------------------------------------
 
 
-def work(name: str, options: argparse.Namespace) -> None:
-    """Answer each line on stdin with the seconds of one step; at the end with weights and peak memory."""
-    step, weights = sides(options)[name]()
-    random = torch.Generator().manual_seed(0)
-    for line in sys.stdin:
-        if line.strip() == "end":
+class Worker(Turns):
+    """The pace of a side that is told by its parent: a line in is a step to take, a line out its seconds."""
+
+    def __init__(self, sizes: Sizes):
+        super().__init__(sizes)
+        self.begun = 0.0
+        self.weights: dict[str, int] = {}
+
+    def ready(self, model: nn.Module, products: int | None = None) -> None:
+        self.weights = {"weights": sum(p.numel() for p in model.parameters()), "in_products": products or 0}
+
+    def __call__(self) -> None:
+        if self.begun:
+            print(json.dumps(time.perf_counter() - self.begun), flush=True)
+        if sys.stdin.readline().strip() != "step":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps({"weights": weights, "peak_mb": round(peak)}), flush=True)
-            return
-        ids = torch.randint(VOCAB, (options.rows, CONTEXT + 1), generator=random)
-        start = time.perf_counter()
-        step(ids)
-        print(time.perf_counter() - start, flush=True)
+            print(json.dumps({**self.weights, "peak_mb": round(peak)}), flush=True)
+            os._exit(0)
+        self.begun = time.perf_counter()
 
 
-class Worker:
+class Process:
     """A side in its own process."""
 
-    def __init__(self, name: str):
-        command = [sys.executable, __file__, "--worker", name, *sys.argv[1:]]
+    def __init__(self, name: str, form: str, environment: str):
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--form", form]
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            env=os.environ | ENVIRONMENTS[environment],
+        )  # fmt: skip
 
     def ask(self, line: str) -> Any:
+        """The answer to a line; raises RuntimeError with the last words of a process that has ended."""
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its last words say why
         while answer := self.process.stdout.readline():
             try:
                 return json.loads(answer)
             except ValueError:  # a peer that prints what it does
                 continue
-        raise RuntimeError("ended")
+        self.process.wait()
+        self.log.seek(0)
+        raise RuntimeError((self.log.read().strip().splitlines() or ["it ended"])[-1])
 
 
-# --- the table ---
+# --- the table ---------------------------------------------------------------------------------------
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """Steps in turn, after three of each to warm up."""
-    workers = {name: Worker(name) for name in sides(options)}
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    for turn in range(-3, options.rounds):
-        for name in list(workers):
-            try:
-                seconds = workers[name].ask("step")
-            except RuntimeError:
-                print(f"{name}: not measured, it does not run here", file=sys.stderr)
-                del workers[name], times[name]
-                continue
-            if turn >= 0:
-                times[name].append(seconds)
-    ends = {name: worker.ask("end") for name, worker in workers.items()}
-    return {name: _row(name, times, ends[name], options.rows) for name in workers}
+def measured(form: str, environment: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Steps in turn; each side starts and warms up alone."""
+    running: dict[str, Process] = {}
+    for name in options.sides.split(";") if options.sides else sides(form, options.peers):
+        side = Process(name, form, environment)
+        try:
+            for _ in range(WARM):
+                side.ask("step")
+            running[name] = side
+        except RuntimeError as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(options.rounds):
+        for name, side in running.items():
+            times[name].append(side.ask("step"))
+    return {name: _row(name, times, side.ask("end"), options.rows) for name, side in running.items()}
 
 
 def _row(name: str, times: dict[str, list[float]], end: dict[str, int], rows: int) -> dict[str, Any]:
+    """Milliseconds (median, quartiles), what was computed, and how much faster danlu is in the same rounds."""
     from danlu.train import cost
 
-    ours = times.get(f"danlu-{name.rpartition('-')[2]}", times[name])
-    middle, tokens = statistics.median(times[name]), rows * CONTEXT
-    work = cost.flops_per_token(end["weights"], DEPTH, WIDTH, CONTEXT) * tokens
+    sizes = Sizes(rows=rows)
+    ours = times.get("danlu, Muon" if name.endswith(", Muon") else "danlu", times[name])
+    low, middle, high = statistics.quantiles(times[name], n=4)
+    flops = cost.flops_per_token(end["in_products"], sizes.depth, sizes.width, sizes.context)
     return {
         "milliseconds": round(1000 * middle, 1),
-        "tokens_per_second": round(tokens / middle),
-        "share_of_bf16_peak": round(work / middle / cost.peak("bf16"), 3),
+        "quartiles": [round(1000 * low, 1), round(1000 * high, 1)],
+        "tokens_per_second": round(rows * sizes.context / middle),
+        "mflop_per_token": round(flops / 1e6, 1),
+        "share_of_bf16_peak": round(flops * rows * sizes.context / middle / cost.peak("bf16"), 3),
         "danlu_is_faster_by": round(statistics.median(b / a for a, b in zip(ours, times[name], strict=True)), 2),
         **end,
     }
@@ -231,21 +222,34 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--sides", default="")
-    parser.add_argument("--nanogpt", default="")
-    parser.add_argument("--worker", default="")
-    options = parser.parse_args()
+    parser.add_argument("--form", choices=["gpt2", "qwen3"])
+    parser.add_argument("--environment", choices=list(ENVIRONMENTS))
+    parser.add_argument("--sides", default="", help="names, separated by semicolons")
+    parser.add_argument("--peers", type=Path, default=Path(os.environ.get("DANLU_PEERS", "peers")))
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    options, _ = parser.parse_known_args()  # `make bench` hands the same words to every script
+    sizes = Sizes(rows=options.rows)
     if options.worker:
-        return work(options.worker, options)
-    table = measured(options)
-    result = {
-        "what": f"training step, {DEPTH} x {WIDTH}, V {VOCAB}, T {CONTEXT}, {options.rows} rows, AdamW, clipped",
-        "rounds": options.rounds, "torch": torch.__version__, "threads": torch.get_num_threads(), "sides": table,
-    }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    name = f"{time.strftime('%Y-%m-%d')}-{platform.machine()}-{torch.get_num_threads()}threads-training-step.json"
-    (Path(__file__).parent / "results" / name).write_text(json.dumps(result, indent=1) + "\n")
+        return sides(options.form, options.peers)[options.worker](sizes, Worker(sizes))
+    for environment in [options.environment] if options.environment else ENVIRONMENTS:
+        for form in [options.form] if options.form else ["gpt2", "qwen3"]:
+            table = measured(form, environment, options)
+            print(json.dumps(table, indent=1))
+            what = {"rounds": options.rounds, "rows": options.rows, "sides": table}
+            results.keep("training_step", {"peers": commits(options.peers), f"{form}, {environment}": what})
     return None
+
+
+def commits(folder: Path) -> dict[str, str]:
+    """What was compared with: the commits of the clones."""
+    clones = {path.name: results.commit(path) for path in sorted(folder.glob("*/")) if (path / ".git").exists()}
+    try:
+        import accelerate
+        import transformers
+
+        return clones | {"transformers": transformers.__version__, "accelerate": accelerate.__version__}
+    except ImportError:
+        return clones
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+"""Where measurements are kept: results/<date>-<machine>.json, one table per script, the newest of each is shown."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    import torch
+
+    from danlu.train import cost
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "bf16_peak_gflops": round(cost.peak("bf16") / 1e9),
+        "fp32_peak_gflops": round(cost.peak("fp32") / 1e9),
+    }
+
+
+def keep(name: str, table: dict[str, Any]) -> Path:
+    """Write a table beside what else was measured here today."""
+    path = FOLDER / f"{time.strftime('%Y-%m-%d')}-{platform.machine()}-{os.cpu_count()}cores.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    stamp = {"commit": commit(Path(__file__).parent), "time": time.strftime("%H:%M")}
+    known |= {"machine": machine(), name: known.get(name, {}) | table | stamp}
+    path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    return path
+
+
+def commit(folder: Path) -> str:
+    """The commit of a clone, shortened; "" where there is none."""
+    told = subprocess.run(["git", "-C", str(folder), "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    return told.stdout.strip()
+
+
+def newest(name: str) -> dict[str, Any]:
+    """The newest table of a script, with its machine and its file; {} where none was measured."""
+    for path in sorted(FOLDER.glob("*.json"), reverse=True):
+        known = json.loads(path.read_text("utf-8"))
+        if name in known:
+            return dict(known[name]) | {"machine": known["machine"], "file": path.name}
+    return {}

@@ -1,0 +1,134 @@
+"""The newest results as tables, between two marks of README.md and README.zh.md. `--check` only compares.
+
+python benchmarks/tables.py [--check]
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import results
+
+ROOT = Path(__file__).parents[1]
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
+OPEN, CLOSE = "<!-- benchmarks: written by benchmarks/tables.py -->", "<!-- /benchmarks -->"
+WORDS = {
+    "en": {
+        "step": "One training step, {weights:.1f}M weights, {tokens:,} tokens, ms",
+        "default": "default environment", "tuned": "allocator tuned for all", "faster": "danlu is faster by",
+        "memory": "peak memory, MB", "share": "share of bf16 peak",
+        "quality": "tinyshakespeare by characters, cold start to validation loss", "wall": "seconds", "loss": "loss",
+        "readme": "nanoGPT, its README's command for a CPU", "goal": "danlu to {goal}, worst of {seeds} seeds",
+        "of": "of nanoGPT's time", "door": "Start and text", "help": "{name} --help, ms",
+        "encode": "encode with {name}, MB/s", "us": "danlu",
+        "on": "{processor}, {threads} threads, torch {torch} ([results]({file}), [how]({how})).",
+    },
+    "zh": {
+        "step": "一个训练步：{weights:.1f}M 个参数，{tokens:,} 个词元，毫秒",
+        "default": "默认环境", "tuned": "各方同样调好分配器", "faster": "danlu 快几倍",
+        "memory": "内存峰值，MB", "share": "占 bf16 峰值",
+        "quality": "tinyshakespeare（按字符），冷启动到验证损失", "wall": "秒", "loss": "损失",
+        "readme": "nanoGPT，其 README 的 CPU 命令", "goal": "danlu 到 {goal}，{seeds} 个种子中最差的",
+        "of": "占 nanoGPT 用时", "door": "启动与文本", "help": "{name} --help，毫秒",
+        "encode": "{name} 编码，MB/s", "us": "danlu",
+        "on": "{processor}，{threads} 线程，torch {torch}（[结果]({file})，[做法]({how})）。",
+    },
+}  # fmt: skip
+
+
+def page(language: str) -> str:
+    """All tables that have results."""
+    words = WORDS[language]
+    made = [table(words) for table in (_step, _quality, _door)]
+    return "\n\n".join([text for text in made if text] + [_machine(words)])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _step(words: dict[str, str]) -> str:
+    found = results.newest("training_step")
+    return "\n\n".join(_form(words, found, form) for form in ("gpt2", "qwen3") if f"{form}, default" in found)
+
+
+def _form(words: dict[str, str], found: dict[str, Any], form: str) -> str:
+    """One form: every side in both environments."""
+    blocks = {name: found[f"{form}, {name}"] for name in ("default", "tuned") if f"{form}, {name}" in found}
+    sides = blocks["default"]["sides"]
+    weights = sides["danlu"]["weights"] / 1e6
+    head = [words["step"].format(weights=weights, tokens=blocks["default"]["rows"] * 256) + f" ({form})"]
+    for name in blocks:
+        head += [words[name], words["faster"]]
+    rows = []
+    for side in sorted(sides, key=lambda side: sides[side]["milliseconds"]):
+        row = [side]
+        for block in blocks.values():
+            row += _cells(block["sides"].get(side), side)
+        rows.append([*row, f"{sides[side]['share_of_bf16_peak']:.0%}", f"{sides[side]['peak_mb']:,}"])
+    return _table([*head, words["share"], words["memory"]], rows)
+
+
+def _cells(side: dict[str, Any] | None, name: str) -> list[str]:
+    if side is None:
+        return ["—", "—"]
+    ratio = "" if name.startswith("danlu") else f"{side['danlu_is_faster_by']:.2f}×"
+    return [f"{side['milliseconds']:,.0f}", ratio]
+
+
+def _quality(words: dict[str, str]) -> str:
+    found = results.newest("time_to_quality")
+    if not found:
+        return ""
+    peer = found.get("nanoGPT")
+    rows = [[words["readme"], f"{peer['wall_seconds']:.0f}", f"{peer['worst_loss']:.3f}", ""]] if peer else []
+    for goal in [name for name in found if re.fullmatch(r"\d\.\d+", name)]:
+        row = found[goal]
+        share = f"1/{peer['wall_seconds'] / row['wall_seconds']:.1f}" if peer and peer["worst_loss"] <= 1.9 else ""
+        name = words["goal"].format(goal=goal, seeds=len(row["runs"]))
+        worst = max(run["wall_seconds"] for run in row["runs"])
+        rows.append([name, f"{worst:.0f}", f"{row['worst_loss']:.3f}", share])
+    return _table([words["quality"], words["wall"], words["loss"], words["of"]], rows)
+
+
+def _door(words: dict[str, str]) -> str:
+    found = results.newest("front_door")
+    rows = [[words["help"].format(name=name), f"{value:,.0f}"] for name, value in found.get("help", {}).items()]
+    rows += [[words["encode"].format(name=name), f"{value:.1f}"] for name, value in found.get("encode", {}).items()]
+    return _table([words["door"], ""], rows) if rows else ""
+
+
+def _machine(words: dict[str, str]) -> str:
+    found = results.newest("training_step") or results.newest("time_to_quality")
+    if not found:
+        return ""
+    return words["on"].format(
+        **found["machine"], file=f"benchmarks/results/{found['file']}", how="benchmarks/README.md"
+    )
+
+
+def injected(text: str, tables: str) -> str:
+    """A README with the tables between its marks; ValueError where it has none."""
+    before, opened, rest = text.partition(OPEN)
+    _, closed, after = rest.partition(CLOSE)
+    if not (opened and closed):
+        raise ValueError(f"the marks {OPEN} and {CLOSE} are not there")
+    return f"{before}{OPEN}\n{tables}\n{CLOSE}{after}"
+
+
+def stale() -> dict[Path, str]:
+    """READMEs that differ from the results, and what they should be."""
+    wanted = {path: injected(path.read_text("utf-8"), page(language)) for language, path in READMES.items()}
+    return {path: text for path, text in wanted.items() if path.read_text("utf-8") != text}
+
+
+if __name__ == "__main__":
+    different = stale()
+    if "--check" in sys.argv:
+        sys.exit(
+            f"python benchmarks/tables.py writes them again: {[path.name for path in different]}" if different else 0
+        )
+    for path, text in different.items():
+        path.write_text(text, "utf-8")
