@@ -2,11 +2,30 @@
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.check.tree import ROOT
+
+SIDE = {"milliseconds": 1234.4, "share_of_bf16_peak": 0.42, "peak_mb": 999, "weights": 13_900_000}
+MEASURED = {
+    "machine": {"processor": "An abacus", "threads": 2, "torch": "2"},
+    "training_step": {
+        "gpt2, default": {
+            "rows": 16,
+            "sides": {
+                "danlu": SIDE | {"milliseconds": 411.4, "danlu_is_faster_by": 1.0},
+                "slow": SIDE | {"danlu_is_faster_by": 3.004},
+            },
+        }
+    },
+    "time_to_quality": {
+        "nanoGPT": {"wall_seconds": 90.0, "worst_loss": 1.88, "runs": [{}]},
+        "1.88": {"wall_seconds": 18.0, "worst_loss": 1.875, "runs": [{"wall_seconds": 17.0}, {"wall_seconds": 18.4}]},
+    },
+}
 
 
 @pytest.fixture
@@ -23,17 +42,16 @@ def test_the_readmes_show_the_newest_results(tables: ModuleType) -> None:
     assert not stale, f"python benchmarks/tables.py writes them again: {stale}"
 
 
-def test_another_result_makes_them_stale(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    newest = sys.modules["results"].newest
-
-    def slower(name: str) -> dict:
-        found = json.loads(json.dumps(newest(name)))
-        for block in (value for key, value in found.items() if key.startswith("gpt2")):
-            block["sides"]["danlu"]["milliseconds"] += 1000
-        return found
-
-    monkeypatch.setattr(sys.modules["results"], "newest", slower)
-    assert len(tables.stale()) == 2
+def test_tables_show_what_was_measured(tables: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "2030-01-01-abacus.json").write_text(json.dumps(MEASURED), "utf-8")
+    monkeypatch.setattr(sys.modules["results"], "FOLDER", tmp_path)
+    lines = tables.page("en").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert ["danlu", "411", "", "42%", "999"] in rows
+    assert ["slow", "1,234", "3.00×", "42%", "999"] in rows
+    assert ["danlu to 1.88, worst of 2 seeds", "18", "1.875", "1/4.9"] in rows
+    assert "An abacus, 2 threads" in lines[-1]
+    assert len(tables.stale()) == 2, "both READMEs would change"
 
 
 def test_a_readme_without_marks_is_refused(tables: ModuleType) -> None:
