@@ -8,7 +8,7 @@ The text is this Python's own source, which every machine has. What was found st
 
 import argparse
 import json
-import os
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,8 +53,8 @@ def encoded(room: Path) -> Path:
     from danlu.graph import Life, Silent
     from danlu.recipe import Loaded
 
-    library = Path(os.__file__).parent
-    data = Data(path=[f"{library}/*.py", f"{library}/*/*.py"], exclude=["*-packages*"], limit_mb=12)
+    library = Path(sysconfig.get_paths()["stdlib"])
+    data = Data(path=[str(library / "**/*.py")], exclude=["test", "tests", "site-packages", "idlelib"], limit_mb=10)
     recipe = Recipe(
         task="language_modeling", data=data, tokenizer=Tokenizer(vocab_size=4096), system=System(runs=str(room))
     )
