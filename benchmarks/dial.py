@@ -99,12 +99,13 @@ def main() -> None:
     parser.add_argument("--optimizer", default="muon")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
-        columns, found = encoded(Path(room)), results.newest("dial").get("settings", [])
+        columns = encoded(Path(room))
         for setting in settings(options):
             row = vars(setting) | trained(setting, columns)
             print(json.dumps(row), flush=True)
-            found = [each for each in found if not vars(setting).items() <= each.items()] + [row]
-            results.keep("dial", {"context": CONTEXT, "settings": found})
+            others = results.newest("dial").get("settings", [])
+            kept = [each for each in others if not vars(setting).items() <= each.items()]
+            results.keep("dial", {"context": CONTEXT, "settings": [*kept, row]})
 
 
 if __name__ == "__main__":
