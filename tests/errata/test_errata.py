@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from docs.run import BLOCK, DOCS, FOLDER, ITEM, blocks, filled, pages, run
+from docs.run import BLOCK, DOCS, FOLDER, ITEM, anchor, blocks, filled, pages, run
 
 VERDICTS = {"Wrong": "错", "Imprecise": "不准确", "Incomplete": "不完整", "Outdated": "过时", "Right": "对"}
 ENGLISH = sorted((DOCS / "en" / FOLDER).glob("[0-9]*.md"))
+
+
+LINK = re.compile(r"\]\((\d-[\w-]+\.md)#([^)]+)\)")
+
+
+def name(path: Path) -> str:
+    return f"{path.parts[-4]}-{path.stem}"
 
 
 def chinese(path: Path) -> Path:
@@ -44,16 +51,22 @@ def test_both_languages_judge_alike(path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ENGLISH, ids=lambda path: path.stem)
-def test_no_item_is_without_a_program_or_a_source(path: Path) -> None:
+@pytest.mark.parametrize("path", [*ENGLISH, *map(chinese, ENGLISH)], ids=name)
+def test_every_item_has_a_program_or_a_source(path: Path) -> None:
     for item in path.read_text("utf-8").split("\n## ")[1:]:
-        assert "```python" in item or "](https://" in item, item.splitlines()[0]
+        assert "```python" in item or "](https://" in item or LINK.search(item), item.splitlines()[0]
+
+
+@pytest.mark.parametrize("path", [*ENGLISH, *map(chinese, ENGLISH)], ids=name)
+def test_links_between_items_lead_somewhere(path: Path) -> None:
+    for page, place in LINK.findall(path.read_text("utf-8")):
+        assert place in {anchor(title) for title, _ in ITEM.findall((path.parent / page).read_text("utf-8"))}
 
 
 QUOTED = re.compile(r'`[^`]*`|"[^"]*"|\$[^$]*\$|\(https[^)]*\)|^#.*$|§\S+|[Ss]ections? [\d.]+|[\d.]+ 节', re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", [*ENGLISH, *map(chinese, ENGLISH)], ids=lambda path: f"{path.parts[-4]}-{path.stem}")
+@pytest.mark.parametrize("path", [*ENGLISH, *map(chinese, ENGLISH)], ids=name)
 def test_numbers_between_the_programs_come_from_them(path: Path) -> None:
     """Decimals and thousands in the prose stand in the programs or in what they print; quotations are the articles'."""
     text = path.read_text("utf-8")

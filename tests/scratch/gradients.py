@@ -99,6 +99,29 @@ def check_parameters(layer: Module, *inputs: Any) -> None:
         close(parameter.grad, numeric(lambda: float(total().data), parameter.data), 1e-7)
 
 
+def check_torch_parameters(layer: Module, inputs: list[Any], theirs: torch.Tensor, state: dict[str, Any]) -> None:
+    """The gradient of every parameter of a layer against torch's: `theirs` is computed from `state`, by our names.
+
+    A value of `state` is a tensor, or a function that takes our part out of a gradient: torch keeps q, k and v in one.
+    """
+    for parameter in layer.parameters().values():
+        parameter.grad = None
+    y = layer(*inputs)
+    weights = weighted(y.data)
+    (y * weights).sum().backward()
+    (theirs * torch.from_numpy(weights)).sum().backward()
+    assert set(state) == set(layer.parameters())
+    for name, parameter in layer.parameters().items():
+        wanted = state[name]() if callable(state[name]) else state[name].grad
+        assert parameter.grad is not None and wanted is not None
+        close(parameter.grad, wanted.numpy(), 1e-10)
+
+
+def leaves(layer: Module) -> dict[str, torch.Tensor]:
+    """The parameters of a layer as torch's."""
+    return {name: torch.from_numpy(p.data.copy()).requires_grad_() for name, p in layer.parameters().items()}
+
+
 def randomise(layer: Module, seed: int = 5) -> None:
     """Every parameter at random, norms and biases too: what is 1 or 0 hides mistakes."""
     source = rng(seed)

@@ -19,7 +19,17 @@ from danlu.scratch.module import Module
 from danlu.scratch.norms import LayerNorm, RMSNorm
 from danlu.scratch.positions import Rotary, rotate
 from danlu.scratch.tensor import Tensor
-from tests.scratch.gradients import check_differences, check_parameters, check_torch, close, draw, randomise, rng
+from tests.conftest import ROOT
+from tests.scratch.gradients import (
+    check_differences,
+    check_parameters,
+    check_torch,
+    check_torch_parameters,
+    draw,
+    leaves,
+    randomise,
+    rng,
+)
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": F.relu,
@@ -45,14 +55,9 @@ def test_activations_survive_large_numbers(name: str) -> None:
     check_torch(getattr(activations, name), ACTIVATIONS[name], [np.array([[-1000.0, -30.0, 0.5, 1000.0]])])
 
 
-def torch_of(layer: Module, theirs: nn.Module, names: dict[str, str] | None = None) -> Callable:
-    """torch's layer in float64 with our weights; `names` maps our prefixes to theirs."""
-    state = {}
-    for name, parameter in layer.parameters().items():
-        for ours, other in (names or {}).items():
-            name = name.replace(ours, other)
-        state[name] = torch.from_numpy(parameter.data.copy())
-    theirs.double().load_state_dict(state)
+def torch_of(layer: Module, theirs: nn.Module) -> nn.Module:
+    """torch's layer in float64 with our weights."""
+    theirs.double().load_state_dict({n: torch.from_numpy(p.data.copy()) for n, p in layer.parameters().items()})
     return theirs
 
 
@@ -65,7 +70,10 @@ def check_layer(layer: Module, theirs: Callable, x: np.ndarray) -> None:
 
 def check_against(layer: Module, theirs: nn.Module, x: np.ndarray) -> None:
     randomise(layer)
-    check_layer(layer, torch_of(layer, theirs), x)
+    module = torch_of(layer, theirs)
+    check_layer(layer, module, x)
+    module.zero_grad()
+    check_torch_parameters(layer, [Tensor(x)], module(torch.from_numpy(x)), dict(module.named_parameters()))
 
 
 def test_linear() -> None:
@@ -79,27 +87,62 @@ def test_norms() -> None:
 
 
 def test_mlp() -> None:
-    net, theirs = MLP((4, 6, 5, 3), rng()), nn.Sequential(*(nn.Linear(*s) for s in ((4, 6), (6, 5), (5, 3))))
+    net, (x,) = MLP((4, 6, 5, 3), rng()), draw((7, 4))
     randomise(net)
-    torch_of(net, theirs, {"layers.": ""})
-    check_layer(net, lambda x: theirs[2](theirs[1](theirs[0](x).relu()).relu()), *draw((7, 4)))
+    state = leaves(net)
+
+    def theirs(x: torch.Tensor) -> torch.Tensor:
+        for i in range(3):
+            x = F.linear(x.relu() if i else x, state[f"layers.{i}.weight"], state[f"layers.{i}.bias"])
+        return x
+
+    check_layer(net, theirs, x)
+    check_torch_parameters(net, [Tensor(x)], theirs(torch.from_numpy(x)), forgotten(state))
+
+
+def forgotten(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    for tensor in state.values():
+        tensor.grad = None
+    return state
 
 
 def test_swiglu() -> None:
-    net = SwiGLU(4, 6, rng())
-    gate, up, down = (torch.from_numpy(layer.weight.data) for layer in (net.gate, net.up, net.down))
-    check_layer(net, lambda x: (F.silu(x @ gate.T) * (x @ up.T)) @ down.T, *draw((2, 3, 4)))
+    net, (x,) = SwiGLU(4, 6, rng()), draw((2, 3, 4))
+    state = leaves(net)
+
+    def theirs(x: torch.Tensor) -> torch.Tensor:
+        gate, up, down = (state[f"{name}.weight"] for name in ("gate", "up", "down"))
+        return (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+    check_layer(net, theirs, x)
+    check_torch_parameters(net, [Tensor(x)], theirs(torch.from_numpy(x)), forgotten(state))
 
 
 def test_embedding_both_ways() -> None:
-    table, ids = Embedding(7, 4, rng()), np.array([[1, 2, 1], [6, 0, 1]])
-    check_parameters(table, ids)
-    weight = torch.from_numpy(table.weight.data).requires_grad_()
-    (F.embedding(torch.from_numpy(ids), weight) @ weight.T).square().sum().backward()
-    tied = Embedding(7, 4, rng())  # its gradient comes from both ends
-    (tied.scores(tied(ids)) ** 2).sum().backward()
-    assert tied.weight.grad is not None and weight.grad is not None
-    close(tied.weight.grad, weight.grad.numpy(), 1e-10)
+    """A table of its own, and tied: then its gradient comes from both ends."""
+    ids = np.array([[1, 2, 1], [6, 0, 1]])
+    for tied in (False, True):
+        table = Embedding(7, 4, rng())
+        randomise(table)
+        layer = Tied(table) if tied else table
+        state = leaves(layer)
+        (weight,) = state.values()
+        found = F.embedding(torch.from_numpy(ids), weight)
+        check_parameters(layer, ids)
+        check_torch_parameters(layer, [ids], found @ weight.T if tied else found, state)
+    (x,) = draw((2, 3, 4))
+    check_differences(table.scores, [x])
+    check_torch(table.scores, lambda x: x @ weight.detach().T, [x])
+
+
+class Tied(Module):
+    """In by the table, out by the same."""
+
+    def __init__(self, table: Embedding):
+        self.table = table
+
+    def forward(self, ids: np.ndarray) -> Tensor:
+        return self.table.scores(self.table(ids))
 
 
 def test_rotary_is_a_rotation_in_the_complex_plane() -> None:
@@ -139,8 +182,22 @@ def test_multi_head_attention() -> None:
     padding = torch.from_numpy(~MASK[:, 0, 0])
     (x,) = draw((2, 4, 6))
     check_differences(lambda x: layer(x, MASK), [x])
-    check_parameters(layer.v, Tensor(x))
+    check_parameters(layer, Tensor(x), MASK)
     check_torch(lambda x: layer(x, MASK), lambda x: theirs(x, x, x, key_padding_mask=padding)[0], [x])
+    theirs.zero_grad()
+    y = torch.from_numpy(x)
+    state = _attention_gradients(theirs)
+    check_torch_parameters(layer, [Tensor(x), MASK], theirs(y, y, y, key_padding_mask=padding)[0], state)
+
+
+def _attention_gradients(theirs: nn.MultiheadAttention) -> dict[str, Callable[[], torch.Tensor]]:
+    """Where our gradients stand in torch's."""
+    found: dict[str, Callable[[], torch.Tensor]] = {}
+    for kind, packed in (("weight", theirs.in_proj_weight), ("bias", theirs.in_proj_bias)):
+        for i, name in enumerate("qkv"):
+            found[f"{name}.{kind}"] = lambda packed=packed, i=i: packed.grad.chunk(3)[i]
+        found[f"o.{kind}"] = lambda kind=kind: getattr(theirs.out_proj, kind).grad
+    return found
 
 
 def _load_attention(theirs: nn.MultiheadAttention, layer: MultiHeadAttention) -> None:
@@ -159,7 +216,7 @@ def test_grouped_query_attention(kv_heads: int) -> None:
     layer = GroupedQueryAttention(6, 4, kv_heads, 4, rng())
     randomise(layer)
     turn, mask = Rotary(4)(np.arange(3)), causal(3)[None, None]
-    weights = {name: torch.from_numpy(p.data) for name, p in layer.parameters().items()}
+    weights = leaves(layer)
 
     def heads(x: torch.Tensor, name: str) -> torch.Tensor:
         return (x @ weights[f"{name}.weight"].T).unflatten(-1, (-1, 4)).transpose(1, 2)
@@ -179,6 +236,7 @@ def test_grouped_query_attention(kv_heads: int) -> None:
     check_parameters(layer, Tensor(x), turn, mask)
     check_differences(lambda x: layer(x, turn, mask), [x])
     check_torch(lambda x: layer(x, turn, mask), theirs, [x])
+    check_torch_parameters(layer, [Tensor(x), turn, mask], theirs(torch.from_numpy(x)), forgotten(weights))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -194,7 +252,15 @@ def test_encoder_layer(activation: str) -> None:
     padding = torch.from_numpy(~MASK[:, 0, 0])
     (x,) = draw((2, 4, 6))
     check_parameters(layer, Tensor(x), MASK)
+    check_differences(lambda x: layer(x, MASK), [x])
     check_torch(lambda x: layer(x, MASK), lambda x: theirs(x, src_key_padding_mask=padding), [x])
+    theirs.zero_grad()
+    gradients = {f"attention.{name}": part for name, part in _attention_gradients(theirs.self_attn).items()}
+    parameters = dict(theirs.named_parameters())
+    gradients |= {name: parameters[_renamed(name, rest)] for name in layer.parameters() if name not in gradients}
+    check_torch_parameters(
+        layer, [Tensor(x), MASK], theirs(torch.from_numpy(x), src_key_padding_mask=padding), gradients
+    )
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:
@@ -226,5 +292,12 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
     assert layer(x) is x
 
 
-def test_dropout_by_differences() -> None:
-    check_differences(lambda x: Dropout(0.5, rng(7))(x), draw((4, 5)))
+def test_dropout_by_differences_and_torch() -> None:
+    kept = torch.from_numpy(rng(7).random((4, 5)) >= 0.4)
+    check_differences(lambda x: Dropout(0.4, rng(7))(x), draw((4, 5)))
+    check_torch(lambda x: Dropout(0.4, rng(7))(x), lambda x: torch.where(kept, x / 0.6, 0.0), draw((4, 5)))
+
+
+def test_a_file_fits_a_page() -> None:
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "src/danlu/scratch").glob("*.py")}
+    assert len(lines) > 15 and max(lines.values()) <= 150, lines

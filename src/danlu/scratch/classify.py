@@ -17,15 +17,20 @@ from danlu.scratch.tensor import Array, Tensor
 
 def epoch(net: Module, optimizer: Optimizer, x: Array, y: Array, lr: float, rng: np.random.Generator) -> float:
     """Once over all examples x (N, F), y (N,) in a random order; returns the mean loss."""
+    return float(np.mean(list(steps(net, optimizer, x, y, lr, rng))))
+
+
+def steps(
+    net: Module, optimizer: Optimizer, x: Array, y: Array, lr: float, rng: np.random.Generator
+) -> Iterator[float]:
+    """An epoch, step by step: the loss of each batch."""
     net.train()
-    losses = []
     for rows in batches(len(x), 128, rng):
         loss = cross_entropy(net(Tensor(x[rows])), y[rows])  # forward: how wrong?
         optimizer.zero()
         loss.backward()  # backward: who is to blame?
         optimizer.step(lr)  # a small step the other way
-        losses.append(float(loss.data))
-    return float(np.mean(losses))
+        yield float(loss.data)
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Array]:
