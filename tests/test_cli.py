@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from danlu import cli, messages, results
+from danlu import cli, messages, results, usage
 from danlu.errors import UserError
 from danlu.terminal import Terminal
 
@@ -27,7 +27,7 @@ def language(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def serving(*arguments: str) -> Any:
-    return cli._serving(cli._parse(cli._parser(), ["serve", *arguments]))
+    return usage.serving(cli._parse(cli._parser(), ["serve", *arguments]))
 
 
 def recipe(folder: Path, serve: str = "port = 9001\nslots = 3") -> Path:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from danlu import messages, results
+from danlu import messages, ranks, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
-from danlu.usage import Parser
+from danlu.usage import Parser, serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _language(arguments)
     parser = _parser()
     options = argparse.Namespace(json="--json" in arguments, debug=False)
+    ranks.end_with_launcher()
     try:
         options = _parse(parser, arguments)
+        options.arguments = arguments
         if not getattr(options, "call", None):
             parser.print_help()
             return 0
@@ -32,19 +34,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(error, options)
     except KeyboardInterrupt:
-        print(text("cli.interrupted"), file=sys.stderr)
+        _explain(text("cli.interrupted"))
+        return EXIT_INTERRUPTED
+    except ranks.RankLost:
+        _explain("" if ranks.launched() else text("cli.lost"))
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `danlu runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            print(text("cli.stopped", reason=error), file=sys.stderr)
+            _explain(text("cli.stopped", reason=error))
             return EXIT_INTERRUPTED
         if options.debug:
             raise
         print(text("cli.bug", kind=type(error).__name__, reason=error), file=sys.stderr)
         return EXIT_BUG
+
+
+def _explain(said: str) -> None:
+    """Say why the command ends early, once for all ranks."""
+    if said and ranks.rank() == 0:
+        print(said, file=sys.stderr)
 
 
 def _terminated(number: int, frame: Any) -> None:
@@ -149,7 +160,7 @@ def _init(options: argparse.Namespace) -> None:
     _print(done if options.json else text("cli.initialised", path=recipe, rows=sniffed.rows), options)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from danlu.graph import Life
     from danlu.recipe import load_recipe
 
@@ -158,9 +169,20 @@ def _run(options: argparse.Namespace) -> None:
         from danlu.forecast import forecast
 
         _table(forecast(life, options.to), options)
-        return
+        return 0
+    if ranks.rank() != 0:
+        life.follow()
+        return 0
+    devices = life.loaded.recipe.system.devices
+    if ranks.count() == 1 and devices > 1 and life.trains(options.to):
+        from danlu.launch import launch
+
+        code, said = launch(devices, options.arguments)
+        _explain(said)
+        return code
     with _view(options) as view:
         run = life.run(view, options.to)
+    ranks.tell(None)
     from danlu.report import write
 
     write(run)
@@ -169,6 +191,7 @@ def _run(options: argparse.Namespace) -> None:
         _print({"run": run.name, "folder": run.folder, "model": run.model, "stages": stages}, options)
     else:
         _print(text("cli.finished", name=run.name, folder=run.folder, model=run.model or "-"), options)
+    return 0
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -254,7 +277,7 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    config = _serving(options)
+    config = serving(options)
     from danlu.model import Model
     from danlu.runs import model_folder
     from danlu.serve.run import serve
@@ -266,33 +289,6 @@ def _serve(options: argparse.Namespace) -> None:
         config,
         lambda url: print(text("cli.serving", url=url), flush=True),
     )
-
-
-def _serving(options: argparse.Namespace) -> Any:
-    """[serve] of the recipe that was named, or its defaults; the environment's key and then the flags on top.
-
-    Raises:
-        UserError: E104, a flag's value cannot be.
-    """
-    from pydantic import ValidationError
-
-    from danlu.config import Serve
-    from danlu.errors import raise_all
-    from danlu.recipe import _problems, load_recipe
-    from danlu.runs import recipe_file
-
-    recipe = recipe_file(options.model)
-    table = load_recipe(recipe).recipe.serve.model_dump() if recipe else {}
-    names = ("host", "port", "slots", "queue", "api_key")
-    given = {"api_key": os.environ.get("DANLU_API_KEY") or None} | {name: getattr(options, name) for name in names
-                                                                    if getattr(options, name) is not None}  # fmt: skip
-    table |= {name: value for name, value in given.items() if value is not None}
-    try:
-        return Serve.model_validate(table)
-    except ValidationError as error:
-        flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
-        raise_all(list(_problems(error, table, flags, Path(options.model))))
-        raise
 
 
 def _runs(options: argparse.Namespace) -> None:

@@ -291,6 +291,7 @@ class Serve(Section):
 class System(Section):
     runs: str = Field("runs", description="folder of all results, beside the recipe")
     threads: PositiveInt | Auto = Field("auto", description="processor threads")
+    devices: PositiveInt = Field(1, description="processes that train together, each on its share of every batch")
     partitions: PositiveInt | Auto = Field(
         "auto", description="pieces the data are processed in; the result is the same"
     )

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from danlu import files
+from danlu import files, ranks
 from danlu.artifact import HashIndex, Lineage, building, intact, made, raw_hashes
 from danlu.config import System
 from danlu.errors import UserError
@@ -255,10 +255,25 @@ class Life:
             if out is None:  # another run has finished it meanwhile
                 return
             context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
-            node.module.run(context)
+            if getattr(node.module, "RANKS", False):
+                ranks.tell({"node": node.name, "inputs": {n: str(p) for n, p in inputs.items()}, "out": str(out)})
+            with ranks.watched():
+                node.module.run(context)
             self._pin(node, out)
             self._lineage(state, context, inputs, started).write(out)
             files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder, self.pins))
+
+    def trains(self, to: str | None = None) -> bool:
+        """Whether a run would train something now."""
+        return any(s.status != "cached" for s in self.states(to) if getattr(s.node.module, "RANKS", False))
+
+    def follow(self) -> None:
+        """Take part in the trainings of rank 0, as one of the other ranks, until there are no more."""
+        nodes = {node.name: node for node in self.nodes}
+        for call in ranks.calls():
+            node, inputs = nodes[call["node"]], {role: Path(path) for role, path in call["inputs"].items()}
+            with ranks.watched():
+                node.module.run(Context(node.config, inputs, Path(call["out"]), self.loaded, Silent()))
 
     def _pin(self, node: Node, folder: Path) -> None:
         """Remember what a training measured, for the recipe that is saved with its model."""

@@ -1,8 +1,10 @@
 """The command line's parser: argparse, speaking the language in force, its refusals as ours."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from danlu.errors import UserError
@@ -45,3 +47,30 @@ def _reason(message: str) -> str:
         if match := re.fullmatch(pattern, message, re.DOTALL):
             return text(f"usage.said.{key}", **match.groupdict())
     return message
+
+
+def serving(options: argparse.Namespace) -> Any:
+    """[serve] of the recipe that was named, or its defaults; the environment's key and then the flags on top.
+
+    Raises:
+        UserError: E104, a flag's value cannot be.
+    """
+    from pydantic import ValidationError
+
+    from danlu.config import Serve
+    from danlu.errors import raise_all
+    from danlu.recipe import _problems, load_recipe
+    from danlu.runs import recipe_file
+
+    recipe = recipe_file(options.model)
+    table = load_recipe(recipe).recipe.serve.model_dump() if recipe else {}
+    names = ("host", "port", "slots", "queue", "api_key")
+    given = {"api_key": os.environ.get("DANLU_API_KEY") or None} | {name: getattr(options, name) for name in names
+                                                                    if getattr(options, name) is not None}  # fmt: skip
+    table |= {name: value for name, value in given.items() if value is not None}
+    try:
+        return Serve.model_validate(table)
+    except ValidationError as error:
+        flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
+        raise_all(list(_problems(error, table, flags, Path(options.model))))
+        raise

@@ -5,14 +5,26 @@ import pytest
 from tests.check.tree import Import, Module, imports, modules
 
 LAYERS = {
-    "leaves": ("", "messages", "errors", "files", "config", "recipe", "artifact", "randomness", "metrics", "scratch"),
+    "leaves": (
+        "",
+        "messages",
+        "errors",
+        "files",
+        "config",
+        "recipe",
+        "artifact",
+        "ranks",
+        "randomness",
+        "metrics",
+        "scratch",
+    ),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
     "graph": ("life", "graph", "runs"),
     "parts": ("model", "tasks", "train", "adapt", "serve", "proof"),
     "stages": ("stages", "learn"),
     "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),
-    "command": ("results", "usage", "cli", "__main__"),
+    "command": ("results", "usage", "launch", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

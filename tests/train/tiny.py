@@ -45,8 +45,15 @@ def columns(folder: Path, rows: int = 120, seed: int = 1) -> Columns:
 
 
 def loaders(folder: Path) -> tuple[Loader, Loader]:
-    made = [columns(folder / name, rows, seed) for name, rows, seed in (("train", 120, 1), ("valid", 20, 2))]
-    return Loader(made[0], CONTEXT, long="split", seed=5), Loader(made[1], CONTEXT, long="split", seed=5)
+    for name, rows, seed in (("train", 120, 1), ("valid", 20, 2)):
+        columns(folder / name, rows, seed)
+    return opened(folder)
+
+
+def opened(folder: Path) -> tuple[Loader, Loader]:
+    """The loaders of columns that are written already."""
+    made = [Loader(Columns(folder / name), CONTEXT, long="split", seed=5) for name in ("train", "valid")]
+    return made[0], made[1]
 
 
 def network(dropout: float = 0.0, seed: int = 3) -> Network:

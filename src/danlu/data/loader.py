@@ -23,12 +23,29 @@ class Shape:
     accumulate: int
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which rows of every batch one of several ranks takes: a part of equal size, in order."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, rows: int) -> slice:
+        """The places of its rows among `rows`; none where there are too few for all."""
+        return slice(rows * self.rank // self.ranks, rows * (self.rank + 1) // self.ranks)
+
+
+WHOLE = Share()
+
+
 class Loader:
     """Packed batches of one split.
 
     A batch holds input_ids, labels (the token after each input; -100 = padding or not learned), position_ids
     (from 0 in each window) and segment_ids (0 = padding), all (B, T) int64.
     """
+
+    share = WHOLE  # of each batch, where several ranks work on one training
 
     def __init__(self, columns: Columns, context: int, *, long: str, seed: int):
         self.tokens = columns.flat("input_ids")
@@ -56,7 +73,7 @@ class Loader:
     def train(self, step: int, micro: int, shape: Shape) -> Batch:
         """The training batch of (step, micro-batch); the order of each epoch is its own permutation."""
         first = (step * shape.accumulate + micro) * shape.rows
-        return self.assemble([self._row(first + i) for i in range(shape.rows)])
+        return self.assemble([self._row(first + i) for i in range(shape.rows)[self.share.of(shape.rows)]])
 
     def _row(self, position: int) -> int:
         epoch, place = divmod(position, len(self))
@@ -69,11 +86,12 @@ class Loader:
         """All packed rows in order, or the first `limit` of a fixed permutation."""
         order = np.arange(len(self)) if limit is None else stream(0, "evaluation").permutation(len(self))[:limit]
         for first in range(0, len(order), rows):
-            yield self.assemble([int(i) for i in order[first : first + rows]])
+            here = order[first : first + rows]
+            yield self.assemble([int(i) for i in here[self.share.of(len(here))]])
 
     def assemble(self, rows: list[int]) -> Batch:
-        """Packed rows as one batch; every row is `context` long."""
-        shape = (len(rows), self.context)
+        """Packed rows as one batch; every row is `context` long. Without rows it is one of padding alone."""
+        shape = (max(1, len(rows)), self.context)
         ids, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
         labels = np.full(shape, IGNORE, dtype=np.int64)
         for b, row in enumerate(rows):

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 RESUMABLE = True
+RANKS = True
 
 
 def run(context: "Context") -> None:

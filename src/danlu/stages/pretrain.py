@@ -1,9 +1,10 @@
 """Encoded rows -> a model that learned from them alone (or from a base model on)."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from danlu import files
+from danlu import files, ranks
 from danlu.errors import UserError
 from danlu.messages import text
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 RESUMABLE = True
+RANKS = True  # all ranks of a run take part
 
 
 def run(context: "Context") -> None:
@@ -32,7 +34,9 @@ def run(context: "Context") -> None:
         tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
         section = config["model"].model_copy(update={"depth": begun.depth} if begun else {})
-        architecture = size.architecture(section, config["train"], processor.vocab_size, tokens)
+        sized = partial(size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens)
+        depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
+        architecture = sized(section.model_copy(update={"depth": depth}))
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
     train(context, model, started, pretraining=True)
 
@@ -80,7 +84,8 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
     core = model.architecture.core
     shape = {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
     context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
-    save(context, model, result.weights)
+    if ranks.rank() == 0:
+        save(context, model, result.weights)
 
 
 def _chats(context: "Context") -> bool:

@@ -17,6 +17,7 @@ from danlu.randomness import generator
 from danlu.tasks.task import Batch, Task
 from danlu.train import guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
+from danlu.train.distributed import Alone
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES, Masters
 
@@ -66,8 +67,9 @@ class Training:
     returns to its start.
     """
 
-    def __init__(self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int):
+    def __init__(self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int, ranks: Alone | None = None):
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
+        self.ranks = ranks or Alone()
         self.masters = Masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
         self.dropout = torch.Generator()
@@ -145,15 +147,18 @@ class Training:
         while True:
             batches = [self._batch(loader, micro) for micro in range(self.shape.accumulate)]
             try:
-                return self._backward(part, batches), sum(int((b["segment_ids"] > 0).sum()) for b in batches)
+                tokens = sum(int((b["segment_ids"] > 0).sum()) for b in batches)
+                sums = self.ranks.total({"loss": self._backward(part, batches), "tokens": tokens})
+                return sums["loss"], int(sums["tokens"])
             except (RuntimeError, MemoryError) as error:
                 if not probe.exhausted(error):
                     raise
+                self.ranks.refuse(error)
             self._split()  # here the failed step's tensors are let go of
 
     def _batch(self, loader: Loader, micro: int) -> Batch:
         batch = loader.train(self.position.step, micro, self.shape)
-        return self.task.corrupt(batch, generator(self.seed, "corrupt", self.position.step, micro))
+        return self.ranks.own(self.task.corrupt(batch, generator(self.seed, "corrupt", self.position.step, micro)))
 
     def _backward(self, part: str, batches: list[Batch]) -> float:
         """The gradient of sum_k total_k / count_k over all micro-batches."""
@@ -161,11 +166,13 @@ class Training:
         for batch in batches:
             for name, value in self.task.counts(batch).items():
                 counts[name] = counts.get(name, 0.0) + float(value)
+        counts = self.ranks.total(counts)
         self.masters.clear()
         loss = 0.0
         for micro, batch in enumerate(batches):
             self._halt(part)
-            self.dropout.manual_seed(generator(self.seed, "dropout", self.position.step, micro).initial_seed())
+            ids = (self.position.step, micro, *self.ranks.ids)
+            self.dropout.manual_seed(generator(self.seed, "dropout", *ids).initial_seed())
             terms = self.task.loss(self.net, batch, part)
             total = sum((value / max(counts[name], 1.0) for name, value in terms.items()), torch.zeros(()))
             total.backward()
@@ -180,9 +187,10 @@ class Training:
             raise Halted
 
     def _penalised(self, part: str) -> Named:
-        """The gradients of a part, complete and with the penalties."""
+        """The gradients of a part, complete, summed over the ranks, and with the penalties."""
         gradients = {name: self.masters.gradients.get(name) for name in self.optimizers[part].names}
         whole = {n: torch.zeros_like(self.masters.params[n]) if g is None else g for n, g in gradients.items()}
+        self.ranks.reduce(whole.values())
         optim.penalise(whole, self.masters.params, self.train.l1, self.train.l2)
         return whole
 
@@ -276,11 +284,12 @@ class Training:
         while True:
             try:
                 return evaluate(
-                    self.task, self.net, held_out, self.shape.rows, self.plan.evaluate_rows, halted=self.halted
+                    self.task, self.net, held_out, self.shape.rows, self.plan.evaluate_rows, self.halted, self.ranks
                 )
             except (RuntimeError, MemoryError) as error:
                 if not probe.exhausted(error):
                     raise
+                self.ranks.refuse(error)
             self._split()
 
     # --- state ---
@@ -330,7 +339,7 @@ def _prefix(part: str) -> str:
 
 def evaluate(
     task: Task, net: nn.Module, loader: Loader, rows: int, limit: int | None = None,
-    halted: Callable[[], bool] = lambda: False,
+    halted: Callable[[], bool] = lambda: False, ranks: Alone | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Metrics over a split (or over `limit` fixed rows of it), as streaming sums.
 
@@ -349,4 +358,4 @@ def evaluate(
                     sums[name] = sums.get(name, 0.0) + float(value)
     finally:
         net.train(training)
-    return task.report(sums)
+    return task.report(ranks.total(sums) if ranks else sums)

@@ -45,9 +45,9 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
     per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim + 4 * config.hidden + dropped
     size = 2 if plan.precision == "bf16" else 4
-    kept = plan.rows * plan.context * config.layers * per_token * size
+    kept = plan.rows_here * plan.context * config.layers * per_token * size
     if plan.attention == "written":  # of the layer at work, the scores are held several times
-        kept += plan.rows * (config.layers + 4) * config.heads * plan.context**2 * size
+        kept += plan.rows_here * (config.layers + 4) * config.heads * plan.context**2 * size
     return kept * (_SCATTERED if plan.accumulate > 1 else 1)
 
 
@@ -57,6 +57,6 @@ def _loss(net: nn.Module, plan: "Plan") -> float:
     if weight is None or weight.ndim != 2:
         return 0.0
     vocab, width = weight.shape
-    tokens, size = plan.rows * plan.context, 2 if plan.precision == "bf16" else 4
+    tokens, size = plan.rows_here * plan.context, 2 if plan.precision == "bf16" else 4
     chunk = min(tokens, max(CHUNK_LOGITS // vocab, 64)) * vocab * size
     return float(chunk + vocab * width * (4 + size) + 2 * tokens * width * size)

@@ -16,7 +16,7 @@ import tomli_w
 import torch
 from torch import nn
 
-from danlu import files
+from danlu import files, ranks
 from danlu.config import Train, count, seconds
 from danlu.data.loader import Loader
 from danlu.errors import UserError
@@ -24,6 +24,7 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
 from danlu.train import cost, memory, schedule, split
+from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
@@ -40,7 +41,7 @@ class Plan:
     """The resolved form of one training. What is 0 is not decided yet."""
 
     depth: int  # of the network; chosen before anything else where the recipe says "auto"
-    rows: int  # packed rows of one micro-batch
+    rows: int  # packed rows of one micro-batch, on all ranks together
     accumulate: int
     context: int
     optimizer: str
@@ -61,7 +62,13 @@ class Plan:
     memory_mb: int = 0  # forecast of the process
     peak_gflops: float = 0.0  # of a matrix product in this precision
     step_gflop: float = 0.0
+    ranks: int = 1  # processes that share the rows of each micro-batch
     unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
+
+    @property
+    def rows_here(self) -> int:
+        """Rows of one micro-batch on one rank, at most."""
+        return math.ceil(self.rows / self.ranks)
 
     def write(self, folder: Path) -> None:
         files.write_text(folder / PLAN, tomli_w.dumps({"schema": files.SCHEMA, **asdict(self)}))
@@ -93,7 +100,8 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """Measure on a throw-away copy of `net` and decide everything.
 
     Raises:
-        UserError: E216, no rows to train on; E112, the budget is too short for a single step; E403, no row fits.
+        UserError: E216, no rows to train on; E112, the budget is too short for a single step; E403, no row fits;
+            E123, a step has fewer rows than there are ranks.
     """
     if not len(request.loader):
         raise UserError("E216")
@@ -102,6 +110,12 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
     return _timed(request, net, replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK))
+
+
+def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan:
+    """The plan at the pace that the ranks reach together: rank 0 alone had the machine for itself."""
+    pace = _step_seconds(request, net, plan, together=together) * _SLACK
+    return Plan(**ranks.agreed(lambda: asdict(_timed(request, net, replace(plan, seconds_per_step=pace)))))
 
 
 def _dropout(epochs: float) -> float:
@@ -113,6 +127,9 @@ def _draft(request: Request, net: nn.Module) -> Plan:
     """What follows from the recipe alone."""
     train, pretraining = request.train, request.pretraining
     rows, accumulate = _cut(train, request.loader)
+    if rows * accumulate < ranks.count():
+        least = ranks.count() * request.loader.context
+        raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
     habit = "muon" if pretraining else "adamw"
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
@@ -127,6 +144,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
         precision=cost.faster_precision() if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
         attention="sdpa" if train.attention == "auto" else train.attention,
+        ranks=ranks.count(),
     )
 
 
@@ -144,7 +162,8 @@ def _cut(train: Train, loader: Loader) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step."""
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
-    wanted = math.ceil(rows * loader.context / _MICRO_TOKENS) if train.accumulate == "auto" else train.accumulate
+    most = _MICRO_TOKENS * ranks.count()
+    wanted = math.ceil(rows * loader.context / most) if train.accumulate == "auto" else train.accumulate
     parts = next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)  # parts of one size: the same batch
     return rows // parts, parts
 
@@ -162,7 +181,7 @@ def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
 
 def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """Half the threads where that is faster: on a busy machine threads lose most of their time in waiting."""
-    share = _step_gflop(net, plan) / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
+    share = _step_gflop(net, plan) / plan.ranks / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
     if share > _DISTURBED:
         return plan
     fewer = replace(plan, threads=plan.threads // 2)
@@ -170,18 +189,21 @@ def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     return replace(fewer, seconds_per_step=alone) if alone < 0.8 * plan.seconds_per_step else plan
 
 
-def _step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2) -> float:
+def _step_seconds(
+    request: Request, net: nn.Module, plan: Plan, rounds: int = 2, together: Alone | None = None
+) -> float:
     """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
     from danlu.train.loop import Training
 
+    together = together or Alone()
     patience = min(_PATIENCE, 0.05 * seconds(request.train.budget or "1d"))  # a short budget is not for measuring
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
-    training = Training(request.task, copied, request.train, replace(plan, steps=100), seed=0)
+    training = Training(request.task, copied, request.train, replace(plan, steps=100), 0, together)
     for event in training.events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
-        if len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience):
+        if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
             break
     return statistics.median(times[1:])
 
@@ -227,7 +249,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
         stable_step=schedule.stable_until(steps, train) if train.schedule == "wsd" else steps,
         tokens=int(steps * rows_per_step * loader.predictions / len(loader)), seconds=forecast,
         memory_mb=int(memory.forecast(net, plan) / 1e6),
-        peak_gflops=cost.peak(plan.precision) / 1e9, step_gflop=_step_gflop(net, plan),
+        peak_gflops=cost.peak(plan.precision) / 1e9 * plan.ranks, step_gflop=_step_gflop(net, plan),
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Masters:
         for name, p in self.working.items():
             if p.grad is None:
                 continue
-            gradient = p.grad.float()
+            gradient = p.grad.to(self.params[name].dtype)
             self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient
             p.grad = None
 

@@ -6,21 +6,21 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from danlu import files
+from danlu import files, ranks
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, mark, room, split
+from danlu.train import checkpoint, distributed, mark, room, split
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
 from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
-from danlu.train.plan import Plan, Request, prepare, resolve
+from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -50,29 +50,63 @@ def fit(
     Raises:
         Interrupted: a signal or the deadline; the state is saved.
         UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk, too little memory.
+        RankLost: another rank ended.
     """
-    threads = torch.get_num_threads()
-    plan = _planned(request, net, out, view)
-    plan.write(out)
+    threads, together = torch.get_num_threads(), distributed.joined(request.task)
+    request.loader.share = together.share
+    if request.held_out:
+        request.held_out.share = together.mine
+    plan = _planned(request, net, out, view, together)
+    if ranks.rank() == 0:
+        plan.write(out)
     if plan.threads < threads:
         view.line(text("train.busy", threads=plan.threads, all=threads))
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
-    training = Training(request.task, net, request.train, plan, seed)
-    saved, damaged = checkpoint.newest(out / CHECKPOINTS)
-    for name in damaged:
-        view.line(text("train.damaged", name=name))
-    if saved:
+    training = Training(request.task, net, request.train, plan, seed, together)
+    if saved := _newest(out / CHECKPOINTS, view):
         training.restore(saved)
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
+    session = _Session(request, training, out, view, sample)
+    if ranks.rank() != 0:
+        session.run()
+        return Result(plan, training.final_weights(), _facts(training))
     _cut_log(out / METRICS, training.position.step, training.position.looked)
     with mark.running(out, plan):
-        _Session(request, training, out, view, sample).run()
+        session.run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     return Result(plan, training.final_weights(), _facts(training))
 
 
-def _planned(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan:
+def _newest(root: Path, view: Watcher) -> checkpoint.Checkpoint | None:
+    """The newest checkpoint that rank 0 finds whole.
+
+    Raises:
+        UserError: E124, this rank does not find it.
+    """
+    if ranks.rank() == 0:
+        saved, damaged = checkpoint.newest(root)
+        for name in damaged:
+            view.line(text("train.damaged", name=name))
+        ranks.tell(saved.position.step if saved else None)
+        return saved
+    if (step := ranks.hear()) is None:
+        return None
+    if (found := checkpoint.at(root, step)) is None:
+        raise UserError("E124", rank=ranks.rank(), path=checkpoint.folder_of(root, step))
+    return found
+
+
+def _planned(request: Request, net: nn.Module, out: Path, view: Watcher, together: distributed.Alone) -> Plan:
+    """The plan that rank 0 has or makes; the pace of a new one is measured on all ranks together."""
+    begun = ranks.agreed(lambda: (out / PLAN).exists())
+    plan = Plan(**ranks.agreed(lambda: asdict(_decided(request, net, out, view))))
+    if begun or plan.ranks == 1:
+        return plan
+    return paced(request, net, plan, together)
+
+
+def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan:
     """The plan of a training begun earlier, its micro-batches cut finer if that took all memory; or a new one."""
     plan = Plan.read(out)
     if plan is None:
@@ -85,7 +119,18 @@ def _planned(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
         if parts is not None:
             plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
         view.line(text("train.killed", rows=plan.rows, accumulate=plan.accumulate))
+    if plan.ranks != ranks.count():
+        view.line(text("train.elastic", before=plan.ranks, now=ranks.count()))
+        plan = _recut(request, plan)
     return plan
+
+
+def _recut(request: Request, plan: Plan) -> Plan:
+    """The plan for another number of ranks: none holds more rows than before. Steps, and the order of rows, stay."""
+    now, total = ranks.count(), plan.rows * plan.accumulate
+    fits = (n for n in range(1, total + 1) if total % n == 0 and math.ceil(total / n / now) <= plan.rows_here)
+    parts = plan.accumulate if request.task.coupled != "none" else next(fits)
+    return replace(plan, rows=total // parts, accumulate=parts, ranks=now, threads=torch.get_num_threads())
 
 
 def _facts(training: Training) -> dict[str, Any]:
@@ -115,8 +160,9 @@ class _Session:
         self.plan = training.plan
         self.saved = self._mark()
         self.stop = ""
+        self.together, self.leads = training.ranks, ranks.rank() == 0
         self.pace: list[float] = []
-        training.halted = lambda: bool(self.stop)
+        training.halted = lambda: self.together.any(bool(self.stop))
         training.recall = lambda step: checkpoint.at(out / CHECKPOINTS, step)
 
     def run(self) -> None:
@@ -148,6 +194,8 @@ class _Session:
 
     def _save_or_stop(self, event: Stepped | Evaluated) -> None:
         step = event.step
+        if self.together.any(bool(self.stop)) and not self.stop:
+            self.stop = text("train.elsewhere")
         if isinstance(event, Stepped) and self.training.looks(step, self.request.held_out):
             return  # what the evaluation of this step finds belongs to its state: save and stop after it
         due = step % self.plan.save_every == 0 or step in (self.plan.stable_step, self.plan.steps)
@@ -160,7 +208,7 @@ class _Session:
 
     def _save(self) -> None:
         """Save the current state unless it is saved already."""
-        if self._mark() != self.saved:
+        if self.leads and self._mark() != self.saved:
             keep = frozenset({self.plan.stable_step, self.training.position.anchor})
             checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=keep)
             self.saved = self._mark()
@@ -207,6 +255,8 @@ class _Session:
             self.view.line("    " + self.sample())
 
     def _log(self, entry: dict[str, Any]) -> None:
+        if not self.leads:
+            return
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in entry.items()}
         with suppress(UserError):  # a log that cannot be written never stops a training
             files.append_line(self.out / METRICS, json.dumps(clean))

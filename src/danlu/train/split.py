@@ -72,7 +72,7 @@ def finer(task: "Task", rows: int, accumulate: int) -> int | None:
 
 def refusal(net: nn.Module, plan: "Plan") -> UserError:
     """E403 with what takes the memory, largest first."""
-    needed = memory.shares(net, replace(plan, rows=1, accumulate=plan.rows * plan.accumulate))
+    needed = memory.shares(net, replace(plan, rows=plan.ranks, accumulate=plan.rows * plan.accumulate // plan.ranks))
     largest = sorted(needed.items(), key=lambda item: -item[1])
     evidence = [f"{_mb(size):>10} MB  {text(f'memory.{name}')}" for name, size in largest]
     total = sum(needed.values())

@@ -1,0 +1,149 @@
+"""The processes of one run. Rank 0 goes through the stages; the others wait until a training needs them.
+
+Who starts them says so in the environment, with torchrun's names: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. Until a
+training begins nothing but a key-value store connects them, and without other ranks not even torch is loaded here.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+LAUNCHER = "DANLU_LAUNCHER"  # set where danlu itself has started the ranks, and watches them
+_LOOK = 0.05  # seconds between looks for the next word of rank 0
+_PATIENCE = timedelta(minutes=30)  # for the others to come, and in a collective call
+
+Value = TypeVar("Value")
+
+
+class RankLost(Exception):
+    """Another rank has ended in the midst of common work. Everything saved is good: the same command goes on."""
+
+
+def rank() -> int:
+    """Which of the processes this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def count() -> int:
+    """How many processes work on this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched() -> bool:
+    """Whether the process that started this one says what there is to say about ranks."""
+    return LAUNCHER in os.environ
+
+
+# --- what rank 0 says --------------------------------------------------------------------------------
+
+
+@cache
+def _store() -> Any:
+    from torch.distributed import PrefixStore, rendezvous
+
+    store = next(rendezvous("env://", timeout=_PATIENCE))[0]
+    return PrefixStore(f"danlu-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # it outlives a restart
+
+
+class _Words:
+    """How many there have been: the key of the next one."""
+
+    said = heard = 0
+
+
+def tell(word: Any) -> None:
+    """Say something (JSON) to all other ranks; only rank 0 does."""
+    if count() > 1:
+        _store().set(f"word/{_Words.said}", json.dumps(word))
+        _Words.said += 1
+
+
+def hear() -> Any:
+    """The next word of rank 0, however long it takes.
+
+    Raises:
+        RankLost: rank 0 is gone.
+    """
+    with watched():
+        while not _store().check([f"word/{_Words.heard}"]):
+            time.sleep(_LOOK)  # in Python, where a signal can end it
+        word = json.loads(_store().get(f"word/{_Words.heard}"))
+    _Words.heard += 1
+    return word
+
+
+def agreed(make: Callable[[], Value]) -> Value:
+    """What rank 0 makes, on every rank: for all that is measured or looked up. The value must be JSON data."""
+    if rank() != 0:
+        return hear()
+    value = make()
+    tell(value)
+    return value
+
+
+def calls() -> Iterator[dict[str, Any]]:
+    """On the other ranks: the trainings that rank 0 begins, until it has no more."""
+    while (word := hear()) is not None:
+        yield word
+
+
+# --- together ----------------------------------------------------------------------------------------
+
+
+@cache
+def join() -> None:
+    """Connect all ranks for collective calls: gloo between processors, NCCL between GPUs."""
+    import torch
+    import torch.distributed
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, store=_store(), rank=rank(), world_size=count(), timeout=_PATIENCE)
+
+
+def leave() -> None:
+    """End the connection, where there is one."""
+    if count() > 1:
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Turn the failure of common work because another rank is gone into RankLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise RankLost from error
+
+
+def _lost(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from torch.distributed import DistError
+
+    said = str(error).lower()
+    return isinstance(error, DistError) or "gloo" in said or "nccl" in said
+
+
+def end_with_launcher() -> None:
+    """End as by SIGTERM when the launcher is gone, however it ended: it holds the other end of standard input."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if launched():
+        threading.Thread(target=wait, daemon=True).start()

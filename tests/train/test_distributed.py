@@ -1,0 +1,218 @@
+"""One training on one, two and four ranks: the same batches, the same losses, the same weights on every rank."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from danlu import files, ranks
+from danlu.config import Train
+from danlu.data.loader import Loader, Shape, Share
+from danlu.errors import UserError
+from danlu.graph import Silent
+from danlu.tasks.language_modeling import LanguageModeling
+from danlu.tasks.task import Batch
+from danlu.train import distributed
+from danlu.train.loop import Stepped, Training, evaluate
+from danlu.train.plan import Request, _draft
+from danlu.train.session import METRICS, Interrupted, fit
+from tests.train import ranked
+from tests.train.tiny import PLAN, Processor, loaders, network, opened, request
+
+KEYS: dict[str, Any] = {"steps": 20, "batch_tokens": 8 * 32, "accumulate": 2, "dropout": 0.0, "precision": "fp32",
+                        "attention": "sdpa", "optimizer": "adamw", "evaluate_every": 5, "save_every": 4,
+                        "lr": 0.01}  # fmt: skip
+
+
+# --- shares ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("rows", [1, 4, 7, 8])
+def test_every_row_is_the_share_of_one_rank(rows: int, count: int) -> None:
+    shares = [list(range(rows)[Share(rank, count).of(rows)]) for rank in range(count)]
+    assert [row for share in shares for row in share] == list(range(rows))
+    assert max(map(len, shares)) == math.ceil(rows / count)
+
+
+def test_the_rows_of_a_step_do_not_depend_on_the_ranks(tmp_path: Path) -> None:
+    whole, _ = loaders(tmp_path)
+    for micro in range(2):
+        wanted = whole.train(3, micro, Shape(4, 2))
+        parts = [_loader(tmp_path, Share(rank, 4)).train(3, micro, Shape(4, 2)) for rank in range(4)]
+        assert all(torch.equal(wanted[name], torch.cat([part[name] for part in parts])) for name in wanted)
+
+
+def test_a_rank_without_rows_gets_padding_that_counts_for_nothing(tmp_path: Path) -> None:
+    batch = _loader(tmp_path, Share(0, 4)).train(0, 0, Shape(2, 1))
+    assert batch["input_ids"].shape == (1, 32)
+    task = LanguageModeling(Processor())  # type: ignore[arg-type]
+    assert int(task.counts(batch)["loss"]) == 0
+    assert float(task.loss(network(), batch)["loss"].detach()) == 0
+
+
+def _loader(folder: Path, share: Share) -> Loader:
+    loader, _ = loaders(folder)
+    loader.share = share
+    return loader
+
+
+# --- the same losses ---------------------------------------------------------------------------------
+
+
+def losses(folder: Path, count: int, **how: Any) -> list[list[float]]:
+    """Each rank's losses, and a hash of the weights that it ends with."""
+    loaders(folder)  # written once, before the ranks read them
+    return ranked.ranks(count, folder / f"of-{count}", lambda: _trained(folder, **how))
+
+
+def _trained(
+    folder: Path, steps: int = 20, optimizer: str = "adamw", double: bool = False, precision: str = "fp32",
+    task: Any = None, rows: int = 4,
+) -> list[Any]:  # fmt: skip
+    task, net = task or LanguageModeling(Processor()), network()  # type: ignore[arg-type]
+    plan = replace(PLAN, steps=steps, dropout=0.0, optimizer=optimizer, precision=precision, rows=rows)
+    together = distributed.joined(task)
+    loader, held_out = opened(folder)
+    loader.share, held_out.share = together.share, together.mine
+    training = Training(task, net.double() if double else net, Train(), plan, 9, together)
+    found = [e.loss if isinstance(e, Stepped) else e.metrics["loss"] for e in training.events(loader, held_out)]
+    ranks.leave()
+    return [*found, files.tensors_hash(training.masters.params)]
+
+
+def test_fp32_stays_within_a_millionth_for_20_steps(tmp_path: Path) -> None:
+    alone, *others = (losses(tmp_path, count) for count in (1, 2, 4))
+    for each in others:
+        assert all(rank == each[0] for rank in each), "the replicas have come apart"
+        assert _apart(alone[0], each[0]) < 1e-6
+
+
+def test_float64_stays_the_same_for_the_whole_run(tmp_path: Path) -> None:
+    alone, *others = (losses(tmp_path, count, steps=100, double=True) for count in (1, 2, 4))
+    for each in others:
+        assert all(rank == each[0] for rank in each)
+        assert _apart(alone[0], each[0]) < 1e-9
+
+
+def test_mean_of_means_is_another_training(tmp_path: Path) -> None:
+    """Otherwise the comparisons above would hold for anything."""
+
+    class Means(LanguageModeling):
+        def counts(self, batch: Batch) -> Any:  # as if every rank had as many tokens as the first
+            return {"loss": torch.tensor(60.0)} if ranks.rank() else super().counts(batch)
+
+    wrong = losses(tmp_path, 2, task=Means(Processor()))  # type: ignore[arg-type]
+    assert _apart(losses(tmp_path, 1)[0], wrong[0]) > 1e-3
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_the_ranks(tmp_path: Path) -> None:
+    class Noisy(LanguageModeling):
+        def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
+            drawn = torch.randint(48, batch["input_ids"].shape, generator=generator)
+            kept = torch.rand(drawn.shape, generator=generator) < 0.8
+            return batch | {"input_ids": torch.where(kept, batch["input_ids"], drawn)}
+
+    noisy = Noisy(Processor())  # type: ignore[arg-type]
+    one, two = (losses(tmp_path, count, task=noisy) for count in (1, 2))
+    assert _apart(one[0], two[0]) < 1e-6
+    assert _apart(one[0], losses(tmp_path, 1)[0]) > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_replicas_stay_equal_to_the_last_bit(optimizer: str, tmp_path: Path) -> None:
+    """In bf16 too, where one rank differs from two by what bf16 rounds."""
+    each = losses(tmp_path, 3, optimizer=optimizer, precision="bf16")
+    assert all(rank == each[0] for rank in each)
+
+
+def _apart(one: list[Any], other: list[Any]) -> float:
+    return max(abs(a - b) for a, b in zip(one[:-1], other[:-1], strict=True))
+
+
+def test_evaluation_of_several_ranks_is_that_of_one(tmp_path: Path) -> None:
+    task, net = LanguageModeling(Processor()), network()  # type: ignore[arg-type]
+    wanted = evaluate(task, net, loaders(tmp_path)[1], 3)
+
+    def measured() -> dict[str, float]:
+        together = distributed.joined(task)
+        return evaluate(task, net, _held_out(tmp_path, together.mine), 3, ranks=together)
+
+    for found in ranked.ranks(4, tmp_path / "ranks", measured):
+        assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def _held_out(folder: Path, share: Share) -> Loader:
+    _, loader = opened(folder)
+    loader.share = share
+    return loader
+
+
+# --- begun on some ranks, continued on others --------------------------------------------------------
+
+
+class Stop(Silent):
+    """Asks its own process to stop after a step."""
+
+    def __init__(self, step: int):
+        self.step, self.lines = step, []
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        if done == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def line(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _session(folder: Path, out: Path, stop: int, **keys: Any) -> list[Any]:
+    """A training in `out`, its LAST rank asked to stop after a step: how it ended, the weights, what was said."""
+    out.mkdir(exist_ok=True)
+    asked = Request(LanguageModeling(Processor()), Train(**(KEYS | keys)), *opened(folder), True, 0.0)  # type: ignore[arg-type]
+    view = Stop(stop if ranks.rank() == ranks.count() - 1 else 0)
+    try:
+        return ["done", files.tensors_hash(fit(asked, network(), out, 9, view).weights), view.lines]
+    except Interrupted:
+        return ["stopped", "", view.lines]
+
+
+def test_begun_on_two_continued_on_four_then_on_one(tmp_path: Path) -> None:
+    ends = []
+    loaders(tmp_path)
+    for count, stop in ((2, 7), (4, 13), (1, 0)):
+        ends.append(ranked.ranks(count, tmp_path / f"at-{stop}", lambda: _session(tmp_path, tmp_path / "out", stop)))  # noqa: B023
+    assert [[end[0] for end in each] for each in ends] == [["stopped"] * 2, ["stopped"] * 4, ["done"]]
+    assert any("2 devices" in line and "4" in line for line in ends[1][0][2])
+    ranked.ranks(1, tmp_path / "straight", lambda: _session(tmp_path, tmp_path / "alone", 0))
+    found, wanted = (_log(tmp_path / name / METRICS) for name in ("out", "alone"))
+    assert [entry[:2] for entry in found] == [entry[:2] for entry in wanted]
+    assert max(abs(a[2] - b[2]) for a, b in zip(found, wanted, strict=True)) < 1e-6
+
+
+def _log(path: Path) -> list[tuple[int, int, float]]:
+    """(step, tokens, loss) of each line; the tokens of an evaluation are -1."""
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(e["step"], e.get("tokens", -1), e["loss"] if "loss" in e else e["validation"]["loss"]) for e in entries]
+
+
+def test_stopped_and_continued_on_as_many_ranks_is_exact(tmp_path: Path) -> None:
+    keys = {"dropout": 0.1, "optimizer": "muon"}
+    loaders(tmp_path)
+    straight = ranked.ranks(2, tmp_path / "a", lambda: _session(tmp_path, tmp_path / "straight", 0, **keys))
+    ranked.ranks(2, tmp_path / "b", lambda: _session(tmp_path, tmp_path / "out", 10, **keys))
+    resumed = ranked.ranks(2, tmp_path / "c", lambda: _session(tmp_path, tmp_path / "out", 0, **keys))
+    assert {end[1] for end in resumed} == {end[1] for end in straight}
+
+
+def test_a_step_needs_a_row_for_every_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    with pytest.raises(UserError) as caught:
+        _draft(request(tmp_path, Train(**KEYS)), network())
+    assert caught.value.code == "E123"
+    assert caught.value.fields["least"] == 9 * 32
