@@ -5,9 +5,9 @@ from danlu.config import ModelSection, Train, count, seconds
 from danlu.models.architecture import Architecture
 from danlu.train import cost
 
-_SHARE_OF_PEAK = 0.15  # of the matrix-product rate that a small training step reaches, measured on CPUs
+_SHARE_OF_PEAK = 0.2  # of the matrix-product rate that a small training step reaches, measured on CPUs
 _DEPTHS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
-_TOKENS_PER_WEIGHT = 0.3  # trained tokens per weight at the best depth of short budgets (docs: sizes by budget)
+_TOKENS_PER_WEIGHT = 1.0  # trained tokens per weight at the best depth of short budgets (docs/decisions/0008)
 _EPOCHS = 8.0  # looks at the same token that still teach something
 
 

@@ -1,0 +1,42 @@
+"""The one dial: how deep a model a training can feed."""
+
+import pytest
+
+from danlu.config import ModelSection, Train
+from danlu.train import cost, size
+
+VOCAB = 7000
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine of a known rate."""
+    monkeypatch.setattr(cost, "peak", lambda precision: {"bf16": 1.6e12, "fp32": 2.7e11}[precision])
+
+
+def depth(tokens=10**9, **length):
+    return size.depth_for(ModelSection(), Train(**length), VOCAB, tokens)
+
+
+def test_a_longer_training_gets_a_deeper_model():
+    depths = [depth(budget=budget) for budget in ("20s", "1min", "3min", "1h", "1d")]
+    assert depths == sorted(depths) and depths[0] == 2 and depths[2] == 3 and depths[-1] > 6
+
+
+def test_each_depth_but_the_least_sees_a_token_per_weight():
+    for tokens in (10**5, 10**6, 10**7, 10**8):
+        chosen = size.depth_for(ModelSection(), Train(tokens=tokens), VOCAB, 10**9)
+        weights = size._weights(ModelSection(), VOCAB, chosen)
+        deeper = size._weights(ModelSection(), VOCAB, chosen + 1)
+        assert chosen == 2 or tokens >= weights
+        assert tokens < 2 * deeper
+
+
+def test_more_time_over_few_data_makes_no_deeper_model():
+    assert depth(tokens=200_000, budget="1d") == depth(tokens=200_000, budget="2d") < depth(budget="1d")
+
+
+def test_a_machine_that_gains_nothing_from_bf16_gets_a_smaller_model(monkeypatch):
+    fast = depth(budget="10min")
+    monkeypatch.setattr(cost, "peak", lambda precision: 2.7e11)
+    assert depth(budget="10min") < fast
