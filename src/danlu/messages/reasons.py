@@ -24,7 +24,8 @@ _SYNTAX = {
     r"Unclosed array": "array",
     r"Unclosed inline table": "table",
     r"Unterminated string.*": "string",
-    r"(?:Found invalid|Illegal) character (?P<what>.+)|Invalid control character.*": "character",
+    r"(?:Found invalid|Illegal) character (?P<what>.+)": "character",
+    r"Invalid control character.*": "control",
     r"Expecting (?P<what>'.') delimiter": "expected",
     r"Expecting property name enclosed in double quotes": "property",
     r"Extra data": "extra",
@@ -45,6 +46,5 @@ def syntax(said: str) -> str:
     said = re.sub(r"(?:: | \()(?:at line|line|at end of).*", "", said, flags=re.DOTALL)
     for pattern, entry in _SYNTAX.items():
         if match := re.fullmatch(pattern, said):
-            found = {name: value for name, value in match.groupdict().items() if value is not None}
-            return messages.text(f"reasons.syntax.{entry}", **({"key": "", "what": ""} | found))
+            return messages.text(f"reasons.syntax.{entry}", **match.groupdict())
     return said
