@@ -3,9 +3,9 @@
 Both learn from the first nine tenths of the text and are measured on the last tenth (nats per character), as nanoGPT's
 prepare.py cuts it. danlu's time is that of the whole command from an empty folder and an empty cache: start, data,
 vocabulary, measuring the machine, training, saving. nanoGPT's is its train.py alone; its data were prepared before.
-Settings were chosen on the last tenth of the TRAINING part only (docs/decisions: 0008).
+Settings were chosen on the last tenth of the TRAINING part only (docs/decisions/0009).
 
-    python benchmarks/time_to_quality.py --text FOLDER/input.txt [--peers FOLDER] [--seeds 3] [--only 1.88]
+    python benchmarks/time_to_quality.py --text FOLDER/input.txt [--peers FOLDER] [--seeds 1 2 3] [--only 1.88]
 """
 
 import argparse
@@ -29,14 +29,14 @@ README = (
     "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
 )
 Settings = dict[str, dict[str, Any]]
-SETTINGS: dict[str, Settings] = {  # in the exportable (Qwen3) form
+SETTINGS: dict[str, Settings] = {  # in the exportable (Qwen3) form; the rates are danlu's own
     "1.88": {
-        "model": {"depth": 4, "width": 128, "heads": 4, "context": 64},
-        "pretrain": {"tokens": "250k", "batch_tokens": 2048},
+        "model": {"depth": 3, "width": 128, "context": 64},
+        "pretrain": {"tokens": "280k", "batch_tokens": 1024},
     },
     "1.60": {
-        "model": {"depth": 5, "width": 256, "heads": 4, "context": 128},
-        "pretrain": {"tokens": "1M", "batch_tokens": 2048},
+        "model": {"depth": 4, "width": 256, "context": 128},
+        "pretrain": {"tokens": "750k", "batch_tokens": 2048},
     },
 }
 
@@ -131,7 +131,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--text", type=Path, default=Path(os.environ.get("DANLU_SHAKESPEARE", "input.txt")))
     parser.add_argument("--peers", type=Path, default=Path(os.environ.get("DANLU_PEERS", "peers")))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--more", action="store_true", help="add to the runs of today, where it is done in pieces")
     parser.add_argument("--only", choices=[*SETTINGS, "nanoGPT"])
     options, _ = parser.parse_known_args()  # `make bench` hands the same words to every script
     if not options.text.exists():
@@ -150,8 +151,8 @@ def measured(name: str, text: str, options: argparse.Namespace) -> dict[str, Any
     if name == "nanoGPT" and not (options.peers / "nanoGPT").exists():
         print(f"nanoGPT: not measured, {options.peers}/nanoGPT is not there", file=sys.stderr)
         return {}
-    runs = []
-    for seed in range(1, 1 + (1 if name == "nanoGPT" else options.seeds)):
+    runs = [run for run in results.newest("time_to_quality").get(name, {}).get("runs", []) if options.more]
+    for seed in options.seeds[:1] if name == "nanoGPT" else options.seeds:
         with tempfile.TemporaryDirectory() as room:
             place = Path(room)
             made = nanogpt(options.peers, text, place) if name == "nanoGPT" else danlu(name, seed, text, place)

@@ -224,7 +224,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--form", choices=["gpt2", "qwen3"])
     parser.add_argument("--environment", choices=list(ENVIRONMENTS))
-    parser.add_argument("--sides", default="", help="names, separated by semicolons")
+    parser.add_argument(
+        "--sides", default="", help="only these, separated by semicolons; the others stay as measured before"
+    )
     parser.add_argument("--peers", type=Path, default=Path(os.environ.get("DANLU_PEERS", "peers")))
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     options, _ = parser.parse_known_args()  # `make bench` hands the same words to every script
@@ -235,8 +237,10 @@ def main() -> None:
         for form in [options.form] if options.form else ["gpt2", "qwen3"]:
             table = measured(form, environment, options)
             print(json.dumps(table, indent=1))
-            what = {"rounds": options.rounds, "rows": options.rows, "sides": table}
-            results.keep("training_step", {"peers": commits(options.peers), f"{form}, {environment}": what})
+            name = f"{form}, {environment}"
+            others = results.newest("training_step").get(name, {}).get("sides", {}) if options.sides else {}
+            what = {"rounds": options.rounds, "rows": options.rows, "sides": others | table}
+            results.keep("training_step", {"peers": commits(options.peers), name: what})
     return None
 
 
