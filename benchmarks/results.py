@@ -34,8 +34,8 @@ def keep(name: str, table: dict[str, Any]) -> Path:
     """Write a table beside what else was measured here today."""
     path = FOLDER / f"{time.strftime('%Y-%m-%d')}-{platform.machine()}-{os.cpu_count()}cores.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    stamp = {"commit": commit(Path(__file__).parent), "time": time.strftime("%H:%M")}
-    known |= {"machine": machine(), name: known.get(name, {}) | table | stamp}
+    stamp = {"commit": commit(Path(__file__).parent), "time": time.strftime("%H:%M"), "machine": machine()}
+    known[name] = known.get(name, {}) | table | stamp
     path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     return path
 
@@ -47,9 +47,9 @@ def commit(folder: Path) -> str:
 
 
 def newest(name: str) -> dict[str, Any]:
-    """The newest table of a script, with its machine and its file; {} where none was measured."""
+    """The newest table of a script, and the file it stands in; {} where none was measured."""
     for path in sorted(FOLDER.glob("*.json"), reverse=True):
         known = json.loads(path.read_text("utf-8"))
         if name in known:
-            return dict(known[name]) | {"machine": known["machine"], "file": path.name}
+            return dict(known[name]) | {"file": path.name}
     return {}

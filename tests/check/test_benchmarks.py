@@ -11,15 +11,15 @@ from tests.check.tree import ROOT
 
 SIDE = {"milliseconds": 1234.4, "share_of_bf16_peak": 0.42, "peak_mb": 999, "weights": 13_900_000}
 MEASURED = {
-    "machine": {"processor": "An abacus", "threads": 2, "torch": "2"},
     "training_step": {
+        "machine": {"processor": "An abacus", "threads": 2, "torch": "2"},
         "gpt2, default": {
             "rows": 16,
             "sides": {
                 "danlu": SIDE | {"milliseconds": 411.4, "danlu_is_faster_by": 1.0},
                 "slow": SIDE | {"danlu_is_faster_by": 3.004},
             },
-        }
+        },
     },
     "time_to_quality": {
         "nanoGPT": {"wall_seconds": 90.0, "worst_loss": 1.88, "runs": [{}]},
