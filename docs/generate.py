@@ -1,6 +1,7 @@
-"""Write the reference pages, docs/{en,zh}/reference, from the code: the keys of a recipe, the commands, the errors.
+"""Write the pages that come from the code: docs/{en,zh}/reference, and docs/{en,zh}/tutorials from the lessons.
 
-`pages()` is {path: text}; a test holds the pages in the repository equal to it.
+`pages()` is {path: text} of the reference, `tutorials()` of the lessons, which it runs; tests hold the pages in the
+repository equal to both.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 from danlu import cli, messages
 from danlu.config import Recipe
 from danlu.errors import UserError
+from danlu.learn import tutorial
 
 DOCS = Path(__file__).resolve().parent
 WORDS = tomllib.loads((DOCS / "words.toml").read_text("utf-8"))
@@ -28,6 +30,17 @@ def pages() -> dict[Path, str]:
         for name, render in (("recipe", recipe), ("commands", commands), ("errors", errors)):
             made[DOCS / language / "reference" / f"{name}.md"] = "\n".join([*render(), ""])
     messages.use(before)
+    return made
+
+
+def tutorials() -> dict[Path, str]:
+    """Every lesson as Markdown, and its pictures; what differs from the page there is only by rounding stays."""
+    ran, made = tutorial.run_all(), {}
+    for language in tutorial.languages():
+        for name, text in tutorial.pages(ran).items():
+            path = DOCS / language / "tutorials" / name
+            old = path.read_text("utf-8") if path.exists() else ""
+            made[path] = tutorial.renewed(old, text)
     return made
 
 
@@ -234,7 +247,7 @@ def _placeholders(sentence: str) -> str:
 
 
 def main() -> None:
-    for path, text in pages().items():
+    for path, text in (pages() | tutorials()).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         print(path.relative_to(DOCS.parent))

@@ -1,7 +1,8 @@
-"""The few charts of the report, as inline SVG: colours come from the page's style, so they follow light and dark."""
+"""The charts of reports and lessons, as inline SVG: colours are the page's style, so they follow light and dark."""
 
 import itertools
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -102,9 +103,81 @@ def stacked(parts: Sequence[tuple[str, float, str]]) -> str:
     return _svg(drawn, 14, "")
 
 
-def _svg(parts: Sequence[str], height: float, title: str) -> str:
+def lines(
+    series: Sequence[tuple[str, Sequence[Point], bool]], x: Point, y: Point, *, x_label: str, y_label: str
+) -> str:
+    """(name, points, drawn as dots) each in a colour of its own, over the ranges x and y, names above."""
+    frame = Frame(x, _padded(*y))
+    parts, left = (
+        [*_grid(frame, x_label), f'<text class="note" x="0" y="{_TOP - 22}">{escape(y_label)}</text>'],
+        float(_LEFT),
+    )
+    for number, (name, points, dots) in enumerate(series, 1):
+        if dots:
+            places = map(frame.at, points)
+            parts += [f'<circle class="c{number}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>' for a, b in places]
+        else:
+            parts.append(f'<path class="c{number}" d="{frame.path(thinned(points, 240))}"/>')
+        parts.append(f'<rect class="c{number}" x="{left}" y="{_TOP - 54}" width="11" height="11" rx="3"/>')
+        parts.append(f'<text class="number" x="{left + 17}" y="{_TOP - 44}">{escape(name)}</text>')
+        left += 17 + width(name) + 22
+    return _svg(parts, _HEIGHT, "", top=_TOP - 58)
+
+
+def heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A table of numbers from 0 to 1 as shades of one colour; names of columns stand slanted above."""
+    label, head = max(map(width, rows), default=0) + 10, 62 if any(columns) else 4
+    size = min(34.0, (_WIDTH - label) / max(1, len(columns)))
+    parts = []
+    for at, name in enumerate(columns):
+        x = label + (at + 0.5) * size
+        parts.append(
+            f'<text x="{x:.1f}" y="{head - 8}" transform="rotate(-45 {x:.1f} {head - 8})">{escape(name)}</text>'
+        )
+    for down, (name, row) in enumerate(zip(rows, values, strict=True)):
+        y = head + down * size
+        parts.append(f'<text class="end" x="{label - 8:.1f}" y="{y + size / 2 + 4:.1f}">{escape(name)}</text>')
+        for at, value in enumerate(row):
+            says = f"<title>{escape(name)} → {escape(columns[at])}: {value:.2f}</title>" if name else ""
+            place = f'x="{label + at * size:.1f}" y="{y:.1f}" width="{size - 1:.1f}" height="{size - 1:.1f}"'
+            parts.append(f'<rect class="cell" {place} fill-opacity="{max(value, 0.03):.2f}">{says}</rect>')
+    return _svg(parts, head + len(rows) * size, "")
+
+
+def net(columns: Sequence[Sequence[tuple[str, str]]], joined: Sequence[tuple[int, int, int, str]]) -> str:
+    """Neurons as circles in columns, each (name, value); lines (column, from, to, weight) to the next column."""
+    height, radius = 84.0 * max(map(len, columns)), 27
+
+    def place(column: int, row: int) -> Point:
+        across = 60 + column * (_WIDTH - 120) / max(1, len(columns) - 1)
+        return across, height * (row + 0.5) / len(columns[column])
+
+    parts, labels = [], []
+    for column, a, b, weight in joined:
+        (x1, y1), (x2, y2) = place(column, a), place(column + 1, b)
+        parts.append(f'<path class="edge" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>')
+        share = 0.22  # near the start, where lines that cross are still apart
+        x, y = x1 + (x2 - x1) * share, y1 + (y2 - y1) * share
+        labels.append(f'<text class="middle halo" x="{x:.1f}" y="{y + 4:.1f}">{escape(weight)}</text>')
+    for column, nodes in enumerate(columns):
+        for row, (name, value) in enumerate(nodes):
+            x, y = place(column, row)
+            labels.append(f'<circle class="neuron" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')
+            labels.append(f'<text class="middle" x="{x:.1f}" y="{y - 3 if value else y + 4:.1f}">{escape(name)}</text>')
+            labels.append(
+                f'<text class="middle number" x="{x:.1f}" y="{y + 13:.1f}">{escape(value)}</text>' * bool(value)
+            )
+    return _svg([*parts, *labels], height, "")
+
+
+def width(text: str) -> float:
+    """About how wide a label is drawn."""
+    return sum(12.5 if unicodedata.east_asian_width(char) in "WF" else 7.2 for char in text)
+
+
+def _svg(parts: Sequence[str], height: float, title: str, top: float = 0.0) -> str:
     named = f"<title>{escape(title)}</title>" if title else ""
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{named}{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 {top:g} {_WIDTH} {height - top:g}" role="img">{named}{"".join(parts)}</svg>'
 
 
 # --- numbers -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from danlu import messages, ranks, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
-from danlu.usage import Parser, serving
+from danlu.usage import LEARN, Parser, serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -358,6 +358,12 @@ def _list(options: argparse.Namespace) -> None:
     _table([{"name": name, "what": what} for name, what in listed.items()], options)
 
 
+def _learn(options: argparse.Namespace) -> int:
+    from danlu.learn.command import learn
+
+    return learn(options)
+
+
 _RECIPE = ("recipe", {"nargs": "?", "default": "recipe.toml"})
 _OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value"})
 _MODEL: tuple[str, dict[str, Any]] = ("model", {})
@@ -388,5 +394,6 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
             ("--yes", _FLAG),
         ],
     ),
+    "learn": (_learn, LEARN),
     "list": (_list, [("what", {"choices": ["tasks", "models"]})]),
 }

@@ -18,6 +18,13 @@ _SAID = {
     "argument": r"argument (?P<name>.+?): expected (?:one|at least one) argument",
 }
 
+LEARN: list[tuple[str, dict[str, Any]]] = [  # the arguments of `danlu learn`
+    ("lesson", {"nargs": "*", "metavar": "N|mirror"}),
+    ("--start", {"action": "store_true"}),
+    ("--check", {"nargs": "?", "const": "", "metavar": "FILE"}),
+    ("--html", {"nargs": "?", "const": "danlu-learn", "metavar": "DIR"}),
+]
+
 
 class Formatter(argparse.HelpFormatter):
     """Its "usage:" in the language in force."""

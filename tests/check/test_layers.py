@@ -22,9 +22,9 @@ LAYERS = {
     "forms": ("models", "modalities", "data"),
     "graph": ("life", "graph", "runs"),
     "parts": ("model", "tasks", "train", "adapt", "serve", "proof"),
-    "stages": ("stages", "learn"),
+    "stages": ("stages",),
     "life": ("forecast", "report", "figures", "charts", "demo", "terminal"),
-    "command": ("results", "usage", "launch", "cli", "__main__"),
+    "command": ("results", "usage", "launch", "learn", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

@@ -20,6 +20,7 @@ from danlu.scratch.gpt import GPT, Shape
 from danlu.scratch.losses import cross_entropy
 
 Batch = dict[str, Tensor]
+TOLERANCE = 1e-9  # relative; in float64 the engines differ by rounding alone, about 1e-14 for a small model
 # How a part of danlu's network is called in the engine of NumPy; applied in this order.
 _NAMES = {
     "core.": "",
