@@ -4,6 +4,7 @@ A page in docs/en holds ```python blocks; those of one page run as one program, 
 holds the same blocks at the same places. `pages()` is {path: text}; a test holds the repository equal to it.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -24,14 +25,26 @@ def pages() -> dict[Path, str]:
     """Every page with programs, and the index, in every language."""
     made = {}
     for english in sorted((DOCS / "en" / FOLDER).glob("[0-9]*.md")):
-        programs = blocks(english.read_text("utf-8"))
-        printed = run(programs)
-        for language in LANGUAGES:
-            path = DOCS / language / FOLDER / english.name
-            made[path] = filled(path.read_text("utf-8"), programs, printed)
+        made |= written(english)
+    return made | indexes()
+
+
+def written(english: Path) -> dict[Path, str]:
+    """One page, in every language."""
+    programs = blocks(english.read_text("utf-8"))
+    printed, made = run(programs), {}
+    for language in LANGUAGES:
+        path = DOCS / language / FOLDER / english.name
+        made[path] = filled(path.read_text("utf-8"), programs, printed)
+    return made
+
+
+def indexes() -> dict[Path, str]:
+    """The index in every language."""
+    made = {}
     for language in LANGUAGES:
         path = DOCS / language / FOLDER / INDEX
-        made[path] = indexed(path.read_text("utf-8"), [page for page in made if page.parent == path.parent])
+        made[path] = indexed(path.read_text("utf-8"), sorted(path.parent.glob("[0-9]*.md")))
     return made
 
 
@@ -47,7 +60,9 @@ def run(programs: list[str]) -> list[str]:
         RuntimeError: one of them fails.
     """
     program = f"\nprint({NEXT!r}, end='')\n".join(programs)
-    done = subprocess.run([sys.executable, "-W", "error", "-"], input=program, capture_output=True, text=True)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # sums in one order, whatever the machine
+    command = [sys.executable, "-W", "error", "-"]
+    done = subprocess.run(command, input=program, capture_output=True, text=True, env=alone)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return [re.sub(r" +$", "", printed, flags=re.MULTILINE) for printed in done.stdout.split(NEXT)]
