@@ -23,7 +23,7 @@ NEXT = "\x1e"  # stands between what two blocks print
 
 def pages() -> dict[Path, str]:
     """Every page with programs, and the index, in every language."""
-    made = {}
+    made: dict[Path, str] = {}
     for english in sorted((DOCS / "en" / FOLDER).glob("[0-9]*.md")):
         made |= written(english)
     return made | indexes()
@@ -41,7 +41,7 @@ def written(english: Path) -> dict[Path, str]:
 
 def indexes() -> dict[Path, str]:
     """The index in every language."""
-    made = {}
+    made: dict[Path, str] = {}
     for language in LANGUAGES:
         path = DOCS / language / FOLDER / INDEX
         made[path] = indexed(path.read_text("utf-8"), sorted(path.parent.glob("[0-9]*.md")))
