@@ -224,7 +224,7 @@ def _text_keys(sniffed: Sniffed) -> list[str]:
 def _answer_keys(sniffed: Sniffed) -> list[str]:
     """The rows are read as text first, then the answers are learned, a few times over where that does not take long.
 
-    Most of the falling of the rate is left to the answers (Hu et al. 2024, arXiv:2404.06395, section 6).
+    Most of the falling of the rate is left to the answers (Hu et al. 2024, arXiv:2404.06395).
     """
     length = ("epochs", "3.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
     return [
