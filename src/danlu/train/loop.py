@@ -15,7 +15,7 @@ from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Task
-from danlu.train import guard, optim, probe, schedule, split
+from danlu.train import allocator, guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
 from danlu.train.plan import Plan
@@ -70,6 +70,7 @@ class Training:
     def __init__(self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int, ranks: Alone | None = None):
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
         self.ranks = ranks or Alone()
+        allocator.tune()
         self.masters = Masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
         self.dropout = torch.Generator()
