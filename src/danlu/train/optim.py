@@ -25,6 +25,9 @@ class Optimizer(ABC):
         self.params, self.train, self.decay = params, train, decay
         self.step_count = 0
         self.state: Named = {f"{slot}/{name}": torch.zeros_like(p) for slot in self.slots for name, p in params.items()}
+        self._weights = list(params.values())
+        self._matrices = [p for p in self._weights if p.ndim >= 2]
+        self._slots = {slot: [self.state[f"{slot}/{name}"] for name in params] for slot in self.slots}
 
     @property
     def names(self) -> list[str]:
@@ -37,22 +40,21 @@ class Optimizer(ABC):
             tensor.copy_(state[name])
 
     def slot(self, slot: str) -> list[Tensor]:
-        return [self.state[f"{slot}/{name}"] for name in self.params]
+        return self._slots[slot]
 
     def step(self, gradients: Named, lr: float) -> None:
         """One update from the gradients (same names, fp32)."""
         self.step_count += 1
         if self.params:
-            self.update(list(self.params.values()), [gradients[name] for name in self.params], lr)
+            self.update(self._weights, [gradients[name] for name in self.params], lr)
 
     @abstractmethod
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None: ...
 
-    def shrink(self, weights: list[Tensor], lr: float) -> None:
+    def shrink(self, lr: float) -> None:
         """Decoupled weight decay of the matrices (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-        matrices = [w for w in weights if w.ndim >= 2]
-        if self.decay and matrices:
-            torch._foreach_mul_(matrices, 1 - lr * self.decay)
+        if self.decay and self._matrices:
+            torch._foreach_mul_(self._matrices, 1 - lr * self.decay)
 
 
 class SGD(Optimizer):
@@ -62,7 +64,7 @@ class SGD(Optimizer):
 
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         velocity = self.slot("velocity")
-        self.shrink(weights, lr)
+        self.shrink(lr)
         torch._foreach_mul_(velocity, self.train.momentum)
         torch._foreach_add_(velocity, gradients)
         torch._foreach_add_(weights, velocity, alpha=-lr)
@@ -75,7 +77,7 @@ class RMSprop(Optimizer):
 
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         square = self.slot("square")
-        self.shrink(weights, lr)
+        self.shrink(lr)
         torch._foreach_mul_(square, 0.99)
         torch._foreach_addcmul_(square, gradients, gradients, 0.01)
         scale = torch._foreach_sqrt(square)
@@ -89,22 +91,18 @@ class AdamW(Optimizer):
     slots = ("mean", "square")
 
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
-        mean, square = self.slot("mean"), self.slot("square")
-        beta1, beta2 = self.train.beta1, self.train.beta2
-        self.shrink(weights, lr)
-        torch._foreach_lerp_(mean, gradients, 1 - beta1)
-        torch._foreach_mul_(square, beta2)
-        torch._foreach_addcmul_(square, gradients, gradients, 1 - beta2)
-        scale = torch._foreach_sqrt(square)
-        torch._foreach_div_(scale, (1 - beta2**self.step_count) ** 0.5)
-        torch._foreach_add_(scale, _EPS)
-        torch._foreach_addcdiv_(weights, mean, scale, -lr / (1 - beta1**self.step_count))
+        self.shrink(lr)
+        count = torch.tensor(float(self.step_count), device=weights[0].device)
+        torch._fused_adamw_(  # one pass over the memory of all; decay, which spares vectors, is ours
+            weights, gradients, self.slot("mean"), self.slot("square"), [], [count] * len(weights), lr=lr,
+            beta1=self.train.beta1, beta2=self.train.beta2, weight_decay=0.0, eps=_EPS, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 class Adam(AdamW):
     """Adam without decay."""
 
-    def shrink(self, weights: list[Tensor], lr: float) -> None:
+    def shrink(self, lr: float) -> None:
         return
 
 
@@ -135,7 +133,7 @@ class Muon(Optimizer):
 
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         velocity = self.slot("velocity")
-        self.shrink(weights, lr)
+        self.shrink(lr)
         torch._foreach_lerp_(velocity, gradients, 1 - self.momentum)
         looked_ahead = torch._foreach_lerp(gradients, velocity, self.momentum)
         for shape in dict.fromkeys(w.shape for w in weights):  # matrices of one shape are orthogonalised as one batch
