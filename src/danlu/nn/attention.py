@@ -6,11 +6,12 @@ Shapes: B batch · T queries · S keys · D width · H heads · K key/value head
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import Dropout
@@ -84,12 +85,45 @@ def written(q: Tensor, k: Tensor, v: Tensor, view: View, scale: float, dropout: 
     """softmax(q kᵀ · scale + bias) v in the compute dtype: one product over all heads, faster than sdpa for short T.
 
     The queries of a group stand below each other as rows, so shared keys and values are never repeated.
-    torch's softmax of bf16 computes in fp32 and rounds once.
     """
     (B, H, T, E), (K, S) = q.shape, k.shape[1:3]
-    q = (q * scale).reshape(B * K, -1, E)  # (B K, G T, E)
-    scores = torch.bmm(q, k.reshape(B * K, S, E).transpose(1, 2))
-    if view.bias is not None:
-        scores = (scores.view(B, H, T, S) + view.bias).view(scores.shape)
-    weights = dropout(scores.softmax(-1))
-    return torch.bmm(weights, v.reshape(B * K, S, E)).view(B, H, T, E)
+    bias = None if view.bias is None else view.bias.expand(B, H, T, S)
+    kept = dropout.factors(q.new_empty(B * K, H // K * T, S)) if dropout.active else None
+    rows = (q.reshape(B * K, -1, E), k.reshape(B * K, S, E), v.reshape(B * K, S, E))
+    return Written.apply(*rows, bias, scale, kept).view(B, H, T, E)
+
+
+class Written(torch.autograd.Function):
+    """o = (softmax(a) ∘ kept) v of the scores a = scale q kᵀ + bias, with one buffer of scores each way.
+
+    With p = softmax(a): dv = (p ∘ kept)ᵀ do; dp = (do vᵀ) ∘ kept; da = p ∘ (dp - rowsum(p ∘ dp)); dq = scale da k;
+    dk = scale daᵀ q; dbias = da, summed where bias was repeated. torch's softmax of bf16 computes in fp32, rounds once.
+    Shapes: q, o (B K, G T, E) · k, v (B K, S, E) · bias (B, H, T, S) · kept (B K, G T, S), 0 or 1 / (1 - dropout).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, kept: Tensor | None
+    ) -> Tensor:
+        shape = (*q.shape[:2], k.shape[1])
+        scores = q.new_empty(shape) if bias is None else bias.to(q.dtype).clone(memory_format=torch.contiguous_format)
+        scores = scores.view(shape).baddbmm_(q, k.transpose(1, 2), beta=float(bias is not None), alpha=scale)
+        share = torch.softmax(scores, -1, out=scores)
+        ctx.save_for_backward(q, k, v, share, kept)
+        ctx.scale, ctx.shape = scale, None if bias is None else bias.shape
+        return torch.bmm(share if kept is None else share * kept, v)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, share, kept = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        d_v = torch.bmm((share if kept is None else share * kept).transpose(1, 2), grad)
+        d_share = torch.bmm(grad, v.transpose(1, 2))
+        if kept is not None:
+            d_share.mul_(kept)
+        d_scores = torch._softmax_backward_data(d_share, share, -1, share.dtype, grad_input=d_share)
+        d_q = torch.baddbmm(q, d_scores, k, beta=0.0, alpha=ctx.scale)
+        d_k = torch.baddbmm(k, d_scores.transpose(1, 2), q, beta=0.0, alpha=ctx.scale)
+        d_bias = d_scores.view(ctx.shape) if ctx.needs_input_grad[3] else None
+        return d_q, d_k, d_v, d_bias, None, None

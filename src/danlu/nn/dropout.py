@@ -19,12 +19,16 @@ class Dropout(nn.Module):
         return self.training and self.p > 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same; raises ValueError in training when no generator was given."""
+        """Any shape -> the same. Raises ValueError in training when no generator was given."""
         if not self.active:
             return x
+        return x * self.factors(x)
+
+    def factors(self, x: Tensor) -> Tensor:
+        """What x is multiplied by, in its shape: 0 where it is dropped, else 1 / (1 - p)."""
         if self.generator is None:
             raise ValueError("dropout has no generator: call use_generator(module, generator) first")
-        return x * self._keep(x).to(x.dtype).div_(1.0 - self.p)
+        return self._keep(x).to(x.dtype).div_(1.0 - self.p)
 
     def _keep(self, x: Tensor) -> Tensor:
         """Where x stays. One draw of 64 bits decides four places: drawing is what dropout costs on a CPU."""

@@ -69,11 +69,13 @@ def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     """Turn logits (C, V) into softmax - onehot in place; returns the sum of the losses."""
     total = torch.zeros((), dtype=_wide(logits), device=logits.device)
     for block in _blocks(logits):
-        wide = logits[block].to(total.dtype)
-        share = torch.softmax(wide, -1)
+        index = targets[block][:, None]
+        wide = logits[block].to(total.dtype, copy=True)
+        highest, target = wide.amax(-1), wide.gather(1, index).squeeze(1)
+        share = torch.softmax(wide, -1, out=wide)
         # Of all logarithms of shares only that of the largest cannot underflow: logsumexp = highest - log(its share).
-        total += (wide.amax(-1) - share.amax(-1).log() - _at(wide, targets[block])).sum()
-        share[torch.arange(len(share), device=share.device), targets[block]] -= 1
+        total += (highest - share.amax(-1).log() - target).sum()
+        share.scatter_add_(1, index, share.new_full((), -1.0).expand(index.shape))
         logits[block] = share
     return total
 
