@@ -17,7 +17,7 @@ from danlu import files, ranks
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, distributed, mark, room, split
+from danlu.train import checkpoint, cores, distributed, mark, room, split
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
 from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -52,7 +52,8 @@ def fit(
         UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk, too little memory.
         RankLost: another rank ended.
     """
-    threads, together = torch.get_num_threads(), distributed.joined(request.task)
+    threads, watch = torch.get_num_threads(), cores.Watch()
+    together = distributed.joined(request.task)
     request.loader.share = together.share
     if request.held_out:
         request.held_out.share = together.mine
@@ -61,6 +62,7 @@ def fit(
         plan.write(out)
     if plan.threads < threads:
         view.line(text("train.busy", threads=plan.threads, all=threads))
+    _tell_crowding(plan, watch, view)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
     training = Training(request.task, net, request.train, plan, seed, together)
@@ -76,6 +78,16 @@ def fit(
         session.run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     return Result(plan, training.final_weights(), _facts(training))
+
+
+def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
+    """Say what will slow the training down: more threads than cores, or another process on them."""
+    if plan.ranks > 1:  # the launcher gives each rank its share
+        return
+    if plan.threads > (usable := cores.usable()):
+        view.line(text("train.oversubscribed", threads=plan.threads, cores=f"{usable:g}"))
+    if (other := watch.neighbour()) is not None and plan.threads + other.cores > usable:
+        view.line(text("train.neighbour", name=other.name, pid=other.pid, cores=f"{other.cores:.1f}"))
 
 
 def _newest(root: Path, view: Watcher) -> checkpoint.Checkpoint | None:
