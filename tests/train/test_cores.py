@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from danlu.train import cores
+from danlu.train import cores, room
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and cgroups are Linux's")
 
@@ -20,8 +20,8 @@ def test_the_smallest_quota_of_the_cgroups_counts(tmp_path: Path, monkeypatch: A
     inner.mkdir(parents=True)
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "cgroup").write_text("1:cpu:/old\n0::/outer/inner\n")
-    monkeypatch.setattr(cores, "_PROC", tmp_path)
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(room, "_PROC", tmp_path)
+    monkeypatch.setattr(room, "_CGROUPS", tmp_path / "groups")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     (inner / "cpu.max").write_text("max 100000\n")
     assert cores.usable() == 8

@@ -1,7 +1,7 @@
 """glibc's allocator, set for training: memory that a step frees is kept for the next, on huge pages.
 
 As it comes, glibc asks the kernel for every large tensor and gives it back when it is freed, and the kernel clears the
-pages each time. Training frees and asks for the same sizes in every step: clearing was 4 to 18 % of its time, by machine.
+pages each time. Training asks for the same sizes in every step: clearing was 4 to 18 % of its time, by machine.
 """
 
 import contextlib

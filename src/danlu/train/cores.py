@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+from danlu.train import room
+
+_PROC = Path("/proc")
 _LEAST_SECONDS = 0.5  # over which use is counted
 _NOTABLE = 0.25  # of a core that another process takes, on average
 
@@ -27,16 +29,7 @@ class Neighbour:
 def usable() -> float:
     """Cores that this process may use: its affinity and the quotas of its cgroups; inf where nothing is said."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min([float(allowed or math.inf), *(_quota(folder) for folder in _groups())])
-
-
-def _groups() -> list[Path]:
-    """The folders of this process's cgroup (version 2), from the innermost out."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
-        inner = _CGROUPS / next(line for line in lines if line.startswith("0::")).removeprefix("0::").strip("/")
-        return [folder for folder in (inner, *inner.parents) if folder == _CGROUPS or _CGROUPS in folder.parents]
-    return []
+    return min([float(allowed or math.inf), *(_quota(folder) for folder in room.groups("cpu"))])
 
 
 def _quota(group: Path) -> float:

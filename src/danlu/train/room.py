@@ -13,7 +13,7 @@ def limit() -> float:
 
     Infinite where the system does not say.
     """
-    return resident() + min([_free(), *(_left(folder) for folder in _groups())])
+    return resident() + min([_free(), *(_left(folder) for folder in groups())])
 
 
 def resident() -> float:
@@ -39,7 +39,7 @@ def _free() -> float:
     return _figures(_PROC / "meminfo").get("MemAvailable:", math.inf) * 1024
 
 
-def _groups() -> list[Path]:
+def groups(controller: str = "memory") -> list[Path]:
     """The folders of the cgroups that limit this process, versions 1 and 2, from the innermost out."""
     try:
         lines = (_PROC / "self/cgroup").read_text().splitlines()
@@ -47,8 +47,8 @@ def _groups() -> list[Path]:
         return []
     found = []
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers == "" or "memory" in controllers.split(","):
-            root = _CGROUPS / "memory" if controllers else _CGROUPS
+        if controllers == "" or controller in controllers.split(","):
+            root = _CGROUPS / controller if controllers else _CGROUPS
             inner = root / path.strip("/")
             found += [folder for folder in (inner, *inner.parents) if folder == root or root in folder.parents]
     return found
@@ -68,7 +68,7 @@ def _left(group: Path) -> float:
 
 def kills() -> float:
     """How many processes of our cgroup the kernel has killed for memory."""
-    for group in _groups():
+    for group in groups():
         for name in ("memory.events", "memory.oom_control"):
             if (count := _figures(group / name).get("oom_kill")) is not None:
                 return count
