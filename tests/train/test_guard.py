@@ -102,7 +102,7 @@ def run(data: Path, out: Path, task: Any, view: Watch | None = None, train: Trai
 
 def log(out: Path) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+    return [{key: value for key, value in entry.items() if key not in ("seconds", "waited")} for entry in entries]
 
 
 # --- what is a spike ---

@@ -214,7 +214,7 @@ def broken_off(
 
 def log(out: Path) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+    return [{key: value for key, value in entry.items() if key not in ("seconds", "waited")} for entry in entries]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -45,6 +45,7 @@ class Stepped:
     tokens: int
     seconds: float
     incidents: tuple[Incident, ...] = ()
+    waited: float = 0.0  # of these seconds, for the batches
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Training:
         self.halted: Callable[[], bool] = lambda: False
         self.recall: Callable[[int], Checkpoint | None] = lambda step: None
         self._incidents: list[Incident] = []
+        self._waited = 0.0
 
     def _optimizer(self, part: str) -> optim.Optimizer:
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
@@ -127,7 +129,7 @@ class Training:
     def _step(self, loader: Loader) -> Stepped:
         start, position = time.perf_counter(), self.position
         lr = self.plan.lr * position.lr_scale * schedule.rate(position.step, self.plan.steps, self.train)
-        loss, norm, tokens, good = 0.0, 0.0, 0, True
+        loss, norm, tokens, good, self._waited = 0.0, 0.0, 0, True, 0.0
         for part in self.task.parts:
             loss, tokens = self._gradient(part, loader)
             gradients = self._penalised(part)
@@ -141,12 +143,14 @@ class Training:
         self._count(good)
         seconds = time.perf_counter() - start
         position.seconds += seconds
-        return Stepped(position.step, loss, lr, norm, tokens, seconds, self._told())
+        return Stepped(position.step, loss, lr, norm, tokens, seconds, self._told(), self._waited)
 
     def _gradient(self, part: str, loader: Loader) -> tuple[float, int]:
         """The loss of a part and the tokens of its batch; the gradient lies in the masters. Cut finer until it fits."""
         while True:
+            start = time.perf_counter()
             batches = [self._batch(loader, micro) for micro in range(self.shape.accumulate)]
+            self._waited += time.perf_counter() - start
             try:
                 tokens = sum(int((b["segment_ids"] > 0).sum()) for b in batches)
                 sums = self.ranks.total({"loss": self._backward(part, batches), "tokens": tokens})

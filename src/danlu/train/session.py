@@ -24,6 +24,7 @@ from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+_WAITING = 0.02  # share of the time spent on batches from which it is said
 
 
 class Watcher(Protocol):
@@ -77,7 +78,7 @@ def fit(
     with mark.running(out, plan):
         session.run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
-    return Result(plan, training.final_weights(), _facts(training))
+    return Result(plan, training.final_weights(), _facts(training) | {"waiting_for_data": session.waiting})
 
 
 def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
@@ -174,6 +175,7 @@ class _Session:
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
         self.pace: list[float] = []
+        self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
         training.halted = lambda: self.together.any(bool(self.stop))
         training.recall = lambda step: checkpoint.at(out / CHECKPOINTS, step)
 
@@ -230,7 +232,8 @@ class _Session:
 
     def _stepped(self, event: Stepped) -> None:
         self.pace = [*self.pace[-49:], event.seconds]
-        entry = {name: getattr(event, name) for name in ("step", "loss", "lr", "norm", "tokens", "seconds")}
+        self.waited, self.stepped = self.waited + event.waited, self.stepped + event.seconds
+        entry = {name: getattr(event, name) for name in ("step", "loss", "lr", "norm", "tokens", "seconds", "waited")}
         if event.incidents:
             entry["incidents"] = [{"kind": each.kind, **each.facts} for each in event.incidents]
         self._log(entry)
@@ -238,15 +241,21 @@ class _Session:
             self.view.line(_said(incident))
         self.view.progress(event.step, self.plan.steps, self._note(event))
 
+    @property
+    def waiting(self) -> float:
+        """The share of this run's steps in which the network waited for its batches."""
+        return round(self.waited / max(self.stepped, 1e-9), 4)
+
     def _note(self, event: Stepped) -> str:
         pace = sorted(self.pace)
         middle = pace[len(pace) // 2]
         left = self.plan.steps - event.step
         share = self.plan.step_gflop / max(middle, 1e-9) / max(self.plan.peak_gflops, 1e-9)
+        waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
         return text(
             "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}", share=f"{share:.0%}",
             low=_clock(left * pace[len(pace) // 4]), high=_clock(left * pace[-1 - len(pace) // 8]),
-        )  # fmt: skip
+        ) + waiting  # fmt: skip
 
     def _evaluated(self, event: Evaluated) -> None:
         self._log({"step": event.step, "validation": event.metrics})
