@@ -138,7 +138,7 @@ class Muon(Optimizer):
         looked_ahead = torch._foreach_lerp(gradients, velocity, self.momentum)
         for shape in dict.fromkeys(w.shape for w in weights):  # matrices of one shape are orthogonalised as one batch
             members = [i for i, w in enumerate(weights) if w.shape == shape]
-            updates = orthogonalised(torch.stack([looked_ahead[i] for i in members]))
+            updates = orthogonalised(torch.stack([looked_ahead[i].bfloat16() for i in members])).to(weights[0].dtype)
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_add_([weights[i] for i in members], list(updates.unbind(0)), alpha=-lr * scale)
 
