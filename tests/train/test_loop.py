@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -471,3 +472,12 @@ def test_the_order_of_rows_is_that_of_the_seed(loader: Loader) -> None:
     assert first == [loader.assemble([int(i)])["input_ids"][0].numpy().tobytes() for i in expected]
     assert sorted(first) == sorted(second)
     assert first != second
+
+
+def test_the_time_spent_on_batches_is_counted(data: Path, monkeypatch: Any) -> None:
+    made, (loader, _) = training(), loaders(data)
+    assemble = loader.assemble
+    monkeypatch.setattr(loader, "assemble", lambda rows: (time.sleep(0.05), assemble(rows))[1])
+    event = next(iter(made.events(loader, None)))
+    assert isinstance(event, Stepped)
+    assert 0.1 <= event.waited <= event.seconds  # two micro-batches

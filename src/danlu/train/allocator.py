@@ -13,7 +13,7 @@ from functools import cache
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _HUGEPAGE = 14
 _HUGE = 2**21  # bytes of a huge page
-_RESERVED = 2**32  # addresses, not memory, that are laid on huge pages
+_RESERVED = 2**30  # addresses, not memory, that are laid on huge pages; less than what is trimmed
 
 
 @cache
