@@ -53,7 +53,7 @@ def resumed(twin: Twin, folder: Path) -> tuple[Check, Result]:
 def _log(out: Path) -> list[dict[str, Any]]:
     """What each step and evaluation found, without its time: the best weights can be those of before the kill."""
     entries = [json.loads(line) for line in (out / METRICS).read_text("utf-8").splitlines()]
-    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+    return [{name: value for name, value in entry.items() if name not in ("seconds", "waited")} for entry in entries]
 
 
 def _trained(twin: Twin, out: Path, kill: float = float("inf")) -> Result:
