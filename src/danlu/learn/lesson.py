@@ -22,7 +22,7 @@ from danlu import messages
 from danlu.errors import UserError
 
 FOLDER = Path(__file__).with_name("lessons")
-NAMES = ("neuron", "loop", "cleaning")
+NAMES = ("neuron", "loop", "cleaning", "tokenizer", "attention")
 _MARK = re.compile(
     r"^(?:<!-- (?P<kind>cell|exercise): (?P<name>\w+) -->|!\[(?P<caption>.*)\]\((?P<picture>\w+)\))$", re.M
 )
