@@ -60,32 +60,18 @@ for size in (4, 64, 1024):
     )
 
 cell("task")
-NOUNS = {
-    "animal": 1,
-    "dog": 1,
-    "child": 1,
-    "street": 0,
-    "road": 0,
-    "field": 0,
-}
-STATES = {
-    "tired": 1,
-    "afraid": 1,
-    "hungry": 1,
-    "wide": 0,
-    "busy": 0,
-    "muddy": 0,
-}
-living = [noun for noun, kind in NOUNS.items() if kind]
-places = [noun for noun, kind in NOUNS.items() if not kind]
-SAID = "The {} didn't cross the {} because it was too {} ."
+living = ["animal", "dog", "child"]
+places = ["street", "road", "field"]
+about_living = ["tired", "afraid", "hungry"]
+about_places = ["wide", "busy", "muddy"]
+said = "The {} didn't cross the {} because it was too {} ."
 
 examples = []
 for who in living:
     for where in places:
-        for state, kind in STATES.items():
-            text = SAID.format(who, where, state).split()
-            examples.append((text, 1 if kind else 5))
+        for state in about_living + about_places:
+            text = said.format(who, where, state).split()
+            examples.append((text, 1 if state in about_living else 5))
 rng.shuffle(examples)
 vocabulary = sorted({word for text, _ in examples for word in text})
 ids = np.array([[vocabulary.index(w) for w in t] for t, _ in examples])
