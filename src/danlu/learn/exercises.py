@@ -50,8 +50,14 @@ def _answers(of: Lesson) -> ModuleType:
 
 def stub(of: Lesson) -> str:
     """The file to fill in."""
-    head = f'"""{text("learn.stub", number=of.number, title=of.title)}"""\n\nimport numpy as np\n'
-    return "\n\n".join([head, *(_stub(each, _answers(of)) for each in of.exercises)])
+    head = f'"""{text("learn.stub", number=of.number, title=of.title)}"""\n\n{_imports(_answers(of))}\n'
+    return "\n\n".join([head.rstrip("\n") + "\n", *(_stub(each, _answers(of)) for each in of.exercises)])
+
+
+def _imports(answers: ModuleType) -> str:
+    """What our answers import, theirs may need."""
+    lines = inspect.getsource(answers).splitlines()
+    return "\n".join(line for line in lines if line.startswith("import "))
 
 
 def _stub(exercise: Exercise, answers: ModuleType) -> str:
@@ -133,6 +139,8 @@ def _shown(value: Any) -> str:
         shown = f"{value:.6g}"
     elif isinstance(value, tuple):
         shown = f"({', '.join(map(_shown, value))})"
+    elif isinstance(value, set):
+        shown = f"{{{', '.join(sorted(map(repr, value)))}}}"
     elif inspect.isfunction(value):
         shown = value.__name__
     else:

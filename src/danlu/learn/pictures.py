@@ -54,7 +54,9 @@ class Curves:
                 row = round((min(y, high) - low) / ((high - low) or 1) * (_ROWS - 1))
                 grid[_ROWS - 1 - row][column] = mark
         steps = [high - (high - low) * row / (_ROWS - 1) for row in range(_ROWS)]
-        drawn = [f"{step:8.3g} ┤{''.join(row)}" for step, row in zip(steps, grid, strict=True)]
+        drawn = [
+            f"{step if step > 1e-3 * high else 0:8.3g} ┤{''.join(row)}" for step, row in zip(steps, grid, strict=True)
+        ]
         legend = "   ".join(f"{mark} {word(name)}" for mark, name in zip(_MARKS, self.series, strict=False))
         ends = f"{left:<{across // 2}g}{right:>{across - across // 2}g}"
         return "\n".join([f"{'':9} {word(self.y)}", *drawn, f"{'':9}└{'─' * across}", f"{'':10}{ends}",
