@@ -94,6 +94,7 @@ TRAIN: dict[str, tuple[Keys, Any, str]] = {  # key: (what stands beside it, its 
     "deadline": ({}, "0.000001s", "ended"),
     "precision": ({}, "bf16", "weights"),
     "attention": ({}, "written", "plan"),
+    "recompute": ({}, True, "plan"),
     "evaluate_every": ({}, 3, "looked"),
     "save_every": ({}, 3, "saved"),
     "stop_early": (WILD, 1, "looked"),

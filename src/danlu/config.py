@@ -204,6 +204,9 @@ class Train(_Training):
     attention: Literal["auto", "sdpa", "written"] = Field(
         "auto", description="how attention is computed, not what; auto measures"
     )
+    recompute: Literal["auto"] | bool = Field(
+        "auto", description="compute activations again in backward instead of keeping them; auto: where memory is short"
+    )
     evaluate_every: PositiveInt | Auto = Field("auto", description="steps between looks at the validation rows")
     save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
     stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")

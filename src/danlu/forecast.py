@@ -157,6 +157,8 @@ class Synthetic:
     def __len__(self) -> int:
         return max(1, -(-self.predictions // self.context))
 
+    padding = 0.0
+
     def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
         import torch
 

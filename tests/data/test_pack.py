@@ -55,6 +55,18 @@ def test_rows_are_never_too_long_nor_half_empty(lengths: list[int], spare: int) 
     assert sum(each <= context / 2 for each in filled) <= 1, "two half-empty rows would fit into one"
 
 
+def test_padding_is_the_share_of_places_without_a_token(tmp_path: Path) -> None:
+    writer = ColumnWriter(tmp_path, {"input_ids": "uint16"})
+    for size in (9, 6, 4):  # 8, 5 and 3 predictions: two full rows of 8
+        writer.add({"input_ids": np.arange(size)})
+    writer.close()
+    assert Loader(Columns(tmp_path), 8, long="split", seed=1).padding == 0
+    wide = Loader(Columns(tmp_path), 10, long="split", seed=1)  # rows of 8 and of 5 + 3
+    assert wide.padding == pytest.approx(4 / 20)
+    seen = torch.cat([batch["segment_ids"].flatten() for batch in wide.evaluation(1)])
+    assert wide.padding == pytest.approx(float((seen == 0).float().mean()))
+
+
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=40))
 def test_the_tightest_gap_is_taken(lengths: list[int]) -> None:
     """Against the textbook's loop: the longest first, each where least room is left."""

@@ -105,7 +105,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, free: float, per_row: float) -> list[
 
 
 def test_micro_batches_are_cut_until_one_fits(data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None) -> None:
-    train = Train(batch_tokens=8 * 32, steps=4)
+    train = Train(batch_tokens=8 * 32, steps=4, recompute=False)
     whole = resolve(request(data, train), network())
     assert (whole.rows, whole.accumulate, whole.unsplit) == (8, 1, 0)
     probed = fixed(monkeypatch, free=30.0, per_row=10.0)  # 27 may be taken
@@ -113,6 +113,26 @@ def test_micro_batches_are_cut_until_one_fits(data: Path, monkeypatch: pytest.Mo
     assert (cut.rows, cut.accumulate, cut.unsplit) == (2, 4, 1)
     assert probed == [4, 2]  # eight rows are too many by any measure
     assert replace(cut, rows=8, accumulate=1, unsplit=0, memory_mb=0) == replace(whole, memory_mb=0)
+
+
+def test_activations_are_computed_again_where_only_slow_cuts_would_fit(
+    data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None
+) -> None:
+    """Rows of 32 tokens: every cut is inefficient, so the whole step comes first, computed again."""
+    monkeypatch.setattr(room, "limit", lambda: 100.0)
+    needed = {"none": 10.0, "blocks": 2.0}
+    monkeypatch.setattr(memory, "forecast", lambda net, made: 40 + made.rows * needed[made.checkpointing])
+    monkeypatch.setattr(split, "_SURE", 1.0)
+    monkeypatch.setattr(probe, "peak", lambda work: None)
+    found = {}
+    for asked in ("auto", True, False):
+        train = Train(batch_tokens=8 * 32, steps=4, recompute=asked)  # type: ignore[arg-type]
+        made = resolve(request(data, train), network())
+        found[asked] = (made.checkpointing, made.rows, made.accumulate)
+    assert found == {"auto": ("blocks", 8, 1), True: ("blocks", 8, 1), False: ("none", 4, 2)}
+    net = network()
+    plan.prepare(net, replace(PLAN, checkpointing="blocks"))
+    assert net.core.checkpointing == "blocks"
 
 
 def test_small_models_are_not_probed(data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None) -> None:

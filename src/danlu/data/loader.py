@@ -70,6 +70,11 @@ class Loader:
         """Tokens predicted in one epoch."""
         return int(self.windows.length.sum())
 
+    @property
+    def padding(self) -> float:
+        """Share of the places in packed rows that hold no token."""
+        return 1 - self.predictions / max(len(self) * self.context, 1)
+
     def train(self, step: int, micro: int, shape: Shape) -> Batch:
         """The training batch of (step, micro-batch); the order of each epoch is its own permutation."""
         first = (step * shape.accumulate + micro) * shape.rows

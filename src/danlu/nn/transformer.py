@@ -17,6 +17,7 @@ from danlu.nn.masks import additive, both, reach
 from danlu.nn.mlp import Mlp
 from danlu.nn.norm import Norm
 from danlu.nn.positions import Buckets, Distances, Rotary, inverse_frequencies, magnitude, rotation
+from danlu.nn.recompute import recomputed
 
 if TYPE_CHECKING:
     from danlu.nn.cache import CacheRows
@@ -63,12 +64,15 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks. `attention_form` ("sdpa" | "written") chooses how attention is computed, not what."""
+    """A stack of blocks. `attention_form` ("sdpa" | "written") chooses how attention is computed, not what.
+
+    `checkpointing` ("none" | "blocks") chooses what backward finds kept: all, or only what goes into each block.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.attention_form = "sdpa"
+        self.attention_form, self.checkpointing = "sdpa", "none"
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = None if config.placement == "post" else Norm(config.dim, config.norm, config.norm_eps)
@@ -96,8 +100,15 @@ class Transformer(nn.Module):
         views = {window: self._view(window, x, positions, mask, cache) for window in set(self.config.windows)}
         across = View(self.attention_form, None if memory_mask is None else additive(memory_mask, x.dtype))
         for layer, (block, window) in enumerate(zip(self.blocks, self.config.windows, strict=True)):
-            x = block(x, views[window], layer, cache, memory, across)
+            x = self._through(block, x, views[window], layer, cache, memory, across)
         return x if self.norm is None else self.norm(x)
+
+    def _through(self, block: nn.Module, *inputs: object) -> Tensor:
+        """(B, T, D) -> (B, T, D): one block."""
+        if self.checkpointing == "blocks" and self.training and torch.is_grad_enabled():
+            return recomputed(block, self.dropout.generator, *inputs)
+        x: Tensor = block(*inputs)
+        return x
 
     def _view(self, window: int, x: Tensor, positions: Tensor, mask: Tensor | None, cache: CacheRows | None) -> View:
         """What the layers with this window see."""

@@ -45,9 +45,13 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
     per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim + 4 * config.hidden + dropped
     size = 2 if plan.precision == "bf16" else 4
-    kept = plan.rows_here * plan.context * config.layers * per_token * size
+    tokens, layers = plan.rows_here * plan.context, config.layers
+    kept = 0.0
+    if plan.checkpointing == "blocks":  # of each block what goes in, of the one at work all
+        kept, layers = tokens * layers * width * size, 1
+    kept += tokens * layers * per_token * size
     if plan.attention == "written":  # of the layer at work, the scores are held several times
-        kept += plan.rows_here * (config.layers + 4) * config.heads * plan.context**2 * size
+        kept += plan.rows_here * (layers + 4) * config.heads * plan.context**2 * size
     return kept * (_SCATTERED if plan.accumulate > 1 else 1)
 
 

@@ -51,6 +51,7 @@ class Plan:
     threads: int
     dropout: float = 0.0
     attention: str = "sdpa"
+    checkpointing: str = "none"  # blocks: their insides are computed again in backward, not kept
     steps: int = 0
     evaluate_every: int = 1
     evaluate_rows: int = 0
@@ -144,6 +145,7 @@ def _draft(request: Request, net: nn.Module) -> Plan:
         precision=cost.faster_precision() if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
         attention="sdpa" if train.attention == "auto" else train.attention,
+        checkpointing="blocks" if train.recompute is True else "none",
         ranks=ranks.count(),
     )
 
@@ -209,11 +211,12 @@ def _step_seconds(
 
 
 def prepare(net: nn.Module, plan: Plan) -> None:
-    """Set what a plan decides about the network itself: the form of attention, and dropout of what is summed."""
+    """Set what a plan decides about the network itself: the form of attention, what is kept, and dropout of sums."""
     inside = {module.dropout for module in net.modules() if isinstance(module, Attention)}
     for module in net.modules():
         if hasattr(module, "attention_form"):
             module.attention_form = plan.attention  # type: ignore[assignment]
+            module.checkpointing = plan.checkpointing  # type: ignore[assignment]
         elif isinstance(module, Dropout) and module not in inside:
             module.p = plan.dropout
 

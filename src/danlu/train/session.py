@@ -73,12 +73,13 @@ def fit(
     session = _Session(request, training, out, view, sample)
     if ranks.rank() != 0:
         session.run()
-        return Result(plan, training.final_weights(), _facts(training))
+        return Result(plan, training.final_weights(), _facts(training, request.loader.padding))
     _cut_log(out / METRICS, training.position.step, training.position.looked)
     with mark.running(out, plan):
         session.run()
     checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
-    return Result(plan, training.final_weights(), _facts(training) | {"waiting_for_data": session.waiting})
+    facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting}
+    return Result(plan, training.final_weights(), facts)
 
 
 def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
@@ -124,6 +125,8 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
     plan = Plan.read(out)
     if plan is None:
         plan = resolve(request, net)
+        if plan.checkpointing == "blocks":
+            view.line(text("train.recomputed"))
         if plan.unsplit:
             sizes = {"rows": plan.rows, "accumulate": plan.accumulate, "unsplit": plan.unsplit}
             view.line(text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{room.limit() / 1e6:,.0f}"))
@@ -146,7 +149,7 @@ def _recut(request: Request, plan: Plan) -> Plan:
     return replace(plan, rows=total // parts, accumulate=parts, ranks=now, threads=torch.get_num_threads())
 
 
-def _facts(training: Training) -> dict[str, Any]:
+def _facts(training: Training, padding: float) -> dict[str, Any]:
     position, plan = training.position, training.plan
     facts: dict[str, Any] = {
         "steps": position.step,
@@ -157,6 +160,8 @@ def _facts(training: Training) -> dict[str, Any]:
         "training_seconds": round(position.seconds, 2),
         "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1),
         "precision": plan.precision,
+        "checkpointing": plan.checkpointing,
+        "padding": round(padding, 4),
     }
     if position.best is not None:
         facts["validation_loss"] = position.best

@@ -4,6 +4,7 @@ Nothing here changes what is learned: a step cut into more micro-batches has the
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,22 +20,46 @@ if TYPE_CHECKING:
     from danlu.train.plan import Plan, Request
 
 _SURE = 0.25  # share of the room below which a forecast is not checked by a probe
+_EFFICIENT = 1024  # tokens of a micro-batch below which computing activations again costs less than a finer cut
 _FULL = 0.9  # share of the room that a training may take; page cache and other processes need some
 
 
 def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
-    """The plan, its micro-batches cut until one fits: by the forecast, and by a probe where it could matter.
+    """The first of the plan's forms that fits: by the forecast, and by a probe where it could matter.
 
     Raises:
         UserError: E403, not one row fits.
     """
-    free, wanted = room.limit(), plan.accumulate
-    while not fits(request, net, plan, free):
-        parts = finer(request.task, plan.rows, plan.accumulate)
-        if parts is None:
-            raise refusal(net, plan)
+    free = room.limit()
+    for form in _forms(request, net, plan):
+        if fits(request, net, form, free):
+            return form
+    raise refusal(net, form)
+
+
+def _forms(request: "Request", net: nn.Module, plan: "Plan") -> Iterator["Plan"]:
+    """A plan and its finer cuts; where they get inefficient and the recipe lets us, with activations computed again."""
+    again = request.train.recompute == "auto" and plan.checkpointing == "none" and _has_blocks(net)
+    for form in _cuts(request.task, plan):
+        if again and form is not plan and form.rows_here * form.context < _EFFICIENT:
+            break
+        yield form
+    if again:
+        yield from _cuts(request.task, replace(plan, checkpointing="blocks"))
+
+
+def _cuts(task: "Task", plan: "Plan") -> Iterator["Plan"]:
+    """A plan, and its ever finer cuts."""
+    wanted, parts = plan.accumulate, finer(task, plan.rows, plan.accumulate)
+    yield plan
+    while parts is not None:
         plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts, unsplit=wanted)
-    return plan
+        yield plan
+        parts = finer(task, plan.rows, plan.accumulate)
+
+
+def _has_blocks(net: nn.Module) -> bool:
+    return any(hasattr(module, "checkpointing") for module in net.modules())
 
 
 def allows(net: nn.Module, plan: "Plan") -> bool:

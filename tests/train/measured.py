@@ -1,0 +1,55 @@
+"""A training in its own process: `python -m tests.train.measured JSON` prints forecast and measured peak, in MB."""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danlu import tasks
+from danlu.config import Train
+from danlu.data.loader import Shape
+from danlu.forecast import Synthetic
+from danlu.graph import Silent
+from danlu.models import qwen3
+from danlu.models.architecture import build
+from danlu.train import room
+from danlu.train.plan import Request
+from danlu.train.session import fit
+
+
+class Rows(Synthetic):
+    """Random tokens, for evaluation too."""
+
+    def evaluation(self, rows: int, limit: int) -> Any:
+        for first in range(0, limit, rows):
+            yield self.train(0, 0, Shape(min(rows, limit - first), 1))
+
+
+class Processor:
+    """All that the task asks of text: how many tokens there are, and their bytes."""
+
+    def __init__(self, vocab: int):
+        self.vocab_size = vocab
+
+    def token_bytes(self) -> list[int]:
+        return [4] * self.vocab_size
+
+
+def measured(depth: int, vocab: int, context: int, **keys: Any) -> tuple[float, float]:
+    """The plan's figure, and the most that this process held, after a training of four steps and two evaluations."""
+    net = build(qwen3.preset(vocab, context, depth), torch.Generator().manual_seed(1)).train()
+    rows, held_out = Rows(context, vocab, 400_000), Rows(context, vocab, 20_000)
+    task = tasks.load("language_modeling")(Processor(vocab))
+    train = Train(steps=4, evaluate_every=2, **keys)
+    request = Request(task, train, rows, held_out, True, time.monotonic())  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        found = fit(request, net, Path(folder), 1, Silent())
+    return found.plan.memory_mb, room.peak() / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(**json.loads(sys.argv[1]))))
