@@ -32,7 +32,7 @@ Settings = dict[str, dict[str, Any]]
 SETTINGS: dict[str, Settings] = {  # in the exportable (Qwen3) form; the rates are danlu's own
     "1.88": {
         "model": {"depth": 3, "width": 128, "context": 64},
-        "pretrain": {"tokens": "240k", "batch_tokens": 1024},
+        "pretrain": {"tokens": "280k", "batch_tokens": 1024},
     },
     "1.60": {
         "model": {"depth": 4, "width": 256, "context": 128},
