@@ -126,14 +126,14 @@ def test_input_that_is_not_utf8_is_refused(data: bytes, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     for given in (None, os.fsdecode(data)):
         with pytest.raises(UserError) as caught:
-            cli._prompt(given)
+            usage.prompt(given)
         assert (caught.value.code, caught.value.exit) == ("E217", 3)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 def test_input_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("炉\n火".encode())))
-    assert (cli._prompt(None), cli._prompt("丹")) == ("炉\n火", "丹")
+    assert (usage.prompt(None), usage.prompt("丹")) == ("炉\n火", "丹")
 
 
 # --- the view ---

@@ -12,7 +12,7 @@ from typing import Any
 from danlu import messages, ranks, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
-from danlu.usage import LEARN, Parser, serving
+from danlu.usage import LEARN, Parser, prompt, serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,6 +165,11 @@ def _run(options: argparse.Namespace) -> int:
     from danlu.recipe import load_recipe
 
     life = Life(load_recipe(options.recipe, options.overrides), allow_change=options.allow_change)
+    if options.plan and options.system:
+        from danlu.cluster import needs
+
+        _table(needs(life, Path(options.system)), options)
+        return 0
     if options.plan:
         from danlu.forecast import forecast
 
@@ -236,21 +241,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from danlu.model import Model
 
-    prompt = _prompt(options.input)
-    _print(Model.from_pretrained(options.model).predict(prompt), options)
-
-
-def _prompt(given: str | None) -> str:
-    """The text to continue: the argument, or all of standard input.
-
-    Raises:
-        UserError: E217, it is not UTF-8.
-    """
-    data = sys.stdin.buffer.read() if given is None else given.encode("utf-8", "surrogateescape")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError("E217", byte=error.start + 1) from error
+    _print(Model.from_pretrained(options.model).predict(prompt(options.input)), options)
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -372,7 +363,17 @@ _INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "demo": (_demo, [("--budget", {"default": "5min"}), ("--data", {}), ("--out", {"default": "danlu-demo"})]),
     "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)]),
-    "run": (_run, [_RECIPE, _OVERRIDES, ("--plan", _FLAG), ("--to", {"metavar": "STAGE"}), ("--allow-change", _FLAG)]),
+    "run": (
+        _run,
+        [
+            _RECIPE,
+            _OVERRIDES,
+            ("--plan", _FLAG),
+            ("--system", {"metavar": "FILE"}),
+            ("--to", {"metavar": "STAGE"}),
+            ("--allow-change", _FLAG),
+        ],
+    ),
     "data": (_data, [_RECIPE, _OVERRIDES]),
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_evaluate, [_MODEL, ("data", {})]),

@@ -295,6 +295,9 @@ class System(Section):
     runs: str = Field("runs", description="folder of all results, beside the recipe")
     threads: PositiveInt | Auto = Field("auto", description="processor threads")
     devices: PositiveInt = Field(1, description="processes that train together, each on its share of every batch")
+    parallel: Literal["auto", "ddp", "fsdp", "tensor"] = Field(
+        "auto", description="what each device holds: ddp all weights, fsdp its rows, tensor its heads; auto: what fits"
+    )
     partitions: PositiveInt | Auto = Field(
         "auto", description="pieces the data are processed in; the result is the same"
     )

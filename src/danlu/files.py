@@ -167,10 +167,15 @@ def sha256(path: Path) -> str:
 # --- folders ----------------------------------------------------------------------------------------
 
 
+def staging(folder: Path) -> Path:
+    """Where a folder lies until it is whole."""
+    return folder.with_name(folder.name + ".tmp")
+
+
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success it is sealed and becomes `folder`, on failure it is removed."""
-    temporary = folder.with_name(folder.name + ".tmp")
+    temporary = staging(folder)
     remove(temporary)
     with _disk(folder):
         _make(folder.parent)

@@ -31,7 +31,7 @@ class Cost:
 
 def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     """One row per stage: what would happen, why, and the forecast cost of what would run."""
-    size, costs, rows = _Size(life), [Cost()], []
+    size, costs, rows = Sizes(life), [Cost()], []
     for state in life.states(to):
         spent = sum(cost.seconds for cost in costs)
         costs.append(Cost() if state.status == "cached" else _cost(life, state, size, spent))
@@ -52,7 +52,7 @@ def _row(stage: str, status: str, why: str, cost: Cost) -> dict[str, Any]:
     }
 
 
-class _Size:
+class Sizes:
     """How much text there is, exactly where the rows are encoded already, else from the raw files."""
 
     def __init__(self, life: Life):
@@ -93,7 +93,7 @@ def _encode_of(life: Life, state: State) -> Any:
     return next(node for node in life.nodes if node.name == state.node.inputs["columns"])
 
 
-def _cost(life: Life, state: State, size: _Size, spent: float) -> Cost:
+def _cost(life: Life, state: State, size: Sizes, spent: float) -> Cost:
     stage = state.node.stage
     if stage in _RATES:
         data = size.bytes(state)
@@ -113,21 +113,17 @@ def _rate(runs: Path, stage: str) -> float:
     return _RATES[stage]
 
 
-def _training(life: Life, state: State, size: _Size) -> Cost:
+def _training(life: Life, state: State, size: Sizes) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens."""
     from danlu import tasks
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
-    from danlu.train.size import architecture
 
-    tokens, vocab = size.tokens(state)
-    recipe, train = life.loaded.recipe, state.node.config["train"]
-    shape = architecture(
-        recipe.model, recipe.training("pretrain") if state.node.name == "finetune" else train, vocab, tokens
-    )
+    shape, vocab, tokens = shape_of(life, state, size)
+    train = state.node.config["train"]
     loader = Synthetic(shape.context, vocab, tokens)
-    task = tasks.load("language_modeling")(_Vocabulary(vocab))
+    task = tasks.load("language_modeling")(Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
     request = Request(task, train, loader, loader, pretraining, time.monotonic())  # type: ignore[arg-type]
     plan = resolve(request, build(shape, generator(0, "forecast")).train())
@@ -135,7 +131,17 @@ def _training(life: Life, state: State, size: _Size) -> Cost:
     return Cost(3 + plan.seconds, plan.memory_mb, weights * 16 / 1e6)
 
 
-class _Vocabulary:
+def shape_of(life: Life, state: State, size: "Sizes") -> tuple[Any, int, int]:
+    """(architecture, vocabulary, training tokens) of a training that has not begun."""
+    from danlu.train.size import architecture
+
+    tokens, vocab = size.tokens(state)
+    recipe, train = life.loaded.recipe, state.node.config["train"]
+    first = recipe.training("pretrain") if state.node.name == "finetune" else train
+    return architecture(recipe.model, first, vocab, tokens), vocab, tokens
+
+
+class Vocabulary:
     """A processor of which only the size matters."""
 
     def __init__(self, size: int):
@@ -151,6 +157,9 @@ class Synthetic:
     def __init__(self, context: int, vocab: int, tokens: int):
         import torch
 
+        from danlu.data.loader import WHOLE
+
+        self.share = WHOLE
         self.context, self.vocab, self.predictions = context, vocab, tokens
         self.random = torch.Generator().manual_seed(0)
 
@@ -162,7 +171,8 @@ class Synthetic:
     def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
         import torch
 
-        size = (shape.rows, self.context)
+        rows = self.share.of(shape.rows)
+        size = (max(1, rows.stop - rows.start), self.context)
         ids = torch.randint(self.vocab, size, generator=self.random)
         positions = torch.arange(self.context).expand(size).contiguous()
         return {

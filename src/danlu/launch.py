@@ -15,7 +15,7 @@ from danlu.errors import EXIT_INTERRUPTED
 from danlu.messages import text
 
 _LOOK = 0.05  # seconds between looks at the ranks
-GRACE = 10.0  # seconds that the others may take to end once one has ended badly
+GRACE = 5.0  # seconds that the others may take to end once rank 0 has ended, or one has ended badly
 
 Process = subprocess.Popen[bytes]
 
@@ -74,7 +74,8 @@ def _watch(started: Sequence[Process]) -> dict[int, int]:
                 process.kill()
                 process.wait()
             return {rank: code for rank, code in codes.items() if code is not None}
-        if limit == float("inf") and any(process.poll() for process in started):
+        over = started[0].poll() is not None or any(process.poll() for process in started)
+        if over and limit == float("inf"):
             limit = time.monotonic() + GRACE
         time.sleep(_LOOK)
     return {rank: process.returncode for rank, process in enumerate(started)}

@@ -37,6 +37,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def here() -> int:
+    """How many of them run on this machine, and share its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def launched() -> bool:
     """Whether the process that started this one says what there is to say about ranks."""
     return LAUNCHER in os.environ

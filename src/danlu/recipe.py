@@ -51,10 +51,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     path = Path(path)
     path = path / "recipe.toml" if path.is_dir() else path
+    return Loaded(read(path, Recipe, overrides), path)
+
+
+def read(path: Path, section: type[Checked], overrides: Sequence[str] = ()) -> Checked:
+    """A TOML file as what `section` says it may hold.
+
+    Raises:
+        UserError: E101-E107, all its faults together.
+    """
     raw, places = _open(path)
     for override in overrides:
         _apply(raw, places, override)
-    return Loaded(checked(Recipe, raw, places, path), path)
+    return checked(section, raw, places, path)
 
 
 def checked(section: type[Checked], table: Any, places: Mapping[Path_, str], path: Path) -> Checked:

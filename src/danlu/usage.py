@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,3 +75,16 @@ def serving(options: argparse.Namespace) -> Any:
     table |= {name: value for name, value in given.items() if value is not None}
     flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
     return checked(Serve, table, flags, Path(options.model))
+
+
+def prompt(given: str | None) -> str:
+    """The text to continue: the argument, or all of standard input.
+
+    Raises:
+        UserError: E217, it is not UTF-8.
+    """
+    data = sys.stdin.buffer.read() if given is None else given.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError("E217", byte=error.start + 1) from error

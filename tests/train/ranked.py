@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # sharding loads it: once here, not for seconds in every child
 
 
 def ranks(count: int, folder: Path, work: Callable[[], Any]) -> list[Any]:

@@ -77,7 +77,7 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
     if loaders[0].dropped:
         count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": loaders[0].context}
         context.view.line(text("train.too_long", **count))
-    request = Request(model.task, config["train"], *loaders, pretraining, started)
+    request = Request(model.task, config["train"], *loaders, pretraining, started, context.system.parallel)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)

@@ -1,6 +1,7 @@
 """Checkpoints: one folder per step, whole or absent; the newest one that verifies is used, and said so."""
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from danlu import files
 from danlu.errors import UserError
+from danlu.train.slices import read_slices
 
 Named = dict[str, Tensor]
 _WEIGHTS, _OPTIMIZER, _BEST = "weights.safetensors", "optimizer.safetensors", "best.safetensors"
@@ -54,15 +56,28 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:07d}"
 
 
-def save(root: Path, checkpoint: Checkpoint, *, keep: frozenset[int] = frozenset()) -> None:
+def write_whole(out: Path, checkpoint: Checkpoint) -> None:
+    """The tensors, each in one piece."""
+    files.write_tensors(out / _WEIGHTS, checkpoint.weights)
+    files.write_tensors(out / _OPTIMIZER, checkpoint.optimizer)
+    if checkpoint.best is not None:
+        files.write_tensors(out / _BEST, checkpoint.best)
+
+
+def staging_of(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies while it is written."""
+    return files.staging(folder_of(root, step))
+
+
+def save(
+    root: Path, checkpoint: Checkpoint, *, keep: frozenset[int] = frozenset(),
+    write: Callable[[Path, Checkpoint], None] = write_whole,
+) -> None:  # fmt: skip
     """Write the checkpoint of a step, then remove the older ones except those in `keep`."""
     step = checkpoint.position.step
     files.sweep(root)
     with files.staged(folder_of(root, step)) as out:
-        files.write_tensors(out / _WEIGHTS, checkpoint.weights)
-        files.write_tensors(out / _OPTIMIZER, checkpoint.optimizer)
-        if checkpoint.best is not None:
-            files.write_tensors(out / _BEST, checkpoint.best)
+        write(out, checkpoint)
         files.write_json(out / _POSITION, {"schema": files.SCHEMA, **asdict(checkpoint.position)})
     for folder in _folders(root):
         if (number := _step(folder)) < step and number not in keep:
@@ -75,11 +90,21 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: E307, there are checkpoints and none is whole; E303, it was written by a newer danlu.
     """
+    step, damaged = newest_step(root)
+    return None if step is None else _read(folder_of(root, step)), damaged
+
+
+def newest_step(root: Path) -> tuple[int | None, list[str]]:
+    """The step of the newest checkpoint that verifies, and the names of the damaged ones passed over.
+
+    Raises:
+        UserError: E307, there are checkpoints and none is whole.
+    """
     damaged: list[str] = []
     for folder in reversed(_folders(root)):
         name = next(iter(files.damage(folder)), "") or _lacking(folder)
         if not name:
-            return _read(folder), damaged
+            return _step(folder), damaged
         damaged.append(f"{folder.name} ({name})")
     if damaged:
         raise UserError("E307", path=root, names=", ".join(damaged))
@@ -111,10 +136,21 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
+def _of(part: str, named: Named) -> Named:
+    """The tensors of "part/name", by name."""
+    return {name.removeprefix(f"{part}/"): t for name, t in named.items() if name.startswith(f"{part}/")}
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files of a checkpoint that several ranks have written, each its rows."""
+    return [name for name in files.sealed(folder) if name.startswith("shard-")]
+
+
 def _lacking(folder: Path) -> str:
     """The first file that a checkpoint of this step cannot be without, or is of another step; "" where all is there."""
-    for name in (_WEIGHTS, _OPTIMIZER, _POSITION):
-        if name not in files.sealed(folder):
+    there = files.sealed(folder)
+    for name in (_POSITION,) if _shards(folder) else (_WEIGHTS, _OPTIMIZER, _POSITION):
+        if name not in there:
             return name
     return "" if files.read_json(folder / _POSITION)["step"] == _step(folder) else _POSITION
 
@@ -123,6 +159,10 @@ def _read(folder: Path) -> Checkpoint:
     table: dict[str, Any] = files.read_json(folder / _POSITION)
     if (schema := table.pop("schema")) != files.SCHEMA:
         raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
+    if _shards(folder):
+        named = read_slices([folder / name for name in _shards(folder)])
+        weights, optimizer, best = (_of(part, named) for part in ("weights", "optimizer", "best"))
+        return Checkpoint(Position(**table), weights, optimizer, best or None)
     return Checkpoint(
         Position(**table),
         files.read_tensors(folder / _WEIGHTS),

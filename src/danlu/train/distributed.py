@@ -6,15 +6,19 @@ are then summed. So the batch of a step, and the order of rows, are the same for
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from danlu import ranks
 from danlu.data.loader import WHOLE, Share
 from danlu.errors import UserError
 from danlu.tasks.task import Batch, Task
+from danlu.train import checkpoint, optim
+from danlu.train.checkpoint import Checkpoint, Named
+from danlu.train.precision import Masters
 
 _BUCKET = 2**22  # values that are summed by one call: large enough for full bandwidth, small beside the gradients
 
@@ -36,6 +40,30 @@ class Alone:
     def reduce(self, gradients: Iterable[Tensor]) -> None:
         """Sum gradients over the ranks, in place."""
 
+    def clip(self, gradients: Named, limit: float) -> float:
+        """Scale summed gradients to a joint norm of at most `limit`; the norm before."""
+        return optim.clip(gradients.values(), limit)
+
+    def masters(self, net: nn.Module, dtype: torch.dtype) -> Masters:
+        """What this rank holds of the weights, and learns in fp32."""
+        return Masters(net, dtype)
+
+    def optimizer(self, name: str) -> type[optim.Optimizer]:
+        return optim.OPTIMIZERS[name]
+
+    def whole(self, weights: Named) -> Named:
+        """The whole weights, from what the ranks hold."""
+        return weights
+
+    def save(self, root: Path, state: Checkpoint, keep: frozenset[int]) -> None:
+        """Write a checkpoint; all ranks call this."""
+        if ranks.rank() == 0:
+            checkpoint.save(root, state, keep=keep)
+
+    def read(self, root: Path, step: int) -> Checkpoint | None:
+        """What this rank holds of the checkpoint of a step; None where it is gone or damaged."""
+        return checkpoint.at(root, step)
+
     def own(self, batch: Batch) -> Batch:
         """This rank's rows of a batch that had to be made whole."""
         return batch
@@ -50,11 +78,11 @@ class Replicas(Alone):
     def __init__(self, task: Task) -> None:
         self.ids = (ranks.rank(),) if ranks.rank() else ()
         self.mine = Share(ranks.rank(), ranks.count())
-        self.whole = type(task).corrupt is not Task.corrupt  # its draws must be those of all rows
-        self.share = WHOLE if self.whole else self.mine
+        self.corrupts = type(task).corrupt is not Task.corrupt  # its draws must be those of all rows
+        self.share = WHOLE if self.corrupts else self.mine
 
     def own(self, batch: Batch) -> Batch:
-        return {name: t[self.mine.of(len(t))] for name, t in batch.items()} if self.whole else batch
+        return {name: t[self.mine.of(len(t))] for name, t in batch.items()} if self.corrupts else batch
 
     def any(self, flag: bool) -> bool:
         said = torch.tensor(float(flag))
@@ -95,3 +123,13 @@ def joined(task: Task) -> Alone:
         return Alone()
     ranks.join()
     return Replicas(task)
+
+
+def strategy(together: Alone, task: Task, parallel: str) -> Alone:
+    """How the ranks share the weights, as the plan says."""
+    if ranks.count() == 1 or parallel == "ddp":
+        return together
+    from danlu.train.sharding import Sharded
+    from danlu.train.tensor import Split
+
+    return Sharded(task) if parallel == "fsdp" else Split(task)

@@ -19,7 +19,7 @@ from danlu.train import allocator, guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
 from danlu.train.plan import Plan
-from danlu.train.precision import DTYPES, Masters
+from danlu.train.precision import DTYPES
 
 
 class Halted(Exception):
@@ -72,7 +72,7 @@ class Training:
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
         self.ranks = ranks or Alone()
         allocator.tune()
-        self.masters = Masters(net, DTYPES[plan.precision])
+        self.masters = self.ranks.masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
         self.dropout = torch.Generator()
         use_generator(net, self.dropout)
@@ -86,7 +86,7 @@ class Training:
 
     def _optimizer(self, part: str) -> optim.Optimizer:
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
-        return optim.OPTIMIZERS[self.plan.optimizer](params, self.train, self.plan.weight_decay)
+        return self.ranks.optimizer(self.plan.optimizer)(params, self.train, self.plan.weight_decay)
 
     @property
     def shape(self) -> Shape:
@@ -133,7 +133,7 @@ class Training:
         for part in self.task.parts:
             loss, tokens = self._gradient(part, loader)
             gradients = self._penalised(part)
-            norm = optim.clip(gradients.values(), self.train.clip)
+            norm = self.ranks.clip(gradients, self.train.clip)
             if self._accepted(part, loss, norm):
                 self._update(part, gradients, lr)
             else:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _PROCESS = 330e6  # bytes of a process that has loaded torch and its data
 _SCATTERED = 1.4  # what one micro-batch frees is not all found again by the next (measured with glibc)
-_STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
+STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
 _PASSING = {"sgd": 0, "rmsprop": 4, "adam": 4, "adamw": 4, "muon": 12}  # bytes per weight held during an update
 
 
@@ -23,12 +23,23 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     lowered = matrices * 2 if plan.precision == "bf16" else 0
     gradients = trained * (4 + (2 if lowered else 4 if plan.accumulate > 1 else 0))  # summed, and of a micro-batch
     kept = weights * 4 + trained * 4  # the best weights, and those to which a training returns
+    part = 1 / plan.ranks if plan.parallel == "fsdp" else 1.0
+    if part < 1:
+        lowered, gradients = 0, trained * 8  # its masters are what is gathered from
     return {
         "process": _PROCESS,
-        "weights": weights * 4 + lowered + kept + gradients,
-        "optimizer": trained * _STATE[plan.optimizer],
-        "activations": max(_activations(net, plan) + _loss(net, plan), trained * _PASSING[plan.optimizer]),
+        "weights": part * (weights * 4 + lowered + kept + gradients) + (_gathered(net, plan) if part < 1 else 0),
+        "optimizer": part * trained * STATE[plan.optimizer],
+        "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
     }
+
+
+def _gathered(net: nn.Module, plan: "Plan") -> float:
+    """What a sharded training holds whole: what is outside the blocks, two blocks, and gradients of one of each."""
+    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(getattr(net, "core", None), "blocks", ())]
+    outside, block = sum(p.numel() for p in net.parameters()) - sum(blocks), max(blocks, default=0)
+    size = 2 if plan.precision == "bf16" else 4
+    return float((outside + 2 * block) * size + (outside + block) * (size + 4))
 
 
 def forecast(net: nn.Module, plan: "Plan") -> float:

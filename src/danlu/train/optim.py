@@ -120,6 +120,7 @@ class Muon(Optimizer):
         super().__init__(inner, train, decay)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
         self.rest_lr = rest_lr
+        self.shapes = [p.shape for p in inner.values()]
         self.state |= self.rest.state
 
     @property
@@ -136,11 +137,16 @@ class Muon(Optimizer):
         self.shrink(lr)
         torch._foreach_lerp_(velocity, gradients, 1 - self.momentum)
         looked_ahead = torch._foreach_lerp(gradients, velocity, self.momentum)
-        for shape in dict.fromkeys(w.shape for w in weights):  # matrices of one shape are orthogonalised as one batch
-            members = [i for i, w in enumerate(weights) if w.shape == shape]
-            updates = orthogonalised(torch.stack([looked_ahead[i].bfloat16() for i in members])).to(weights[0].dtype)
+        for shape in dict.fromkeys(self.shapes):  # matrices of one shape are orthogonalised as one batch
+            members = [i for i, each in enumerate(self.shapes) if each == shape]
+            updates = self.directions([looked_ahead[i] for i in members], shape)
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_add_([weights[i] for i in members], list(updates.unbind(0)), alpha=-lr * scale)
+            torch._foreach_add_([weights[i] for i in members], updates, alpha=-lr * scale)
+
+    def directions(self, matrices: list[Tensor], shape: torch.Size) -> list[Tensor]:
+        """Matrices of one shape, orthogonalised."""
+        batch = torch.stack([matrix.bfloat16() for matrix in matrices])
+        return list(orthogonalised(batch).to(matrices[0].dtype).unbind(0))
 
 
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:

@@ -33,6 +33,7 @@ _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
 _ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
+_PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -64,12 +65,13 @@ class Plan:
     peak_gflops: float = 0.0  # of a matrix product in this precision
     step_gflop: float = 0.0
     ranks: int = 1  # processes that share the rows of each micro-batch
+    parallel: str = "ddp"  # what the ranks hold: "ddp" all weights each, "fsdp" their rows, "tensor" heads
     unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
 
     @property
     def rows_here(self) -> int:
         """Rows of one micro-batch on one rank, at most."""
-        return math.ceil(self.rows / self.ranks)
+        return self.rows if self.parallel == "tensor" else math.ceil(self.rows / self.ranks)
 
     def write(self, folder: Path) -> None:
         files.write_text(folder / PLAN, tomli_w.dumps({"schema": files.SCHEMA, **asdict(self)}))
@@ -95,6 +97,7 @@ class Request:
     held_out: Loader | None
     pretraining: bool
     started: float  # time.monotonic() when the stage began: its preparation counts against the budget
+    parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:
@@ -106,11 +109,26 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     """
     if not len(request.loader):
         raise UserError("E216")
-    draft = split.fitted(request, net, _draft(request, net))
-    plan = _timed(request, net, _measured(request, net, draft))
+    drafted = draft(request, net)
+    if request.parallel == "auto" and ranks.count() > 1 and not split.allows(net, drafted):
+        drafted = replace(drafted, parallel="fsdp")  # replicas do not fit
+        _check_sample(request)
+    if drafted.parallel != "ddp":
+        return _parted(request, net, drafted)
+    drafted = split.fitted(request, net, drafted)
+    plan = _timed(request, net, _measured(request, net, drafted))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
     return _timed(request, net, replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK))
+
+
+def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """A plan that no rank can try alone, which would need the whole network: forecast only; `paced` measures it."""
+    plan = split.fitted(request, net, plan)
+    seconds_per_step = step_gflop(net, plan) / (cost.peak(plan.precision) / 1e9) / plan.ranks / _PARTED_SHARE
+    plan = _timed(request, net, replace(plan, seconds_per_step=seconds_per_step))
+    chosen = _dropout(plan.tokens / request.loader.predictions) if request.train.dropout == "auto" else plan.dropout
+    return replace(plan, dropout=chosen)
 
 
 def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan:
@@ -124,14 +142,19 @@ def _dropout(epochs: float) -> float:
     return 0.0 if epochs <= 2 else 0.1 if epochs <= 8 else 0.2
 
 
-def _draft(request: Request, net: nn.Module) -> Plan:
+def draft(request: Request, net: nn.Module) -> Plan:
     """What follows from the recipe alone."""
     train, pretraining = request.train, request.pretraining
-    rows, accumulate = _cut(train, request.loader)
-    if rows * accumulate < ranks.count():
+    tensor = request.parallel == "tensor"  # every rank sees every row
+    if tensor:
+        _check_heads(net)
+    if request.parallel in ("fsdp", "tensor"):
+        _check_sample(request)
+    rows, accumulate = _cut(train, request.loader, 1 if tensor else ranks.count())
+    if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
-    habit = "muon" if pretraining else "adamw"
+    habit = "muon" if pretraining and not tensor else "adamw"
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
         depth=_stack(net).layers if _stack(net) else 0,
@@ -147,7 +170,21 @@ def _draft(request: Request, net: nn.Module) -> Plan:
         attention="sdpa" if train.attention == "auto" else train.attention,
         checkpointing="blocks" if train.recompute is True else "none",
         ranks=ranks.count(),
+        parallel="ddp" if request.parallel == "auto" or ranks.count() == 1 else request.parallel,
     )
+
+
+def _check_heads(net: nn.Module) -> None:
+    """Raise UserError E125 where the ranks cannot share the heads; here rank 0 says it, once for all."""
+    from danlu.train.tensor import check
+
+    check(_stack(net), ranks.count())
+
+
+def _check_sample(request: Request) -> None:
+    """Raise UserError E126 where a text is to be continued: that needs whole weights, and a cache of all heads."""
+    if request.train.sample and ranks.count() > 1:
+        raise UserError("E126", key="train.sample")
 
 
 _LR = {  # (to pretrain, to tune)
@@ -160,30 +197,30 @@ _LR = {  # (to pretrain, to tune)
 _DECAY = (0.05, 0.01)
 
 
-def _cut(train: Train, loader: Loader) -> tuple[int, int]:
+def _cut(train: Train, loader: Loader, sharing: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step."""
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
-    most = _MICRO_TOKENS * ranks.count()
+    most = _MICRO_TOKENS * sharing
     wanted = math.ceil(rows * loader.context / most) if train.accumulate == "auto" else train.accumulate
     parts = next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)  # parts of one size: the same batch
     return rows // parts, parts
 
 
-def _measured(request: Request, net: nn.Module, draft: Plan) -> Plan:
+def _measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
-    forms = [draft.attention]
-    if request.train.attention == "auto" and split.allows(net, replace(draft, attention="written")):
+    forms = [drafted.attention]
+    if request.train.attention == "auto" and split.allows(net, replace(drafted, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
-    timed = {form: _step_seconds(request, net, replace(draft, attention=form)) for form in forms}
+    timed = {form: _step_seconds(request, net, replace(drafted, attention=form)) for form in forms}
     best = min(timed, key=lambda form: timed[form])
-    plan = replace(draft, attention=best, seconds_per_step=timed[best] * _SLACK)
-    return _undisturbed(request, net, plan) if draft.threads > 1 else plan
+    plan = replace(drafted, attention=best, seconds_per_step=timed[best] * _SLACK)
+    return _undisturbed(request, net, plan) if drafted.threads > 1 else plan
 
 
 def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """Half the threads where that is faster: on a busy machine threads lose most of their time in waiting."""
-    share = _step_gflop(net, plan) / plan.ranks / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
+    share = step_gflop(net, plan) / plan.ranks / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
     if share > _DISTURBED:
         return plan
     fewer = replace(plan, threads=plan.threads // 2)
@@ -252,7 +289,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
         stable_step=schedule.stable_until(steps, train) if train.schedule == "wsd" else steps,
         tokens=int(steps * rows_per_step * loader.predictions / len(loader)), seconds=forecast,
         memory_mb=int(memory.forecast(net, plan) / 1e6),
-        peak_gflops=cost.peak(plan.precision) / 1e9 * plan.ranks, step_gflop=_step_gflop(net, plan),
+        peak_gflops=cost.peak(plan.precision) / 1e9 * plan.ranks, step_gflop=step_gflop(net, plan),
     )  # fmt: skip
 
 
@@ -280,7 +317,8 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
     return steps
 
 
-def _step_gflop(net: nn.Module, plan: Plan) -> float:
+def step_gflop(net: nn.Module, plan: Plan) -> float:
+    """Operations of one step, in thousand millions."""
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     config = _stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)

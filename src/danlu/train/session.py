@@ -54,13 +54,8 @@ def fit(
         UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk, too little memory.
         RankLost: another rank ended.
     """
-    threads, watch = torch.get_num_threads(), cores.Watch()
-    together = distributed.joined(request.task)
-    begun = Plan.read(out) is not None
-    request.loader.share = together.share
-    if request.held_out:
-        request.held_out.share = together.mine
-    plan = _planned(request, net, out, view, together)
+    threads, watch, begun = torch.get_num_threads(), cores.Watch(), Plan.read(out) is not None
+    plan, together = _planned(request, net, out, view, distributed.joined(request.task))
     if ranks.rank() == 0:
         plan.write(out)
     if plan.threads != threads:
@@ -69,20 +64,20 @@ def fit(
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
     training = Training(request.task, net, request.train, plan, seed, together)
-    if saved := _newest(out / CHECKPOINTS, view):
+    if saved := _newest(out / CHECKPOINTS, view, together):
         training.restore(saved)
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
     session = _Session(request, training, out, view, sample)
-    if ranks.rank() != 0:
+    if ranks.rank() == 0:
+        files.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
+        _cut_log(out / METRICS, training.position.step, training.position.looked)
+        with mark.running(out, plan):
+            session.run()
+        checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
+    else:
         session.run()
-        return Result(plan, training.final_weights(), _facts(training, request.loader.padding))
-    files.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
-    _cut_log(out / METRICS, training.position.step, training.position.looked)
-    with mark.running(out, plan):
-        session.run()
-    checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting}
-    return Result(plan, training.final_weights(), facts)
+    return Result(plan, together.whole(training.final_weights()), facts)
 
 
 def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
@@ -95,32 +90,44 @@ def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
         view.line(text("train.neighbour", name=other.name, pid=other.pid, cores=f"{other.cores:.1f}"))
 
 
-def _newest(root: Path, view: Watcher) -> checkpoint.Checkpoint | None:
+def _newest(root: Path, view: Watcher, together: distributed.Alone) -> checkpoint.Checkpoint | None:
     """The newest checkpoint that rank 0 finds whole.
 
     Raises:
         UserError: E124, this rank does not find it.
     """
-    if ranks.rank() == 0:
+    if ranks.count() == 1:
         saved, damaged = checkpoint.newest(root)
         for name in damaged:
             view.line(text("train.damaged", name=name))
-        ranks.tell(saved.position.step if saved else None)
         return saved
-    if (step := ranks.hear()) is None:
+    step, damaged = ranks.agreed(lambda: checkpoint.newest_step(root))
+    for name in damaged:
+        view.line(text("train.damaged", name=name))
+    if step is None:
         return None
-    if (found := checkpoint.at(root, step)) is None:
+    if (found := together.read(root, step)) is None:
         raise UserError("E124", rank=ranks.rank(), path=checkpoint.folder_of(root, step))
     return found
 
 
-def _planned(request: Request, net: nn.Module, out: Path, view: Watcher, together: distributed.Alone) -> Plan:
+def _planned(
+    request: Request, net: nn.Module, out: Path, view: Watcher, together: distributed.Alone
+) -> tuple[Plan, distributed.Alone]:
     """The plan that rank 0 has or makes; the pace of a new one is measured on all ranks together."""
+    _share(request, together)
     begun = ranks.agreed(lambda: (out / PLAN).exists())
     plan = Plan(**ranks.agreed(lambda: asdict(_decided(request, net, out, view))))
-    if begun or plan.ranks == 1:
-        return plan
-    return paced(request, net, plan, together)
+    together = distributed.strategy(together, request.task, plan.parallel)
+    _share(request, together)
+    return plan if begun or plan.ranks == 1 else paced(request, net, plan, together), together
+
+
+def _share(request: Request, together: distributed.Alone) -> None:
+    """Let the loaders give this rank its rows."""
+    request.loader.share = together.share
+    if request.held_out:
+        request.held_out.share = together.mine
 
 
 def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan:
@@ -141,6 +148,8 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
     if plan.ranks != ranks.count():
         view.line(text("train.elastic", before=plan.ranks, now=ranks.count()))
         plan = _recut(request, plan)
+    if request.parallel != "auto":  # how the ranks share the weights may change at every start
+        plan = replace(plan, parallel=request.parallel if plan.ranks > 1 else "ddp")
     return plan
 
 
@@ -185,7 +194,7 @@ class _Session:
         self.pace: list[float] = []
         self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
         training.halted = lambda: self.together.any(bool(self.stop))
-        training.recall = lambda step: checkpoint.at(out / CHECKPOINTS, step)
+        training.recall = lambda step: self.together.read(out / CHECKPOINTS, step)
 
     def run(self) -> None:
         """Raises Interrupted after saving when asked to stop."""
@@ -267,7 +276,7 @@ class _Session:
         before = position.anchor, training.start
         if anchored:
             training.anchor()
-        refused = self._written() if self.leads else None
+        refused = self._written()
         if self.together.any(refused is not None):  # no rank returns to what is not there
             position.anchor, training.start = before
         else:
@@ -280,7 +289,7 @@ class _Session:
         keep = frozenset({self.plan.stable_step, self.training.position.anchor})
         try:
             with stopping.saving():
-                checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=keep)
+                self.together.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep)
         except UserError as error:
             return error
         return None

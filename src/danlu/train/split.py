@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from danlu import ranks
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.train import memory, probe, room
@@ -24,13 +25,18 @@ _EFFICIENT = 1024  # tokens of a micro-batch below which computing activations a
 _FULL = 0.9  # share of the room that a training may take; page cache and other processes need some
 
 
+def _room() -> float:
+    """Bytes that this process may hold, beside the other ranks on this machine."""
+    return room.limit() / ranks.here()
+
+
 def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
     """The first of the plan's forms that fits: by the forecast, and by a probe where it could matter.
 
     Raises:
         UserError: E403, not one row fits.
     """
-    free = room.limit()
+    free = _room()
     for form in _forms(request, net, plan):
         if fits(request, net, form, free):
             return form
@@ -64,13 +70,13 @@ def _has_blocks(net: nn.Module) -> bool:
 
 def allows(net: nn.Module, plan: "Plan") -> bool:
     """Whether a plan is forecast to fit now."""
-    return memory.forecast(net, plan) <= _FULL * room.limit()
+    return memory.forecast(net, plan) <= _FULL * _room()
 
 
 def fits(request: "Request", net: nn.Module, plan: "Plan", free: float) -> bool:
     """Whether a step of this plan takes at most nine tenths of `free` bytes."""
     needed = memory.forecast(net, plan)
-    if _SURE * free < needed < 2 * free:
+    if _SURE * free < needed < 2 * free and plan.parallel == "ddp":  # else one rank alone would need it all
         measured = probe.peak(lambda: one_step(request, net, plan))
         needed = needed if measured is None else measured
     return needed <= _FULL * free
@@ -101,7 +107,7 @@ def refusal(net: nn.Module, plan: "Plan") -> UserError:
     largest = sorted(needed.items(), key=lambda item: -item[1])
     evidence = [f"{_mb(size):>10} MB  {text(f'memory.{name}')}" for name, size in largest]
     total = sum(needed.values())
-    return UserError("E403", needed=_mb(total), free=_mb(_FULL * room.limit()), context=plan.context, evidence=evidence)
+    return UserError("E403", needed=_mb(total), free=_mb(_FULL * _room()), context=plan.context, evidence=evidence)
 
 
 def _mb(size: float) -> str:
