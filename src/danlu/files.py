@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from danlu import disk
 from danlu.errors import UserError
 from danlu.messages.reasons import because
 
@@ -75,22 +76,8 @@ def _disk(path: Path) -> Iterator[None]:
 def refusal(path: Path, error: OSError) -> UserError:
     """What the operating system refused, for the user: E401 where the disk is full, else E402."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError("E401", path=path, free=legible(_free(path)))
+        return UserError("E401", path=path, free=disk.legible(disk.free(path)))
     return UserError("E402", path=path, reason=because(error))
-
-
-def require(path: Path, needed: float) -> None:
-    """Raise UserError E407 where the disk has no room for so many bytes."""
-    if (free := _free(path)) < needed:
-        raise UserError("E407", path=path, needed=legible(needed), free=legible(free))
-
-
-def legible(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e3:,.0f} kB"
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(next(each for each in (path, *path.absolute().parents) if each.exists())).free
 
 
 def _make(folder: Path) -> None:
@@ -147,7 +134,6 @@ def append_line(path: Path, line: str) -> None:
         size = file.tell()
         try:
             _write(file, line.encode("utf-8") + b"\n")
-            file.flush()
         except OSError:  # half a line would spoil the next one
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), size)
@@ -289,8 +275,8 @@ def locked(path: Path) -> Iterator[None]:
     try:
         with _disk(path):
             file.truncate(0)
-            file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-            file.flush()
+            held = f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode()
+            os.write(file.fileno(), held)  # not through the buffer: on a full disk it would fail again when closed
         yield
     finally:
         file.close()

@@ -9,6 +9,7 @@ LAYERS = {
         "",
         "messages",
         "errors",
+        "disk",
         "files",
         "config",
         "recipe",

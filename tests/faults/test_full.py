@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from danlu import files, messages
+from danlu import disk, messages
 from danlu.errors import UserError
 from danlu.train import checkpoint
 from danlu.train.plan import Request
@@ -84,7 +84,7 @@ def test_the_warning_names_what_is_needed_and_what_is_free(
     asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tap(Full(frozenset({6})).meet, monkeypatch.setattr)
-    monkeypatch.setattr(files, "_free", lambda path: 123_000_000)
+    monkeypatch.setattr(disk, "free", lambda path: 123_000_000)
     _, lines = trained(asked, begun(tmp_path / "out"))
     (line,) = (line for line in lines if "not saved" in line)
     assert re.match(r"  step 6 is not saved: a checkpoint takes \d+ kB, 123 MB are free", line)
@@ -133,7 +133,7 @@ def test_without_room_for_two_checkpoints_nothing_is_trained(
     asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = begun(tmp_path / "out")
-    monkeypatch.setattr(files, "_free", lambda path: 9_000)
+    monkeypatch.setattr(disk, "free", lambda path: 9_000)
     with pytest.raises(UserError) as problem:
         trained(asked, out)
     assert (problem.value.code, problem.value.exit) == ("E407", 5)

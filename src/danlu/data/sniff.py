@@ -229,7 +229,7 @@ def _answer_keys(sniffed: Sniffed) -> list[str]:
     length = ("epochs", "3.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
     return [
         _commented("context", "256", "context"),
-        *("", "[pretrain]", _commented("budget", '"3min"', "budget"), _commented("decay", "0.05", "decay")),
+        *("", "[pretrain]", _commented("budget", '"3min"', "budget"), _commented("decay", "0.06", "decay")),
         *("", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented(*length, length[0])),
     ]
 

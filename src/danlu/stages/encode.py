@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import files
+from danlu import disk, files
 from danlu.errors import UserError
 from danlu.messages import text as message
 
@@ -31,7 +31,7 @@ def run(context: "Context") -> None:
     from danlu import tasks
 
     rows = context.inputs["rows"] / "rows"
-    files.require(context.out, _text(rows) * WRITTEN)
+    disk.require(context.out, _text(rows) * WRITTEN)
     processor = _processor(context, rows)
     processor.save(context.out)
     task = tasks.load(context.config["task"])(processor)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from danlu import files, messages
+from danlu import disk, files, messages
 from danlu.data import filters, shapes, sources, split
 from danlu.errors import UserError
 
@@ -89,7 +89,7 @@ def _read(context: "Context") -> Work:
     shape = reader.shape(found)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
-    files.require(context.out, funnel.bytes * WRITTEN)
+    disk.require(context.out, funnel.bytes * WRITTEN)
     work = Work(context.out / "work", shape, _steps(plan, kinds), funnel)
     _collect(work, _records(reader, found, work, context), context)
     reader.check()

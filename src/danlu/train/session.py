@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from danlu import files, ranks, stopping
+from danlu import disk, files, ranks, stopping
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
@@ -69,7 +69,7 @@ def fit(
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
     session = _Session(request, training, out, view, sample)
     if ranks.rank() == 0:
-        files.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
+        disk.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
         _cut_log(out / METRICS, training.position.step, training.position.looked)
         with mark.running(out, plan):
             session.run()
@@ -262,7 +262,7 @@ class _Session:
         """E406 in the place of E401; another error is raised as it is."""
         if error.code != "E401":
             raise error
-        needed = files.legible(self.training.checkpoint().bytes)
+        needed = disk.legible(self.training.checkpoint().bytes)
         return UserError("E406", needed=needed, step=self.training.position.step, good=self.good, **error.fields)
 
     def _save(self, *, anchored: bool) -> None:
