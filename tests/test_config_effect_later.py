@@ -15,7 +15,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from danlu import files
+from danlu import cli, files, launch
 from danlu.artifact import Lineage
 from danlu.config import Compress, Evaluate, Recipe, Serve, System, Tokenizer
 from danlu.data import dedup, store
@@ -174,7 +174,29 @@ def _data(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
     return engines
 
 
-SYSTEM = {"runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data}
+def _devices(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
+    """How many ranks the command starts; one is the command itself."""
+    started: list[int] = []
+
+    def launched(count: int, arguments: Any) -> tuple[int, str]:
+        started.append(count)
+        return 0, ""
+
+    patch.setattr(launch, "launch", launched)
+    found = []
+    for devices in (1, 2):
+        started.clear()
+        assert (
+            cli.main(
+                ["run", str(recipe), "--to", "pretrain", "-q", f"system.devices={devices}", f"seed={30 + devices}"]
+            )
+            == 0
+        )
+        found.append(list(started))
+    return found
+
+
+SYSTEM = {"runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data, "devices": _devices}
 
 
 @pytest.mark.parametrize("key", SYSTEM)
