@@ -1,18 +1,17 @@
 """No key is accepted and ignored: each one, changed, changes what is computed, or the recipe is refused.
 
-Every table below must name all keys of its section, so that a new key needs a line that shows what it does.
+Every table below must name all keys of its section, so that a new key needs a line that shows what it does; that none
+is missing is counted in test_config_effect_later.py, where the sections stand that are read after training.
 """
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from danlu import adapt, files
 from danlu.artifact import Lineage
@@ -24,33 +23,12 @@ from danlu.recipe import load_recipe
 from danlu.train import checkpoint, session, size
 from danlu.train.plan import Plan
 from danlu.train.session import METRICS, Interrupted, fit
-from tests.tiny_life import RECIPE, life, no_clock, project, sentences
+from tests.tiny_life import RECIPE, life, project, sentences
 from tests.train.tiny import network, request
 
 Keys = dict[str, Any]
-NOT_TRAINED_WITH = {
-    "evaluate": "read after training: tests/stages, tests/test_graph.py",
-    "compress": "its one key has one value",
-    "serve": "read by the server: tests/test_cli.py, tests/serve",
-    "system": "where and with what, never what: tests/test_graph.py holds that results do not change",
-}
 
-
-def test_every_section_is_covered_or_named() -> None:
-    covered = {"task", "seed", "data", "tokenizer", "model", "train", "pretrain", "finetune"}
-    assert covered | set(NOT_TRAINED_WITH) == set(Recipe.model_fields)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def steady() -> Iterator[None]:
-    """One thread, no clock, no waiting for the disk."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        no_clock(patch)
-        patch.setattr("os.fsync", lambda handle: None)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("steady")
 
 
 # --- [train] ---

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu import cli, files
+from danlu import cli, files, messages
 from danlu.data import store
 from danlu.data.loader import IGNORE, Loader
 from danlu.errors import UserError
@@ -27,7 +27,7 @@ from danlu.serve.slots import Slots
 from danlu.stages.prove import prove
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.train import checkpoint, session
-from tests.tiny_life import RECIPE, no_clock, project, sentences
+from tests.tiny_life import RECIPE, project, sentences
 
 CHATS = """
 [finetune]
@@ -53,16 +53,7 @@ def chats(folder: Path) -> None:
     (folder / "chats.jsonl").write_text(lines, encoding="utf-8")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def steady() -> Iterator[None]:
-    """One thread, and no measuring of the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        no_clock(patch)
-        patch.setattr("os.fsync", lambda handle: None)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("steady")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +159,33 @@ def test_rows_that_the_task_cannot_read_are_refused(column: str, code: str, tmp_
     with pytest.raises(UserError) as caught:
         prove(load_recipe(made), Silent())
     assert caught.value.code == code
+
+
+def test_answers_that_the_recipe_leaves_out_are_left_out(recipe: Path, chat: Twin, tmp_path: Path) -> None:
+    """Chinese takes a token for each byte here; an answer of it is longer than the English ones."""
+    loaded = load_recipe(recipe, ["finetune.max_answer=22"])
+    shorter = twins(Life(loaded), tmp_path / "twin")[1]
+    kept = [row["messages"] for row in shorter.rows]
+    assert kept and not [row for row in kept if "炼" in row]
+    assert len(kept) < len(chat.rows) and [row for row in chat.rows if "炼" in row["messages"]]
+    assert audit.mask(shorter).passed
+    with pytest.raises(UserError) as none:
+        twins(Life(load_recipe(recipe, ["finetune.max_answer=1"])), tmp_path / "none")
+    assert none.value.code == "E216"
+
+
+def test_the_certificate_is_chinese_in_chinese(chat: Twin) -> None:
+    messages.use("zh")
+    try:
+        said = [
+            str(chat),
+            *audit.mask(chat).lines()[:2],
+            *(c for check in gradients.splits(chat) for c in check.lines()),
+        ]
+    finally:
+        messages.use("en")
+    assert not [line for line in said if "rows" in line or "进程" in line]
+    assert f"{len(chat.rows)} 行" in said[0]
 
 
 def test_the_learned_tokens_shown_are_the_answers_and_their_ends(chat: Twin) -> None:

@@ -1,11 +1,13 @@
 """Run folders: input-addressed, built in `<folder>.partial`, sealed, and never changed again."""
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any
 
 from danlu import __version__, files
 from danlu.errors import UserError
+from danlu.messages import text
 
 SCHEMA = files.SCHEMA
 LINEAGE = "lineage.json"
+PARTIAL = ".partial"  # of a folder that is being made
 _LIBRARIES = ("torch", "daft", "tokenizers", "tiktoken", "numpy", "safetensors")
 
 
@@ -58,6 +62,25 @@ def made(started: float) -> dict[str, Any]:
             "python": platform.python_version(), "machine": platform.machine(), **versions}  # fmt: skip
 
 
+_DECIDE = ("torch", "numpy", "danlu", "machine")  # what bits can depend on, of all that is recorded
+
+
+def goes_on(folder: Path, now: Mapping[str, Any], allowed: Callable[[str], object] | None) -> None:
+    """What was begun with another torch or on another machine ends in other bits: never without a word.
+
+    `allowed` takes that word, as "torch 2.12.0 → 2.13.0"; where it is None the folder is not gone on with.
+
+    Raises:
+        UserError: E312, it is not allowed.
+    """
+    begun = Lineage.read(folder).made if (folder / LINEAGE).is_file() else now
+    changes = "; ".join(f"{name} {begun.get(name)} → {now[name]}" for name in _DECIDE if begun.get(name) != now[name])
+    if changes and allowed is None:
+        raise UserError("E312", path=folder, changes=changes)
+    if changes and allowed:
+        allowed(text("graph.changed", changes=changes))
+
+
 def _version(name: str) -> str:
     try:
         return metadata.version(name)
@@ -72,7 +95,7 @@ def building(folder: Path, *, resumable: bool) -> Iterator[Path | None]:
     What was begun stays in the `.partial` folder when the process is killed; a stage that cannot go on from there
     (`resumable` false) starts with an empty one.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + PARTIAL)
     lock = folder.with_name(folder.name + ".lock")
     with files.locked(lock):
         if folder.exists() and not files.damage(folder):
@@ -80,12 +103,29 @@ def building(folder: Path, *, resumable: bool) -> Iterator[Path | None]:
             return
         if not resumable:
             files.remove(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-        yield partial
+        with _tidied(partial, resumable):
+            partial.mkdir(parents=True, exist_ok=True)
+            yield partial
         files.seal(partial)
         files.publish(partial, folder)
         with contextlib.suppress(OSError):
             lock.unlink()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # of all that can fail, only a disk fails like this
+
+
+@contextlib.contextmanager
+def _tidied(partial: Path, resumable: bool) -> Iterator[None]:
+    """Where a stage fails, nothing stays that its next run would not use; what the disk refused others is told."""
+    try:
+        yield
+    except BaseException as error:
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise files.refusal(partial, error) from error
+        raise
 
 
 def intact(folder: Path, *, deep: bool = False) -> None:

@@ -127,9 +127,9 @@ def _version() -> str:
 
 
 def _view(options: argparse.Namespace) -> Any:
-    from danlu.terminal import Terminal
+    from danlu.terminal import watching
 
-    return contextlib.closing(Terminal(quiet=options.quiet or options.json, verbose=options.verbose))
+    return watching(quiet=options.quiet or options.json, verbose=options.verbose)
 
 
 def _print(value: Any, options: argparse.Namespace) -> None:
@@ -164,7 +164,7 @@ def _run(options: argparse.Namespace) -> int:
     from danlu.graph import Life
     from danlu.recipe import load_recipe
 
-    life = Life(load_recipe(options.recipe, options.overrides))
+    life = Life(load_recipe(options.recipe, options.overrides), allow_change=options.allow_change)
     if options.plan:
         from danlu.forecast import forecast
 
@@ -372,7 +372,7 @@ _INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "demo": (_demo, [("--budget", {"default": "5min"}), ("--data", {}), ("--out", {"default": "danlu-demo"})]),
     "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)]),
-    "run": (_run, [_RECIPE, _OVERRIDES, ("--plan", _FLAG), ("--to", {"metavar": "STAGE"})]),
+    "run": (_run, [_RECIPE, _OVERRIDES, ("--plan", _FLAG), ("--to", {"metavar": "STAGE"}), ("--allow-change", _FLAG)]),
     "data": (_data, [_RECIPE, _OVERRIDES]),
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_evaluate, [_MODEL, ("data", {})]),

@@ -1,8 +1,8 @@
 """The one module that opens, syncs, hashes, renames and deletes in places that must never be half written.
 
-A final folder appears whole or not at all: everything is written into `<folder>.tmp`, every file is
-synced, `manifest.json` (sha256 and size of each file) is written last, and one rename puts it in place.
-The primitive calls stand together at the top so that a fault harness can see and fail every one of them.
+A final folder appears whole or not at all: everything is written into `<folder>.tmp`, every file is synced,
+`manifest.json` (sha256 and size of each file) is written last, and one rename puts it in place. The primitive calls
+stand together at the top so that a fault harness can see and fail every one of them.
 """
 
 import contextlib
@@ -65,18 +65,32 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _disk(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one clear line."""
+    """Turn what the operating system refuses into one clear line."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(path)).free
-            raise UserError("E401", path=path, free=f"{free / 1e6:,.0f} MB") from error
-        raise UserError("E402", path=path, reason=because(error)) from error
+        raise refusal(path, error) from error
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+def refusal(path: Path, error: OSError) -> UserError:
+    """What the operating system refused, for the user: E401 where the disk is full, else E402."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError("E401", path=path, free=legible(_free(path)))
+    return UserError("E402", path=path, reason=because(error))
+
+
+def require(path: Path, needed: float) -> None:
+    """Raise UserError E407 where the disk has no room for so many bytes."""
+    if (free := _free(path)) < needed:
+        raise UserError("E407", path=path, needed=legible(needed), free=legible(free))
+
+
+def legible(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e3:,.0f} kB"
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(next(each for each in (path, *path.absolute().parents) if each.exists())).free
 
 
 def _make(folder: Path) -> None:
@@ -178,7 +192,7 @@ def seal(folder: Path) -> None:
             with _open(path, "rb+") as file:
                 _fsync(file)
             entries[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for inner in (p for p in folder.rglob("*") if p.is_dir()):
+        for inner in filter(Path.is_dir, folder.rglob("*")):
             _sync_folder(inner)
         write_json(folder / MANIFEST, {"schema": SCHEMA, "files": entries})
 
@@ -208,9 +222,8 @@ def remove(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Delete what killed processes left half written or half deleted in a folder that only the caller writes."""
     with _disk(folder):
-        for path in folder.glob("*"):
-            if path.suffix in (".tmp", _DOOMED):
-                _delete(path)
+        for path in [each for each in folder.glob("*") if each.suffix in (".tmp", _DOOMED)]:
+            _delete(path)
 
 
 def _aside(path: Path) -> Path | None:
@@ -248,8 +261,7 @@ def sealed(folder: Path) -> Mapping[str, Any]:
     table = json.loads(content)
     if _json(table) != content or set(table) != {"schema", "files"} or table["schema"] != SCHEMA:
         raise ValueError(MANIFEST)
-    entries: Mapping[str, Any] = table["files"]
-    return entries
+    return table["files"]
 
 
 def _intact(path: Path, entry: Mapping[str, Any], deep: bool) -> bool:
@@ -270,9 +282,9 @@ def locked(path: Path) -> Iterator[None]:
     """
     file = _lock(path)
     try:
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-        file.flush()
+        with _disk(path):
+            file.truncate(0)
+            os.write(file.fileno(), f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         yield
     finally:
         file.close()
@@ -352,8 +364,7 @@ def _tensor_header(tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str,
         }
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return (len(text) + -len(text) % 8).to_bytes(8, "little") + text + b" " * (-len(text) % 8)
 
 
 def tensor_bytes(tensor: "torch.Tensor") -> memoryview:
@@ -380,7 +391,7 @@ def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
 
 
 def tensors_hash(tensors: "Mapping[str, torch.Tensor]") -> str:
-    """Canonical content hash: names, dtypes, shapes and bytes, in name order; never a writer's layout."""
+    """Canonical content hash: names, dtypes, shapes and bytes in name order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from danlu import files, ranks
-from danlu.artifact import HashIndex, Lineage, building, intact, made, raw_hashes
+from danlu.artifact import LINEAGE, PARTIAL, HashIndex, Lineage, building, goes_on, intact, made, raw_hashes
 from danlu.config import System
 from danlu.errors import UserError
 from danlu.life import Node, life
@@ -132,8 +132,8 @@ def _suffixes(name: str) -> str:
 class Life:
     """The graph of one recipe on one disk: looks at what is there, and builds what is not."""
 
-    def __init__(self, loaded: Loaded):
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, *, allow_change: bool = False):
+        self.loaded, self.allow_change = loaded, allow_change
         self.nodes = life(loaded.recipe)
         self.store = loaded.runs / STORE
         self.index = HashIndex(loaded.runs / "files.json")
@@ -163,7 +163,7 @@ class Life:
             state.status = "cached"
         elif folder.exists():
             state.why = [text("graph.damaged", names=", ".join(files.damage(folder, deep=False)[:3]))]
-        elif folder.with_name(folder.name + ".partial").exists() and getattr(node.module, "RESUMABLE", False):
+        elif folder.with_name(folder.name + PARTIAL).exists() and getattr(node.module, "RESUMABLE", False):
             state.status, state.why = "continue", [text("graph.continues")]
         else:
             state.why = self._why(node, hashes, raw)
@@ -198,7 +198,7 @@ class Life:
     def _why(self, node: Node, hashes: Mapping[str, str], raw: Mapping[str, str]) -> list[str]:
         """The keys, files and inputs that differ from this recipe's latest run of this stage."""
         folders = (run.folders.get(node.name) for run in self.earlier)
-        before = next((folder for folder in folders if folder and folder.exists()), None)
+        before = next((folder for folder in folders if folder and folder.exists()), None) or self._left(node)
         if not before:
             return [text("graph.first")]
         old = Lineage.read(before)
@@ -211,7 +211,14 @@ class Life:
         ]
         if old.version != node.module.VERSION:
             reasons.append(text("graph.version", old=old.version, new=node.module.VERSION))
+        if reasons and before.suffix == PARTIAL:
+            reasons.append(text("graph.left", folder=before.name))
         return reasons or [text("graph.first")]
+
+    def _left(self, node: Node) -> Path | None:
+        """What was begun of this stage, with another key, and not finished."""
+        found = [path for path in self.store.glob(f"{node.name}-*{PARTIAL}") if (path / LINEAGE).is_file()]
+        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def states(self, to: str | None = None) -> Iterator[State]:
         """Each node's state as far as it can be known before anything runs."""
@@ -255,6 +262,9 @@ class Life:
             if out is None:  # another run has finished it meanwhile
                 return
             context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
+            begun = self._lineage(state, context, inputs, started)
+            goes_on(out, begun.made, view.line if self.allow_change else None)
+            begun.write(out)
             if getattr(node.module, "RANKS", False):
                 ranks.tell({"node": node.name, "inputs": {n: str(p) for n, p in inputs.items()}, "out": str(out)})
             with ranks.watched():

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from danlu.messages.reasons import because, syntax
 
 PATHS = (("data", "path"), ("finetune", "data"), ("model", "base"), ("system", "runs"))
 Path_ = tuple[str, ...]
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     raw, places = _open(path)
     for override in overrides:
         _apply(raw, places, override)
+    return Loaded(checked(Recipe, raw, places, path), path)
+
+
+def checked(section: type[Checked], table: Any, places: Mapping[Path_, str], path: Path) -> Checked:
+    """A section of a table as it was written; `places` say where each of its keys stands, `path` where all of it does.
+
+    Raises:
+        UserError: E102-E106, all faults of the table together.
+    """
     try:
-        return Loaded(Recipe.model_validate(raw), path)
+        return section.model_validate(table)
     except ValidationError as error:
-        raise_all(list(_problems(error, raw, places, path)))
+        raise_all(list(_problems(error, table, places, path)))
         raise
 
 
@@ -123,7 +133,7 @@ def _value(text_: str) -> Any:
 # --- faults ------------------------------------------------------------------------------------------
 
 
-def _problems(error: ValidationError, raw: Any, places: dict[Path_, str], path: Path) -> Iterator[UserError]:
+def _problems(error: ValidationError, raw: Any, places: Mapping[Path_, str], path: Path) -> Iterator[UserError]:
     """One UserError per faulty key: pydantic reports each branch of a union, we report the key."""
     grouped: dict[Path_, list[Any]] = {}
     for fault in error.errors(include_url=False):

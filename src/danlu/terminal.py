@@ -1,10 +1,13 @@
 """What a run looks like in a terminal: one live line where there is one, a line per tenth where there is none."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from danlu.messages import text
+from danlu.stopping import promptly
 
 
 class Terminal:
@@ -68,6 +71,14 @@ class Terminal:
 
     def close(self) -> None:
         self._close()
+
+
+@contextlib.contextmanager
+def watching(*, quiet: bool, verbose: bool) -> Iterator[Terminal]:
+    """The view of a verb that runs stages: the process is gone soon after it was asked to stop."""
+    view = Terminal(quiet=quiet, verbose=verbose)
+    with promptly(lambda: view.stream.write(text("cli.interrupted") + "\n")), contextlib.closing(view):
+        yield view
 
 
 def _fitted(note: str, room: int = 90) -> str:

@@ -62,11 +62,8 @@ def serving(options: argparse.Namespace) -> Any:
     Raises:
         UserError: E104, a flag's value cannot be.
     """
-    from pydantic import ValidationError
-
     from danlu.config import Serve
-    from danlu.errors import raise_all
-    from danlu.recipe import _problems, load_recipe
+    from danlu.recipe import checked, load_recipe
     from danlu.runs import recipe_file
 
     recipe = recipe_file(options.model)
@@ -75,9 +72,5 @@ def serving(options: argparse.Namespace) -> Any:
     given = {"api_key": os.environ.get("DANLU_API_KEY") or None} | {name: getattr(options, name) for name in names
                                                                     if getattr(options, name) is not None}  # fmt: skip
     table |= {name: value for name, value in given.items() if value is not None}
-    try:
-        return Serve.model_validate(table)
-    except ValidationError as error:
-        flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
-        raise_all(list(_problems(error, table, flags, Path(options.model))))
-        raise
+    flags: dict[tuple[str, ...], str] = {(name,): f"--{name.replace('_', '-')}" for name in names}
+    return checked(Serve, table, flags, Path(options.model))

@@ -17,6 +17,7 @@ LAYERS = {
         "randomness",
         "metrics",
         "scratch",
+        "stopping",
     ),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),

@@ -1,11 +1,9 @@
 """Bad steps change nothing, too many of them lead back, a signal is heard anywhere: and all of it survives a kill."""
 
-import json
 import math
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,43 +21,14 @@ from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint, guard
 from danlu.train.loop import Incident, Stepped, Training
-from danlu.train.session import CHECKPOINTS, METRICS, Interrupted, Result, _said, fit
-from tests.train.tiny import PLAN, Processor, loaders, network, request, training
+from danlu.train.session import CHECKPOINTS, Interrupted, Result, _said, fit
+from tests.train.tiny import PLAN, Processor, Watch, log, network, request, same, training
 
 Weights = dict[str, Tensor]
 LONG = replace(PLAN, steps=16, save_every=2, evaluate_every=5, stable_step=8)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    loaders(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loader(data: Path) -> Loader:
-    return loaders(data)[0]
-
-
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of syncs is tested elsewhere; here they would only take time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-class Watch:
-    """A view that remembers lines and may do something at a step."""
-
-    def __init__(self, act: Callable[[float], None] = lambda step: None):
-        self.lines: list[str] = []
-        self.act = act
-
-    def progress(self, done: float, total: float, note: str) -> None:
-        self.act(done)
-
-    def line(self, line: str) -> None:
-        self.lines.append(line)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 class Poisoned(LanguageModeling):
@@ -84,10 +53,6 @@ def nan(*steps: int) -> dict[int, float]:
     return dict.fromkeys(steps, math.nan)
 
 
-def same(a: Weights, b: Weights) -> bool:
-    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def state(made: Training) -> Weights:
     moments = {f"{part}/{name}": t for part, o in made.optimizers.items() for name, t in o.state.items()}
     return {name: t.clone() for name, t in (made.masters.restored(made.net) | moments).items()}
@@ -98,11 +63,6 @@ def run(data: Path, out: Path, task: Any, view: Watch | None = None, train: Trai
     out.mkdir(exist_ok=True)
     LONG.write(out)
     return fit(request(data, train, task), network(0.1), out, 9, view or Watch())
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    entries = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in entry.items() if key not in ("seconds", "waited")} for entry in entries]
 
 
 # --- what is a spike ---

@@ -1,6 +1,5 @@
 """The loop is exact: a split step is the whole step, a resumed training the uninterrupted one, a bad step none."""
 
-import json
 import math
 import os
 import signal
@@ -25,54 +24,16 @@ from danlu.tasks.task import Batch
 from danlu.train import checkpoint
 from danlu.train.loop import Evaluated, Stepped, Training, evaluate
 from danlu.train.session import METRICS, Interrupted, Result, fit
-from tests.train.tiny import PLAN, Processor, loaders, network, request, training
+from tests.train.tiny import PLAN, Processor, Watch, loaders, log, network, request, same, training
 
 Weights = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    loaders(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loader(data: Path) -> Loader:
-    return loaders(data)[0]
-
-
-@pytest.fixture(scope="module")
-def held_out(data: Path) -> Loader:
-    return loaders(data)[1]
-
-
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of syncs is tested elsewhere; here they would only take time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-class Watch:
-    """A view that remembers lines and may do something at a step."""
-
-    def __init__(self, act: Callable[[float], None] = lambda step: None):
-        self.lines: list[str] = []
-        self.act = act
-
-    def progress(self, done: float, total: float, note: str) -> None:
-        self.act(done)
-
-    def line(self, line: str) -> None:
-        self.lines.append(line)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def relative(a: Weights, b: Weights) -> float:
     return max(float((a[name] - b[name]).norm() / b[name].norm()) for name in b)
-
-
-def same(a: Weights, b: Weights) -> bool:
-    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def copied(weights: Weights) -> Weights:
@@ -211,11 +172,6 @@ def broken_off(
     replace(PLAN, dropout=dropout, **plan).write(out)
     with pytest.raises(KeyboardInterrupt):
         fit(request(data, train), network(dropout), out, 9, Watch(kill))
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    entries = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in entry.items() if key not in ("seconds", "waited")} for entry in entries]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

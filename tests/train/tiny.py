@@ -1,11 +1,14 @@
 """A training of milliseconds: a hundred rows of learnable tokens, one narrow layer, a plan without measurements."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from danlu.config import Train
 from danlu.data.columns import Columns, ColumnWriter
@@ -16,6 +19,7 @@ from danlu.nn.network import Network
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.train.loop import Training
 from danlu.train.plan import Plan, Request
+from danlu.train.session import METRICS
 
 VOCAB, CONTEXT = 48, 32
 
@@ -75,3 +79,27 @@ def training(train: Train | None = None, task: Any = None, net: Network | None =
 def request(folder: Path, train: Train | None = None, task: Any = None) -> Request:
     task = task or LanguageModeling(Processor())  # type: ignore[arg-type]
     return Request(task, train or Train(), *loaders(folder), pretraining=True, started=0.0)
+
+
+class Watch:
+    """A view that remembers lines and may do something at a step."""
+
+    def __init__(self, act: Callable[[float], None] = lambda step: None):
+        self.lines: list[str] = []
+        self.act = act
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        self.act(done)
+
+    def line(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    """The log of a training without what a clock says."""
+    entries = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    return [{key: value for key, value in entry.items() if key not in ("seconds", "waited")} for entry in entries]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from danlu.messages import text
 from danlu.modalities.chat import END, END_TURN, ROLES
 from danlu.modalities.text import Text
 from danlu.proof.certificate import Check, Shown
@@ -34,7 +35,9 @@ def mask(twin: Twin) -> Check:
         wrong += bad
         if bad or len(rows) < _SHOWN_ROWS:
             rows.append(_shown(processor, tokens, learned))
-    return Check("mask", float(wrong) if found else float("nan"), 0.0, f"{len(found)} rows", rows[-_SHOWN_ROWS:])
+    return Check(
+        "mask", float(wrong) if found else float("nan"), 0.0, text("proof.rows", count=len(found)), rows[-_SHOWN_ROWS:]
+    )
 
 
 def _learned(twin: Twin) -> dict[int, tuple[list[int], list[bool]]]:

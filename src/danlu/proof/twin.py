@@ -16,13 +16,14 @@ from danlu.data.loader import Loader
 from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
+from danlu.messages import text
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture, build
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
-from danlu.tasks.task import Example, Row, Task
+from danlu.tasks.task import Example, Row, Task, longest_answer
 from danlu.train import size
 from danlu.train.plan import Request
 
@@ -81,7 +82,7 @@ class Twin:
         form, vocab = models.carrier(self.architecture) or "danlu", self.task.processor.vocab_size
         sizes = f"{form} {core.layers}×{core.dim}, T {self.architecture.context}, V {vocab}"
         habits = ", ".join([train.optimizer, train.schedule, *(entry["kind"] for entry in self.adapters)])
-        return f"{self.task_name} · {sizes} · {habits} · {len(self.rows)} rows"
+        return f"{self.task_name} · {sizes} · {habits} · {text('proof.rows', count=len(self.rows))}"
 
 
 def _short(train: Train, context: int) -> dict[str, Any]:
@@ -106,8 +107,7 @@ def twins(life: Life, folder: Path) -> list[Twin]:
 def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     encode = sample.nodes[node.inputs["columns"]]
     task = tasks.load(node.config["task"])(processor)
-    rows = sample.rows(encode.inputs["rows"])
-    examples = [_encoded(task, row) for row in rows]
+    rows, examples = _short_enough(task, sample.rows(encode.inputs["rows"]), encode.config.get("max_answer"))
     whole = _form(sample.life, processor)
     most = min(node.config["context"], whole.context)
     context = _context([len(example["input_ids"]) for example in examples], task.long, most)
@@ -122,6 +122,19 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     if not len(made.loader()):
         raise UserError("E122", rows=len(rows), context=context)
     return made
+
+
+def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:
+    """The rows whose answers the recipe does not leave out for their length, and their columns.
+
+    Raises:
+        UserError: E216, there are none.
+    """
+    every = [(row, _encoded(task, row)) for row in rows]
+    kept = [(row, example) for row, example in every if not limit or longest_answer(example) <= limit]
+    if not kept:
+        raise UserError("E216")
+    return [row for row, _ in kept], [example for _, example in kept]
 
 
 def _encoded(task: Task, row: Row) -> Example:

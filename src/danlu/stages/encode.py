@@ -5,9 +5,9 @@ Rows stream through one at a time; memory does not grow with them.
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SPLITS = ("train", "valid", "test")
+WRITTEN = 0.5  # bytes of columns for each byte of text, where a token of two bytes stands for four
 _SHOWN_ROWS, _SHOWN_TOKENS = 3, 64
 
 
@@ -30,6 +31,7 @@ def run(context: "Context") -> None:
     from danlu import tasks
 
     rows = context.inputs["rows"] / "rows"
+    files.require(context.out, _text(rows) * WRITTEN)
     processor = _processor(context, rows)
     processor.save(context.out)
     task = tasks.load(context.config["task"])(processor)
@@ -41,7 +43,7 @@ def run(context: "Context") -> None:
     if out := sum(int(counts.get("left_out", 0)) for counts in splits.values()):
         context.view.line(message("encode.left_out", count=f"{out:,}", limit=context.config["max_answer"]))
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
-    shown = [_shown(processor, row, task.encode(row)) for row in islice(_read(rows, "train"), _SHOWN_ROWS)]
+    shown = [_shown(processor, row, task.encode(row)) for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)]
     files.write_json(
         context.out / "tokens.json",
         {"schema": 1, "tokenizer": about, "chat": chat, "splits": splits, "examples": shown},
@@ -97,6 +99,7 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     import numpy as np
 
     from danlu.data.columns import ColumnWriter
+    from danlu.tasks.task import longest_answer
 
     dtypes = {name: _dtype(name, value, task.processor.vocab_size) for name, value in first.items()}
     scalars = [name for name, value in first.items() if np.ndim(value) == 0]
@@ -105,7 +108,7 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
     for row in _read(rows, split):
         example = task.encode(row)
-        if limit and _longest_answer(example) > limit:
+        if limit and longest_answer(example) > limit:
             counts["left_out"] += 1
             continue
         writer.add(example)
@@ -117,18 +120,25 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
 
 
-def _longest_answer(example: "Example") -> int:
-    """The longest run of tokens that are learned."""
-    learned = "".join("1" if each else "0" for each in example.get("loss_mask", ()))
-    return max(map(len, learned.split("0")))
-
-
 def _rows(rows: Path, split: str) -> int:
+    return sum(shard.num_rows for shard in _metadata(rows, split))
+
+
+def _text(rows: Path) -> int:
+    """Bytes of the texts of all splits, uncompressed; 0 where the rows have no plain text."""
+    shards = itertools.chain.from_iterable(_metadata(rows, split) for split in SPLITS)
+    groups = (shard.row_group(each) for shard in shards for each in range(shard.num_row_groups))
+    columns = (group.column(each) for group in groups for each in range(group.num_columns))
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")
+
+
+def _metadata(rows: Path, split: str) -> Iterator[Any]:
+    """What the shards of a split say about themselves."""
     import pyarrow.parquet as pq
 
     from danlu.data.store import shards
 
-    return sum(pq.read_metadata(path).num_rows for path in shards(rows, split))
+    return (pq.read_metadata(path) for path in shards(rows, split))
 
 
 def _dtype(name: str, value: Any, vocab_size: int) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VERSION = 2
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
+WRITTEN = 1.3  # bytes written for each byte read: the working rows and the final ones, compressed
 _PIECE = 64 * 2**20  # bytes of a working file
 
 
@@ -88,6 +89,7 @@ def _read(context: "Context") -> Work:
     shape = reader.shape(found)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
+    files.require(context.out, funnel.bytes * WRITTEN)
     work = Work(context.out / "work", shape, _steps(plan, kinds), funnel)
     _collect(work, _records(reader, found, work, context), context)
     reader.check()

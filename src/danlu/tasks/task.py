@@ -66,3 +66,9 @@ class Task(ABC):
     def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
         """Metrics that need whole predictions."""
         return {}
+
+
+def longest_answer(example: Example) -> int:
+    """The longest run of tokens that are learned, where some are not."""
+    learned = "".join("1" if each else "0" for each in example.get("loss_mask", ()))
+    return max(map(len, learned.split("0")))

@@ -43,6 +43,12 @@ class Checkpoint:
     optimizer: Named
     best: Named | None
 
+    @property
+    def bytes(self) -> int:
+        """How large it is on disk."""
+        tensors = [*self.weights.values(), *self.optimizer.values(), *(self.best or {}).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:07d}"

@@ -4,16 +4,16 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from danlu import files, ranks
+from danlu import files, ranks, stopping
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
@@ -25,6 +25,7 @@ from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 _WAITING = 0.02  # share of the time spent on batches from which it is said
+TRIES = 3  # saves in a row for which a full disk has no room, until a training gives up
 
 
 class Watcher(Protocol):
@@ -55,14 +56,15 @@ def fit(
     """
     threads, watch = torch.get_num_threads(), cores.Watch()
     together = distributed.joined(request.task)
+    begun = Plan.read(out) is not None
     request.loader.share = together.share
     if request.held_out:
         request.held_out.share = together.mine
     plan = _planned(request, net, out, view, together)
     if ranks.rank() == 0:
         plan.write(out)
-    if plan.threads < threads:
-        view.line(text("train.busy", threads=plan.threads, all=threads))
+    if plan.threads != threads:
+        view.line(text("train.threads" if begun else "train.busy", threads=plan.threads, all=threads))
     _tell_crowding(plan, watch, view)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
@@ -74,6 +76,7 @@ def fit(
     if ranks.rank() != 0:
         session.run()
         return Result(plan, training.final_weights(), _facts(training))
+    files.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
     _cut_log(out / METRICS, training.position.step, training.position.looked)
     with mark.running(out, plan):
         session.run()
@@ -171,7 +174,7 @@ class _Session:
     ):
         self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
         self.plan = training.plan
-        self.saved = self._mark()
+        self.saved, self.good, self.refused = self._mark(), training.position.step, 0
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
         self.pace: list[float] = []
@@ -181,12 +184,11 @@ class _Session:
 
     def run(self) -> None:
         """Raises Interrupted after saving when asked to stop."""
-        with _signals(self._asked):
+        with stopping.told(self._asked):
             try:
                 self._watch()
             except Halted:
-                self._save()
-                raise Interrupted(self.stop) from None
+                self._leave()
 
     def _watch(self) -> None:
         deadline = math.inf
@@ -208,24 +210,75 @@ class _Session:
 
     def _save_or_stop(self, event: Stepped | Evaluated) -> None:
         step = event.step
-        if self.together.any(bool(self.stop)) and not self.stop:
+        asked = self.together.any(bool(self.stop))  # all ranks leave at the same step, whenever a signal comes
+        if asked and not self.stop:
             self.stop = text("train.elsewhere")
         if isinstance(event, Stepped) and self.training.looks(step, self.request.held_out):
             return  # what the evaluation of this step finds belongs to its state: save and stop after it
         due = step % self.plan.save_every == 0 or step in (self.plan.stable_step, self.plan.steps)
-        if due:  # only the plan decides where a roll-back goes, never the moment of a signal
-            self.training.anchor()
-        if due or self.stop:
-            self._save()
-        if self.stop and step < self.plan.steps:
-            raise Interrupted(self.stop)
+        if asked and step < self.plan.steps:
+            self._leave(anchored=due)
+        elif due:
+            self._try_to_save()
 
-    def _save(self) -> None:
-        """Save the current state unless it is saved already."""
-        if self.leads and self._mark() != self.saved:
-            keep = frozenset({self.plan.stable_step, self.training.position.anchor})
-            checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=keep)
-            self.saved = self._mark()
+    def _leave(self, *, anchored: bool = False) -> NoReturn:
+        """Save and go. Raises Interrupted, or UserError E406 where there is no room to save."""
+        try:
+            self._save(anchored=anchored)
+        except UserError as full:
+            raise self._full(full) from full
+        raise Interrupted(self.stop)
+
+    def _try_to_save(self) -> None:
+        """Save; where the disk is full the training goes on, and tries again when it is next due.
+
+        Raises:
+            UserError: E406, it is the third time in a row.
+        """
+        try:
+            self._save(anchored=True)
+        except UserError as error:
+            full = self._full(error)
+            self.refused += 1
+            if self.refused == TRIES:
+                raise full from error
+            self.view.line(text("train.full", count=self.refused, limit=TRIES, **full.fields))
+
+    def _full(self, error: UserError) -> UserError:
+        """E406 in the place of E401; another error is raised as it is."""
+        if error.code != "E401":
+            raise error
+        needed = files.legible(self.training.checkpoint().bytes)
+        return UserError("E406", needed=needed, step=self.training.position.step, good=self.good, **error.fields)
+
+    def _save(self, *, anchored: bool) -> None:
+        """Save the current state unless it is saved already. `anchored`: a roll-back may return to it.
+
+        Only the plan decides where a roll-back goes, never the moment of a signal; and never to what is not there.
+        """
+        if self._mark() == self.saved:
+            return
+        training, position = self.training, self.training.position
+        before = position.anchor, training.start
+        if anchored:
+            training.anchor()
+        refused = self._written() if self.leads else None
+        if self.together.any(refused is not None):  # no rank returns to what is not there
+            position.anchor, training.start = before
+        else:
+            self.saved, self.good, self.refused = self._mark(), position.step, 0
+        if refused is not None:
+            raise refused
+
+    def _written(self) -> UserError | None:
+        """Write the checkpoint; what kept it from being written."""
+        keep = frozenset({self.plan.stable_step, self.training.position.anchor})
+        try:
+            with stopping.saving():
+                checkpoint.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep=keep)
+        except UserError as error:
+            return error
+        return None
 
     def _mark(self) -> tuple[int, int]:
         return self.training.position.step, self.training.position.looked
@@ -310,19 +363,3 @@ def _is_before(line: str, step: int, looked: int) -> bool:
         return bool(entry["step"] <= (looked if "validation" in entry else step))
     except (ValueError, KeyError, TypeError):  # a line cut in half by a kill
         return False
-
-
-@contextmanager
-def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to `handler` in the main thread; elsewhere they cannot be caught."""
-    names = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(name, handler) for name in names]
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        for name, old in zip(names, before, strict=True):
-            signal.signal(name, old)
