@@ -23,6 +23,7 @@ from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import _engine, background, listen
+from danlu.train import session
 from tests import test_config_effect as earlier
 from tests.serve.tiny import Tiny, tiny
 from tests.tiny_life import RECIPE, life, project
@@ -196,7 +197,25 @@ def _devices(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-SYSTEM = {"runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data, "devices": _devices}
+def _parallel(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
+    """What a training is asked for; on one rank there is nothing to share."""
+    asked: list[str] = []
+
+    def noted(request: Any, *rest: Any) -> None:
+        asked.append(request.parallel)
+        raise UserError("E216")
+
+    patch.setattr(session, "fit", noted)
+    for number, way in enumerate(("ddp", "fsdp")):
+        with pytest.raises(UserError):
+            life(recipe, f"system.parallel={way}", f"seed={40 + number}").run(Silent(), "pretrain")
+    return asked
+
+
+SYSTEM = {
+    "runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data, "devices": _devices,
+    "parallel": _parallel,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", SYSTEM)
