@@ -1,6 +1,7 @@
 """What a run looks like in a terminal: one live line where there is one, a line per tenth where there is none."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ class Terminal:
             self.stream.flush()
         except (BrokenPipeError, ValueError):  # a closed pipe never stops a run
             self.quiet, self.live = True, False
+            with contextlib.suppress(OSError, ValueError):  # what is buffered must not fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def _close(self) -> None:
         """Leave the live line as it stands and go on below it."""

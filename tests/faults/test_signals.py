@@ -30,7 +30,9 @@ def started(recipe: Path, place: str, seconds: float) -> subprocess.Popen[bytes]
     line = [sys.executable, "-m", "tests.faults.slow", place, str(seconds), "run", str(recipe)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DANLU_LANG": "en"}
     with open(recipe.parent / "run.log", "wb") as log:
-        process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        # A shell's background jobs ignore Ctrl-C, and hand that on to what they start.
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=log, stderr=log, preexec_fn=heard)
     limit = time.monotonic() + 60
     while not (recipe.parent / "there").exists():
         assert process.poll() is None and time.monotonic() < limit, cold.said(recipe)
