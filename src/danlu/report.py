@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import __version__, charts, files, messages
+from danlu import page as standing
 from danlu.artifact import Lineage
 from danlu.figures import Figures, duration, figures, short, summary, table, trainings
 from danlu.graph import Run
@@ -31,36 +32,12 @@ def _answers(run: Run) -> list[dict[str, str]]:
 
 
 def page(run: Run, answers: list[dict[str, str]]) -> str:
-    """The whole page. It says itself that no script and no request may come from it."""
+    """The whole page."""
     found = figures(run)
     body = [*_head(run), *_tiles(run, found), *_models(found), *_losses(run), *_funnels(run)]
     body += [*_samples(run, answers), *_lineage(run), *_recipe(run)]
-    parts = {
-        "language": {"zh": "zh-CN"}.get(messages.language(), "en"),
-        "title": shown(run.name),
-        "style": Path(__file__).with_suffix(".css").read_text("utf-8"),
-        "body": "\n".join(body),
-    }
-    return _PAGE.format_map(parts)
-
-
-_PAGE = """<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} · danlu</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    style = Path(__file__).with_suffix(".css").read_text("utf-8")
+    return standing.page(run.name, "\n".join(body), style)
 
 
 def shown(value: Any) -> str:

@@ -25,7 +25,7 @@ LAYERS = {
     "graph": ("life", "graph", "runs"),
     "parts": ("model", "tasks", "train", "adapt", "serve", "proof"),
     "stages": ("stages",),
-    "life": ("cluster", "forecast", "report", "figures", "charts", "demo", "terminal"),
+    "life": ("cluster", "forecast", "report", "figures", "charts", "page", "demo", "terminal"),
     "command": ("results", "usage", "launch", "learn", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}

@@ -11,7 +11,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from danlu import files, messages
+from danlu import files
+from danlu import page as standing
 from danlu.learn import cells, drawing, lesson, source
 from danlu.learn.cells import Run
 from danlu.learn.lesson import Block, Cell, Exercise, Figure, Lesson
@@ -19,7 +20,6 @@ from danlu.messages import text
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _CODE = HtmlFormatter(nowrap=True)
-_LANGUAGES = {"zh": "zh-CN", "en": "en"}
 
 
 def write(folder: Path, wanted: list[Lesson]) -> list[Path]:
@@ -101,24 +101,4 @@ def _steps(of: Lesson, others: list[Lesson]) -> Iterator[str]:
 
 def _page(title: str, body: str) -> str:
     style = drawing.STYLE.read_text("utf-8") + Path(__file__).with_suffix(".css").read_text("utf-8")
-    language = _LANGUAGES[messages.language()]
-    return _PAGE.format_map({"language": language, "title": html.escape(title), "body": body, "style": style})
-
-
-_PAGE = """<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} · danlu</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return standing.page(title, body, style)
