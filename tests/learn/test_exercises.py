@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,13 @@ def test_the_mirror_says_whether_both_engines_agree(
     assert cli.main(["learn", "mirror", "model"]) == 1
     assert "1 of 1 arrays differ" in capsys.readouterr().out
     assert command._WIDE == 100
+
+
+def test_a_lesson_without_its_library_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    assert cli.main(["learn", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "E135" in said and 'pip install "danlu[learn]"' in said
