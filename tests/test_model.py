@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,28 @@ def test_saved_and_loaded_it_is_the_same(folder: Path, tmp_path: Path) -> None:
     )
     for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_the_folder_says_how_it_usually_speaks(folder: Path, tmp_path: Path) -> None:
+    model = Model.from_pretrained(folder)
+    assert (model.usual.temperature, model.usual.top_p, model.usual.repetition_penalty) == (0.8, 0.95, 1.0)
+    model.taught_chat = True
+    assert model.usual.repetition_penalty == 1.2
+    model.save_pretrained(tmp_path)
+    said = files.read_json(tmp_path / "generation_config.json")
+    files.write_json(tmp_path / "generation_config.json", said | {"temperature": 0.3, "top_k": 5})
+    again = Model.from_pretrained(tmp_path)
+    assert again.usual == replace(model.usual, temperature=0.3, top_k=5)
+    again.save_pretrained(tmp_path / "again")
+    assert Model.from_pretrained(tmp_path / "again").usual == again.usual
+
+
+@pytest.mark.parametrize("said", [{"temperature": -1}, {"top_p": "much"}, []])
+def test_an_impossible_way_to_speak_is_named(folder: Path, tmp_path: Path, said: object) -> None:
+    Model.from_pretrained(folder).save_pretrained(tmp_path)
+    files.write_json(tmp_path / "generation_config.json", said)
+    with pytest.raises(UserError, match="generation_config"):
+        Model.from_pretrained(tmp_path)
 
 
 def test_it_was_really_trained(folder: Path) -> None:

@@ -246,14 +246,14 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _chat(options: argparse.Namespace) -> None:
     import secrets
+    from dataclasses import replace
 
     from danlu.model import Model
-    from danlu.nn.generate import Sampling
     from danlu.serve.chat import converse
     from danlu.serve.engine import Engine
 
     with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
-        sampling = Sampling(temperature=0.8, top_p=0.95, seed=secrets.randbits(62))
+        sampling = replace(engine.served.usual, seed=secrets.randbits(62))
         converse(engine, sampling, ask=lambda: input("> "), write=_write)
 
 

@@ -1,9 +1,10 @@
 """A model with everything it needs to be used: network, processor, task; saved as a Hugging Face folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,14 +15,16 @@ from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture, build
-from danlu.nn.generate import Sampling, generate
+from danlu.nn.generate import WAYS, Sampling, generate
 from danlu.nn.network import Network
 from danlu.randomness import generator
 from danlu.tasks.task import Task
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-USUAL = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
+GENERATION = "generation_config.json"
+CONTINUES = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
+ANSWERS = replace(CONTINUES, repetition_penalty=1.2)  # small models repeat themselves in chats; 1.2: arXiv:1909.05858
 
 
 @dataclass
@@ -58,7 +61,13 @@ class Model(nn.Module):
         """Whether it was taught the chat template."""
         return self.taught_chat
 
+    @property
+    def usual(self) -> Sampling:
+        """How it speaks unless it is told otherwise: what its folder says, else our own way."""
+        return replace(ANSWERS if self.taught_chat else CONTINUES, **self.ways)
+
     taught_chat: bool = False
+    ways: Mapping[str, Any] = MappingProxyType({})
 
     # --- use ---
 
@@ -70,7 +79,7 @@ class Model(nn.Module):
         total, count = self.task.loss(self.net, batch)["loss"], self.task.counts(batch)["loss"]
         return Output(total / count.clamp(min=1), logits)
 
-    def stream(self, prompt: str, sampling: Sampling = USUAL) -> Iterator[str]:
+    def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
         """Continue a text, or answer it where the model was taught to chat; every piece is whole characters."""
         ends = {self.processor.end_id}
         if self.taught_chat:
@@ -79,13 +88,14 @@ class Model(nn.Module):
         else:
             ids = [self.processor.end_id, *self.processor.encode(prompt)]
         ids = ids[-self.context + 1 :]
+        sampling = sampling or self.usual
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self.context - len(ids)))
         detokenizer = self.processor.stream()
         for token in generate(self.net, ids, sampling, end_ids=ends):
             yield detokenizer.push(int(token))
         yield detokenizer.flush()
 
-    def predict(self, prompt: str, sampling: Sampling = USUAL) -> str:
+    def predict(self, prompt: str, sampling: Sampling | None = None) -> str:
         """Continue a text once, or answer it."""
         return "".join(self.stream(prompt, sampling))
 
@@ -119,6 +129,7 @@ class Model(nn.Module):
             ours.get("task", "language_modeling"),
         )
         model.taught_chat = bool(ours.get("chat"))
+        model.ways = _ways(folder)
         model._fill(files.read_tensors(folder / WEIGHTS), carried["model_type"], ours.get("quantized", ""), folder)
         return model.eval()
 
@@ -157,7 +168,7 @@ class Model(nn.Module):
             state = family.export_weights({name: tensor.float() for name, tensor in state.items()})
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)
-        files.write_json(folder / "generation_config.json", self._generation())
+        files.write_json(folder / GENERATION, self._generation())
         self.processor.save(folder)
 
     def _tokens(self) -> dict[str, Any]:
@@ -171,9 +182,24 @@ class Model(nn.Module):
             "eos_token_id": ends,
             "pad_token_id": self.processor.pad_id,
             "do_sample": True,
-            "temperature": USUAL.temperature,
-            "top_p": USUAL.top_p,
+            "temperature": self.usual.temperature,
+            "top_p": self.usual.top_p,
+            **self.ways,
         }
+
+
+def _ways(folder: Path) -> dict[str, Any]:
+    """The usual ways of sampling that the folder gives."""
+    path = folder / GENERATION
+    if not path.exists():
+        return {}
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        ways = {name: said[name] for name in WAYS if said.get(name) is not None}
+        replace(CONTINUES, **ways)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError("E301", path=path, reason=because(error)) from error
+    return ways
 
 
 def _shape(tensor: Tensor | None) -> str:

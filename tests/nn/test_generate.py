@@ -176,6 +176,11 @@ def test_repetition_penalty_lowers_what_occurred() -> None:
     assert (shares - torch.tensor([1.0, 1.0, -2.0]).softmax(-1)).abs().max() < 0.03
 
 
+def test_ends_of_earlier_turns_are_no_repetition() -> None:
+    logits, way = torch.tensor([[2.0, 1.5, -1.0, -1.1]]), replace(GREEDY, repetition_penalty=2.0)
+    assert sample(logits, [way], [[0, 2]], [torch.Generator()], end_ids={0}).tolist() == [0]
+
+
 def test_each_row_keeps_its_own_way_and_its_own_numbers() -> None:
     logits = torch.randn(3, 200, generator=torch.Generator().manual_seed(2))
     ways = [Sampling(temperature=0.0), Sampling(top_p=0.9), Sampling(top_k=7, temperature=0.5)]

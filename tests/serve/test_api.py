@@ -5,6 +5,7 @@ import http.client
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -90,6 +91,22 @@ def test_n_samples_differ_and_repeat_under_their_seed(client: openai.OpenAI) -> 
     texts = [choice.message.content for choice in first.choices]
     assert len(set(texts)) == 3
     assert [choice.message.content for choice in second.choices] == texts
+
+
+def test_a_request_that_says_nothing_gets_the_models_usual_way(base: Tiny) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "the", "max_tokens": 16, "seed": 4}
+    way = {"temperature": 1.7, "top_p": 0.9, "top_k": 11, "repetition_penalty": 1.5}
+    base = replace(base, usual=Sampling(**way))  # type: ignore[arg-type]
+
+    def answer(**ways: object) -> str:
+        with Engine(base) as engine:
+            said: str = ask(engine, COMPLETIONS, json.dumps(asked | ways).encode()).json()["choices"][0]["text"]
+            return said
+
+    usual = answer()
+    assert usual == answer(**way)
+    greedy = base.processor.decode(base.greedy([base.processor.end_id, *base.processor.encode("the")], 16))
+    assert usual != answer(temperature=0, top_k=0, top_p=1, repetition_penalty=1) == greedy
 
 
 def test_a_base_model_does_not_pretend_to_chat(base: Tiny) -> None:

@@ -1,13 +1,14 @@
 """A tiny random model, and what it must say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from danlu.modalities.text import Text
 from danlu.models import qwen3
 from danlu.models.architecture import build
+from danlu.nn.generate import Sampling
 from danlu.nn.network import Network
 
 CORPUS = [
@@ -26,6 +27,7 @@ class Tiny:
     processor: Text
     context: int = CONTEXT
     chat: bool = True
+    usual: Sampling = field(default_factory=Sampling)
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The oracle: the most likely tokens by whole forward passes, no cache, no batch; control tokens only end."""

@@ -15,7 +15,9 @@ from danlu.nn.cache import Cache
 from danlu.nn.losses import token_losses
 from danlu.nn.network import Network
 
-__all__ = ["Cache", "Sampling", "generate", "sample", "score"]
+__all__ = ["WAYS", "Cache", "Sampling", "generate", "sample", "score"]
+
+WAYS = ("temperature", "top_k", "top_p", "repetition_penalty")  # what a model has its usual values of
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,17 @@ def sample(
     samplings: Sequence[Sampling],
     history: Sequence[Sequence[int]],
     generators: Sequence[torch.Generator],
+    end_ids: Collection[int] = (),
 ) -> Tensor:
     """logits (B, V) -> ids (B,), each row by its own sampling, history and generator, whatever stands beside it.
 
     The k likeliest and the p likeliest are both prefixes of the sorted distribution; one number drawn per row and the
-    inverse of its cumulative sum choose within the shorter one.
+    inverse of its cumulative sum choose within the shorter one. The ends of earlier turns that stand in a history are
+    no repetition: `end_ids` are never penalised.
     """
     logits = logits.float()
     if any(each.repetition_penalty != 1.0 for each in samplings):
-        logits = _penalised(logits, samplings, history)
+        logits = _penalised(logits, samplings, [set(past).difference(end_ids) for past in history])
     if all(each.temperature == 0 for each in samplings):
         return logits.argmax(-1)
     vocab = logits.shape[1]
@@ -77,7 +81,7 @@ def generate(
     tokens, unread = list(prompt_ids), list(prompt_ids)
     for _ in range(sampling.max_tokens):
         logits = _next_logits(network, cache, unread)
-        token = int(sample(logits, [sampling], [tokens], [generator]))
+        token = int(sample(logits, [sampling], [tokens], [generator], end_ids))
         if token in end_ids:
             return
         yield token
@@ -100,12 +104,12 @@ def _next_logits(network: Network, cache: Cache, tokens: Sequence[int]) -> Tenso
     return network.head(network.hidden(batch, cache)[:, -1])
 
 
-def _penalised(logits: Tensor, samplings: Sequence[Sampling], history: Sequence[Sequence[int]]) -> Tensor:
+def _penalised(logits: Tensor, samplings: Sequence[Sampling], history: Sequence[Collection[int]]) -> Tensor:
     """A copy with the logits of tokens that occurred divided by the penalty where positive, else multiplied."""
     logits = logits.clone()
     for row, (sampling, past) in enumerate(zip(samplings, history, strict=True)):
         if sampling.repetition_penalty != 1.0 and past:
-            ids = torch.tensor(sorted(set(past)), device=logits.device)
+            ids = torch.tensor(sorted(past), device=logits.device)
             seen, penalty = logits[row, ids], sampling.repetition_penalty
             logits[row, ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
     return logits

@@ -157,7 +157,7 @@ class Engine:
         logits[:, self._never] = -torch.inf
         logits[:, self.served.processor.vocab_size :] = -torch.inf  # a table may be wider than the vocabulary
         samplings, histories = [row.job.sampling for row in rows], [row.tokens for row in rows]
-        chosen = sample(logits, samplings, histories, [row.random for row in rows])
+        chosen = sample(logits, samplings, histories, [row.random for row in rows], self._ends)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             self._took(row, token)
 

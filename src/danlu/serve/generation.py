@@ -14,7 +14,7 @@ from danlu.serve.reply import Reply
 
 
 class Served(Protocol):
-    """What the engine needs of a model; `chat`: it was taught the chat template."""
+    """What the engine needs of a model; `chat`: it was taught the chat template; `usual`: how it speaks unless told."""
 
     @property
     def network(self) -> Network: ...
@@ -27,6 +27,9 @@ class Served(Protocol):
 
     @property
     def chat(self) -> bool: ...
+
+    @property
+    def usual(self) -> Sampling: ...
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from danlu.modalities.chat import encode_chat
-from danlu.nn.generate import Sampling
+from danlu.nn.generate import WAYS, Sampling
 from danlu.serve.generation import Job, Served
 from danlu.serve.refusal import Refusal
 from danlu.serve.schema import ChatRequest, CompletionRequest, Generated
@@ -45,20 +45,19 @@ def _work(served: Served, wish: Generated, prompts: Sequence[Sequence[int]], par
         raise Refusal("too_many_tokens", param="max_tokens", tokens=wish.length, context=served.context)
     seed = secrets.randbits(62) if wish.seed is None else wish.seed % 2**62
     jobs = [
-        Job(prompt, _sampling(wish, seed + choice, served.context - len(prompt)))
+        Job(prompt, _sampling(served.usual, wish, seed + choice, served.context - len(prompt)))
         for prompt in prompts
         for choice in range(wish.n)
     ]
     return Work(jobs, sum(map(len, prompts)))
 
 
-def _sampling(wish: Generated, seed: int, room: int) -> Sampling:
+def _sampling(usual: Sampling, wish: Generated, seed: int, room: int) -> Sampling:
     """An answer also ends where the context ends; `finish_reason` is then "length"."""
-    return Sampling(
-        temperature=wish.temperature,
-        top_k=wish.top_k,
-        top_p=wish.top_p,
-        repetition_penalty=wish.repetition_penalty,
+    wished = {name: getattr(wish, name) for name in WAYS if getattr(wish, name) is not None}
+    return replace(
+        usual,
+        **wished,
         seed=seed,
         max_tokens=min(wish.length or room, room),
         stop=wish.stops,

@@ -28,14 +28,14 @@ class StreamOptions(Strict):
 
 
 class Generated(Strict):
-    """What both kinds of request share: the model and how to sample from it."""
+    """What both kinds of request share: the model and how to sample from it; None: as the model usually does."""
 
     model: str = Field(max_length=256)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
-    temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, le=1_000_000)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=1_000_000)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int = Field(1, ge=1, le=4)
     stop: StopString | Annotated[list[StopString], Field(max_length=8)] = []

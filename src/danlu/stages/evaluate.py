@@ -115,7 +115,6 @@ def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
     from dataclasses import replace
 
     from danlu.data.columns import Columns
-    from danlu.model import USUAL
 
     columns = Columns(encoded / "columns" / _split(encoded))
     found = []
@@ -125,7 +124,7 @@ def samples(model: "Model", encoded: Path, number: int) -> list[dict[str, str]]:
         found.append(
             {
                 "prompt": prompt,
-                "text": model.predict(prompt, replace(USUAL, max_tokens=96)),
+                "text": model.predict(prompt, replace(model.usual, max_tokens=96)),
             }
         )
     return found

@@ -123,12 +123,10 @@ def _sampler(model: "Model", prompt: str | None) -> Any:
         return None
     from dataclasses import replace
 
-    from danlu.model import USUAL
-
     def sample() -> str:
         training = model.net.training
         model.net.eval()
-        made = model.predict(prompt, replace(USUAL, max_tokens=48))
+        made = model.predict(prompt, replace(model.usual, max_tokens=48))
         model.net.train(training)
         return (prompt + made).replace("\n", "⏎")
 
