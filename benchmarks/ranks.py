@@ -101,7 +101,7 @@ def _peak(pid: int) -> int:
 
 def summed(ranks: int) -> float:
     """Bytes per second that each of the processes sends while they sum."""
-    from tests.train.ranked import free_port
+    from danlu.ranks import free_port
 
     shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
               "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}  # fmt: skip

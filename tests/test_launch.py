@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from danlu.graph import Silent
+from danlu.ranks import free_port
 from tests.tiny_life import RECIPE, life, project
-from tests.train.ranked import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks through /proc")
 STEPS = 150

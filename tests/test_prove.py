@@ -1,7 +1,9 @@
 """The certificate of a recipe: every line holds on a true twin, and each falls on the twin that is sabotaged there."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from danlu import cli, files, messages
+from danlu import ranks as processes
 from danlu.data import store
 from danlu.data.loader import IGNORE, Loader
 from danlu.errors import UserError
@@ -18,7 +21,7 @@ from danlu.graph import Life, Silent
 from danlu.model import Model
 from danlu.nn import network
 from danlu.nn.attention import Attention
-from danlu.proof import audit, gradients, resume
+from danlu.proof import audit, gradients, parallel, resume
 from danlu.proof.certificate import Check
 from danlu.proof.served import served
 from danlu.proof.twin import Twin, twins
@@ -27,6 +30,7 @@ from danlu.serve.slots import Slots
 from danlu.stages.prove import prove
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.train import checkpoint, session
+from danlu.train.distributed import Replicas
 from tests.tiny_life import RECIPE, project, sentences
 
 CHATS = """
@@ -180,11 +184,11 @@ def test_the_certificate_is_chinese_in_chinese(chat: Twin) -> None:
         said = [
             str(chat),
             *audit.mask(chat).lines()[:2],
-            *(c for check in gradients.splits(chat) for c in check.lines()),
+            *parallel.two_ranks(chat).lines(),
         ]
     finally:
         messages.use("en")
-    assert not [line for line in said if "rows" in line or "进程" in line]
+    assert not [line for line in said if "rows" in line]
     assert f"{len(chat.rows)} 行" in said[0]
 
 
@@ -209,6 +213,19 @@ def mean_of_means(patch: pytest.MonkeyPatch) -> None:
         return {"loss": real(self, net, batch, part)["loss"] / self.counts(batch)["loss"]}
 
     patch.setattr(LanguageModeling, "loss", loss)
+
+
+def mean_across_ranks(patch: pytest.MonkeyPatch) -> None:
+    """Every rank divided by its own count, and the mean of their gradients."""
+    real = Replicas.reduce
+
+    def reduce(self: Any, found: Any) -> None:
+        found = list(found)
+        real(self, found)
+        torch._foreach_div_(found, parallel.COUNT)
+
+    patch.setattr(Replicas, "reduce", reduce)
+    patch.setattr(Replicas, "total", lambda self, values: values)
 
 
 def shifted_mask(patch: pytest.MonkeyPatch, by: int = 1) -> None:
@@ -246,7 +263,7 @@ def leaking(patch: pytest.MonkeyPatch) -> None:
 
 SABOTAGE = {
     "finetune.accumulated": mean_of_means, "finetune.mask": shifted_mask, "pretrain.resumed": dropped_state,
-    "pretrain.attention": leaking,
+    "pretrain.attention": leaking, "finetune.ranks": mean_across_ranks,
 }  # fmt: skip
 
 
@@ -263,9 +280,48 @@ def test_the_whole_certificate_of_a_sabotaged_twin_fails(
 
 def test_a_mean_of_means_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     mean_of_means(monkeypatch)
-    found = gradients.splits(text)
-    assert named(found, "accumulated").figure > 1e-3
-    assert named(found, "ranks").figure > 1e-3
+    assert gradients.splits(text).figure > 1e-3
+    assert parallel.two_ranks(text).figure > 1e-3
+
+
+def test_a_mean_of_means_across_ranks_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank divides by its own count, and the gradients are averaged, as data parallel training often does."""
+    mean_across_ranks(monkeypatch)
+    assert gradients.splits(text).passed
+    assert parallel.two_ranks(text).figure > 1e-3
+
+
+def test_replicas_that_come_apart_are_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 alone gets the sum."""
+    real = Replicas.reduce
+
+    def reduce(self: Any, found: Any) -> None:
+        whole = [g.clone() for g in found] if processes.rank() else found
+        real(self, whole)
+
+    monkeypatch.setattr(Replicas, "reduce", reduce)
+    assert not parallel.two_ranks(text).passed
+
+
+def test_a_rank_that_fails_or_dies_is_no_proof(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Any, found: Any) -> None:
+        raise ValueError("no network")
+
+    monkeypatch.setattr(Replicas, "reduce", failing)
+    check = parallel.two_ranks(text)
+    assert not check.passed and "ValueError: no network" in check.evidence
+    monkeypatch.setattr(Replicas, "reduce", lambda self, found: os.kill(os.getpid(), signal.SIGKILL))
+    check = parallel.two_ranks(text)
+    assert not check.passed and "ended early" in check.evidence
+
+
+@pytest.mark.slow
+def test_ranks_that_are_started_anew_prove_the_same(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a fork is not safe."""
+    forked = parallel.two_ranks(text)
+    monkeypatch.setattr(parallel, "START", "spawn")
+    spawned = parallel.two_ranks(text)
+    assert spawned.passed and spawned.figure == forked.figure
 
 
 def test_a_loop_that_forgets_a_micro_batch_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,9 +334,7 @@ def test_a_loop_that_forgets_a_micro_batch_is_caught(text: Twin, monkeypatch: py
         collect(self)
 
     monkeypatch.setattr(gradients.Wide, "collect", forgetful)
-    found = gradients.splits(text)
-    assert not named(found, "accumulated").passed
-    assert named(found, "ranks").passed
+    assert not gradients.splits(text).passed
 
 
 @pytest.mark.parametrize("by", [-1, 1])

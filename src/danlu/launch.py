@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ def launch(count: int, arguments: Sequence[str]) -> tuple[int, str]:
     A rank that fails says why itself; one that is killed cannot. Whatever ends one rank ends all: within GRACE seconds
     by themselves, since none gets an answer any more, or they are killed.
     """
-    port = _free_port()
+    port = ranks.free_port()
     started = [_start(rank, count, port, arguments) for rank in range(count)]
     with _forwarding(started):
         codes = _watch(started)
@@ -39,29 +38,15 @@ def launch(count: int, arguments: Sequence[str]) -> tuple[int, str]:
 
 def _start(rank: int, count: int, port: int, arguments: Sequence[str]) -> Process:
     """One rank: a session of its own, so that Ctrl-C reaches it through us alone; only rank 0 writes results."""
-    threads = max(1, (os.cpu_count() or 1) // count)
-    environment: dict[str, Any] = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": _loopback()} | os.environ
-    environment |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count,
-                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, ranks.LAUNCHER: os.getpid()}  # fmt: skip
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, **ranks.environment(rank, count, port)}
     return subprocess.Popen(
         [sys.executable, "-m", "danlu", *arguments],
-        env={name: str(value) for name, value in environment.items()},
+        env=environment | {ranks.LAUNCHER: str(os.getpid())},
         stdin=subprocess.PIPE,
         stdout=None if rank == 0 else subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def _loopback() -> str:
-    """The network interface of the machine itself: a host name that leads nowhere does not matter then."""
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), "")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _watch(started: Sequence[Process]) -> dict[int, int]:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -45,6 +46,26 @@ def here() -> int:
 def launched() -> bool:
     """Whether the process that started this one says what there is to say about ranks."""
     return LAUNCHER in os.environ
+
+
+def environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """What tells a process of this machine which of `count` ranks it is; all meet at a port that rank 0 opens."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    network = {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", _loopback()), "MASTER_ADDR": "127.0.0.1"}
+    return {name: str(value) for name, value in places.items()} | network
+
+
+def _loopback() -> str:
+    """The network interface of the machine itself: a host name that leads nowhere does not matter then."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), "")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 # --- what rank 0 says --------------------------------------------------------------------------------

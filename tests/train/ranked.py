@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import traceback
 import warnings
 from collections.abc import Callable
@@ -12,11 +11,13 @@ from typing import Any
 import torch
 import torch._dynamo  # sharding loads it: once here, not for seconds in every child
 
+from danlu import ranks as danlu_ranks
+
 
 def ranks(count: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
     """What `work` returns (JSON data) on each of `count` ranks; fails with the traceback of the first that fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = danlu_ranks.free_port()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which the children do not use
         children = [_fork(rank, count, port, folder, work) for rank in range(count)]
@@ -27,19 +28,12 @@ def ranks(count: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _fork(rank: int, count: int, port: int, folder: Path, work: Callable[[], Any]) -> int:
     child = os.fork()
     if child:
         return child
     try:
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
-                       "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+        os.environ |= danlu_ranks.environment(rank, count, port)
         torch.set_num_threads(1)
         (folder / f"rank-{rank}.json").write_text(json.dumps(work()))
     except BaseException:  # noqa: BLE001, whatever it is: the parent shows it

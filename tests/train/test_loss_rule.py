@@ -3,6 +3,7 @@
 Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is the reference. A task joins by its file.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from danlu.modalities.text import Text
 from danlu.models import qwen3
 from danlu.models.architecture import build
 from danlu.nn.network import Network
-from danlu.proof.gradients import accumulated, difference, documents, gradient, padded, ranked
+from danlu.proof.gradients import Named, accumulated, counted, difference, documents, gradient, padded
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Task
 from tests.serve.tiny import fitted
@@ -117,6 +118,13 @@ def cut(batch: Batch, places: Sequence[float]) -> list[Batch]:
 
 
 # --- the rule ---
+
+
+def ranked(task: Task, net: Network, shares: Sequence[Batch]) -> Named:
+    """The sum of what ranks find, each on its share and its own copy of the network, with the counts of all."""
+    counts = counted(task, shares)
+    found = [gradient(task, copy.deepcopy(net), [share], counts) for share in shares]
+    return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
 
 
 def figures(task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64) -> dict[str, float]:

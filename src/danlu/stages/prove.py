@@ -42,10 +42,11 @@ _COUNT = 11  # checks of a training
 
 
 def _checks(twin: "Twin") -> Iterator[Check]:
-    from danlu.proof import audit, gradients, resume, served
+    from danlu.proof import audit, gradients, parallel, resume, served
 
     if twin.task.coupled == "none":  # rows that see each other are never split
-        yield from gradients.splits(twin)
+        yield gradients.splits(twin)
+        yield parallel.two_ranks(twin)
     yield from gradients.layouts(twin)
     yield audit.mask(twin)
     yield audit.attention(twin)
