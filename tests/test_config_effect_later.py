@@ -212,9 +212,27 @@ def _parallel(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
     return asked
 
 
+def _device(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
+    """Where a training is asked for; a device that is not there is refused before anything is built."""
+    found: list[str] = []
+
+    def noted(request: Any, *rest: Any) -> None:
+        found.append(request.device)
+        raise UserError("E216")
+
+    patch.setattr(session, "fit", noted)
+    for where in ("cpu", "cuda:99"):
+        built = life(recipe, f"system.device={where}", f"system.runs=on-{where[:4]}")
+        with pytest.raises(UserError) as refused:
+            built.run(Silent(), "pretrain")
+        found.append(refused.value.code)
+    assert not list((recipe.parent / "on-cuda").glob("store/*"))
+    return ["/".join(found[:2]), found[2]]
+
+
 SYSTEM = {
     "runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data, "devices": _devices,
-    "parallel": _parallel,
+    "parallel": _parallel, "device": _device,
 }  # fmt: skip
 
 

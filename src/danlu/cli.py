@@ -12,7 +12,7 @@ from typing import Any
 from danlu import messages, ranks, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
-from danlu.usage import LEARN, Parser, prompt, serving
+from danlu.usage import LEARN, Parser, device, prompt, serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,7 +231,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from danlu.runs import model_folder
     from danlu.stages.evaluate import on_data
 
-    figures = on_data(model_folder(options.model), options.data)
+    figures = on_data(model_folder(options.model), options.data, device(options))
     if options.json:
         _print(figures, options)
     else:
@@ -241,7 +241,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from danlu.model import Model
 
-    _print(Model.from_pretrained(options.model).predict(prompt(options.input)), options)
+    _print(Model.from_pretrained(options.model, device(options)).predict(prompt(options.input)), options)
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -252,7 +252,7 @@ def _chat(options: argparse.Namespace) -> None:
     from danlu.serve.chat import converse
     from danlu.serve.engine import Engine
 
-    with Engine(Model.from_pretrained(options.model), slots=1, waiting=1) as engine:
+    with Engine(Model.from_pretrained(options.model, device(options)), slots=1, waiting=1) as engine:
         sampling = replace(engine.served.usual, seed=secrets.randbits(62))
         converse(engine, sampling, ask=lambda: input("> "), write=_write)
 
@@ -264,7 +264,7 @@ def _write(piece: str) -> None:
 def _compress(options: argparse.Namespace) -> None:
     from danlu.stages.compress import compress_folder
 
-    _print(compress_folder(Path(options.model), Path(options.out)), options)
+    _print(compress_folder(Path(options.model), Path(options.out), device(options)), options)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -273,13 +273,12 @@ def _serve(options: argparse.Namespace) -> None:
     from danlu.runs import model_folder
     from danlu.serve.run import serve
 
-    folder = model_folder(options.model)
-    serve(
-        lambda: Model.from_pretrained(folder),
-        folder.name,
-        config,
-        lambda url: print(text("cli.serving", url=url), flush=True),
-    )
+    folder, where = model_folder(options.model), device(options)
+    serve(lambda: Model.from_pretrained(folder, where), folder.name, config, _serving)
+
+
+def _serving(url: str) -> None:
+    _write(text("cli.serving", url=url) + "\n")
 
 
 def _runs(options: argparse.Namespace) -> None:
@@ -358,6 +357,7 @@ def _learn(options: argparse.Namespace) -> int:
 _RECIPE = ("recipe", {"nargs": "?", "default": "recipe.toml"})
 _OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value"})
 _MODEL: tuple[str, dict[str, Any]] = ("model", {})
+_DEVICE: tuple[str, dict[str, Any]] = ("--device", {})
 _FLAG = {"action": "store_true"}
 _INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
@@ -376,13 +376,13 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     ),
     "data": (_data, [_RECIPE, _OVERRIDES]),
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
-    "evaluate": (_evaluate, [_MODEL, ("data", {})]),
-    "predict": (_predict, [_MODEL, ("input", {"nargs": "?"})]),
-    "chat": (_chat, [_MODEL]),
-    "compress": (_compress, [_MODEL, ("--out", {"required": True})]),
+    "evaluate": (_evaluate, [_MODEL, ("data", {}), _DEVICE]),
+    "predict": (_predict, [_MODEL, ("input", {"nargs": "?"}), _DEVICE]),
+    "chat": (_chat, [_MODEL, _DEVICE]),
+    "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),
     "serve": (
         _serve,
-        [_MODEL, ("--host", {}), ("--port", _INT), ("--slots", _INT), ("--queue", _INT), ("--api-key", {})],
+        [_MODEL, ("--host", {}), ("--port", _INT), ("--slots", _INT), ("--queue", _INT), ("--api-key", {}), _DEVICE],
     ),
     "runs": (
         _runs,

@@ -294,6 +294,9 @@ class Serve(Section):
 class System(Section):
     runs: str = Field("runs", description="folder of all results, beside the recipe")
     threads: PositiveInt | Auto = Field("auto", description="processor threads")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = Field(
+        "auto", description="where networks are computed: auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU, else cpu"
+    )
     devices: PositiveInt = Field(1, description="processes that train together, each on its share of every batch")
     parallel: Literal["auto", "ddp", "fsdp", "tensor"] = Field(
         "auto", description="what each device holds: ddp all weights, fsdp its rows, tensor its heads; auto: what fits"

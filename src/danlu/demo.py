@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tomli_w
 
-from danlu import files
+from danlu import device, files
 from danlu.config import Serve, seconds
 from danlu.errors import UserError
 from danlu.graph import Life, Run, View
@@ -119,7 +119,7 @@ def _served(run: Run, loaded: Loaded, view: View) -> list[dict[str, str]]:
     assert run.model is not None
     view.stage("serve", text("demo.serving"))
     answers = []
-    with background(Model.from_pretrained(run.model), run.recipe, Serve(port=0)) as url:
+    with background(Model.from_pretrained(run.model, device.chosen("auto")), run.recipe, Serve(port=0)) as url:
         client = Client(url)
         for number, prompt in enumerate(prompts(run)):
             pieces = client.complete(run.recipe, prompt, max_tokens=96, temperature=0.3, seed=number)

@@ -115,30 +115,31 @@ def _rate(runs: Path, stage: str) -> float:
 
 def _training(life: Life, state: State, size: Sizes) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens."""
-    from danlu import tasks
+    from danlu import device, tasks
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
 
-    shape, vocab, tokens = shape_of(life, state, size)
+    where = device.use(life.loaded.recipe.system)
+    shape, vocab, tokens = shape_of(life, state, size, where)
     train = state.node.config["train"]
     loader = Synthetic(shape.context, vocab, tokens)
     task = tasks.load("language_modeling")(Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
-    request = Request(task, train, loader, loader, pretraining, time.monotonic())  # type: ignore[arg-type]
-    plan = resolve(request, build(shape, generator(0, "forecast")).train())
+    request = Request(task, train, loader, loader, pretraining, time.monotonic(), device=where)  # type: ignore[arg-type]
+    plan = resolve(request, build(shape, generator(0, "forecast")).train().to(where))
     weights = sum(p.numel() for p in build(shape, generator(0, "forecast")).parameters())
     return Cost(3 + plan.seconds, plan.memory_mb, weights * 16 / 1e6)
 
 
-def shape_of(life: Life, state: State, size: "Sizes") -> tuple[Any, int, int]:
-    """(architecture, vocabulary, training tokens) of a training that has not begun."""
+def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tuple[Any, int, int]:
+    """(architecture, vocabulary, training tokens) of a training on a device that has not begun."""
     from danlu.train.size import architecture
 
     tokens, vocab = size.tokens(state)
     recipe, train = life.loaded.recipe, state.node.config["train"]
     first = recipe.training("pretrain") if state.node.name == "finetune" else train
-    return architecture(recipe.model, first, vocab, tokens), vocab, tokens
+    return architecture(recipe.model, first, vocab, tokens, where), vocab, tokens
 
 
 class Vocabulary:

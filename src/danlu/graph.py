@@ -12,11 +12,10 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from danlu import files, ranks
+from danlu import device, files, ranks
 from danlu.artifact import LINEAGE, PARTIAL, HashIndex, Lineage, building, goes_on, intact, made, raw_hashes
 from danlu.config import System
 from danlu.errors import UserError
@@ -72,19 +71,9 @@ class Context:
     def progress(self, done: float, total: float, note: str = "") -> None:
         self.view.progress(done, total, note)
 
-    def use_threads(self) -> None:
-        """Let torch use the processor threads that the recipe asks for, whatever the stage before has left."""
-        import torch
-
-        torch.set_num_threads(_threads() if self.system.threads == "auto" else self.system.threads)
-
-
-@cache
-def _threads() -> int:
-    """What torch found when the first stage began."""
-    import torch
-
-    return torch.get_num_threads()
+    def use_machine(self) -> str:
+        """Let torch use what the recipe asks for, whatever the stage before has left; the device to compute on."""
+        return device.use(self.system)
 
 
 @dataclass
@@ -254,6 +243,7 @@ class Life:
     def _build(self, state: State, view: View) -> None:
         node, started = state.node, time.time()
         assert state.folder is not None
+        device.check(self.loaded.recipe.system.device)
         inputs = {role: self.folders[name] for role, name in node.inputs.items()}
         for folder in inputs.values():
             intact(folder, deep=True)
@@ -291,7 +281,7 @@ class Life:
             return
         plan = tomllib.loads((folder / "plan.toml").read_text("utf-8"))
         self.pins |= {(node.stage, key): plan[key] for key in ("steps", "precision", "attention", "dropout")}
-        self.pins[("system", "threads")] = plan["threads"]
+        self.pins |= {("system", "threads"): plan["threads"], ("system", "device"): plan["device"]}
         if node.stage == "pretrain":
             self.pins[("model", "depth")] = plan["depth"]
 

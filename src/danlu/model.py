@@ -107,8 +107,8 @@ class Model(nn.Module):
         return cls(build(architecture, generator(seed, "init")), architecture, processor, task)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "Model":
-        """Load a model: its folder, a run's folder or name, or a recipe that has run.
+    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "Model":
+        """Load a model onto a device: its folder, a run's folder or name, or a recipe that has run.
 
         Raises:
             UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit.
@@ -131,7 +131,7 @@ class Model(nn.Module):
         model.taught_chat = bool(ours.get("chat"))
         model.ways = _ways(folder)
         model._fill(files.read_tensors(folder / WEIGHTS), carried["model_type"], ours.get("quantized", ""), folder)
-        return model.eval()
+        return model.to(device).eval()
 
     def _fill(self, tensors: dict[str, Tensor], family: str, quantized: str, folder: Path) -> None:
         if quantized:

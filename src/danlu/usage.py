@@ -77,6 +77,20 @@ def serving(options: argparse.Namespace) -> Any:
     return checked(Serve, table, flags, Path(options.model))
 
 
+def device(options: argparse.Namespace) -> str:
+    """Where a model is used: as the flag says, or the recipe that was named, or on the GPU that is there.
+
+    Raises:
+        UserError: E127, it is not there.
+    """
+    from danlu.device import chosen
+    from danlu.recipe import load_recipe
+    from danlu.runs import recipe_file
+
+    recipe = recipe_file(options.model)
+    return chosen(options.device or (load_recipe(recipe).recipe.system.device if recipe else "auto"))
+
+
 def prompt(given: str | None) -> str:
     """The text to continue: the argument, or all of standard input.
 

@@ -12,6 +12,7 @@ LAYERS = {
         "disk",
         "files",
         "config",
+        "device",
         "recipe",
         "artifact",
         "ranks",

@@ -13,7 +13,10 @@ from danlu.nn.masks import segment_positions
 
 
 class Cache:
-    """`slots` sequences of up to `length` tokens; the rows of a batch may be any of the slots, at different lengths."""
+    """`slots` sequences of up to `length` tokens; the rows of a batch may be any of the slots, at different lengths.
+
+    Which place is whose is kept on the host, wherever the keys are: a GPU is told, never asked.
+    """
 
     def __init__(
         self, config: TransformerConfig, slots: int, length: int, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -21,7 +24,7 @@ class Cache:
         shape = (config.layers, slots, config.kv_heads, length + 1, config.head_dim)  # the last place takes the pads
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
-        self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
+        self.lengths = torch.zeros(slots, dtype=torch.long, device="cpu")
         self.length = length
 
     def free(self, slot: int) -> None:
@@ -33,11 +36,12 @@ class Cache:
     ) -> CacheRows:
         """Where the tokens of a (B, T) batch go: at their positions, or after what their slots hold; pads nowhere.
 
+        slots (B,), positions and segments (B, T) lie on the host.
         Raises ValueError when a position lies beyond the cache.
         """
-        slots = torch.arange(shape[0], device=self.lengths.device) if slots is None else slots
+        slots = torch.arange(shape[0]) if slots is None else slots
         if positions is None:
-            steps = torch.arange(shape[1], device=slots.device) if segments is None else segment_positions(segments)
+            steps = torch.arange(shape[1]) if segments is None else segment_positions(segments)
             positions = self.lengths[slots, None] + steps
         real = torch.ones_like(positions, dtype=torch.bool) if segments is None else segments > 0
         ends = torch.where(real, positions + 1, 0).amax(1)
@@ -51,10 +55,11 @@ class CacheRows:
     """The slots of one batch, during one forward."""
 
     def __init__(self, cache: Cache, slots: Tensor, positions: Tensor, places: Tensor, filled: int) -> None:
-        self.positions, self.places = positions, places  # (B, T)
-        self.past = torch.arange(filled, device=places.device)  # (S,)
+        device = cache.keys.device
+        self.positions, self.places = positions.to(device), places.to(device)  # (B, T)
+        self.past = torch.arange(filled, device=device)  # (S,)
         self.alone = places.shape[1] == 1 and bool((places == filled - 1).all())  # every query sees every place
-        self._cache, self._slots, self._filled = cache, slots, filled
+        self._cache, self._slots, self._filled = cache, slots.to(device), filled
         first, count = int(slots[0]), len(slots)
         in_order = slots.tolist() == list(range(first, first + count))
         self._run = slice(first, first + count) if in_order else None  # neighbours are read without a copy

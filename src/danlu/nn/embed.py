@@ -56,7 +56,7 @@ class Tokens(nn.Module):
         """ids, positions, types (B, T) -> (B, T, D)."""
         x = self.tokens(ids)
         if self.config.scale != 1.0:
-            x = x * torch.tensor(self.config.scale, dtype=x.dtype, device=x.device)
+            x = x * x.new_full((), self.config.scale)
         if self.positions is not None:
             x = x + self.positions(self._rows(ids, positions))
         if self.types is not None:

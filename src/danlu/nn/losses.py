@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 CHUNK_LOGITS = 2**24  # logits held at a time: with fewer, the product that gives d_hidden is half as fast
+GPU_CHUNK_LOGITS = 2**26  # a GPU is busy only with larger products, and widens a chunk at once
 BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough for the processor's cache
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0, ignore: int = -100
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0, ignore: int | None = -100
 ) -> Tensor:
     """SUM over tokens of -log softmax(hidden · weightᵀ)[target], a scalar in fp32 (fp64 for fp64).
 
-    hidden (N, D), weight (V, D), targets (N,); those equal to `ignore` do not count; `chunk` tokens at a time.
-    Gradients are computed in the forward, so the logits of a chunk are formed once and dropped.
+    hidden (N, D), weight (V, D), targets (N,), of which those equal to `ignore` do not count (None: all
+    do); `chunk` tokens at a time. Gradients are computed in the forward, so that the logits of a chunk are formed once
+    and dropped.
     """
     return _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, ignore)
 
@@ -43,11 +45,12 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, ignore: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, ignore: int | None) -> Tensor:
         total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
-        counted = (targets != ignore).nonzero().flatten()
-        everything = len(counted) == len(targets)
-        used, labels = (hidden, targets) if everything else (hidden[counted], targets[counted])
+        counted = None if ignore is None else (targets != ignore).nonzero().flatten()
+        if counted is not None and len(counted) == len(targets):
+            counted = None
+        used, labels = (hidden, targets) if counted is None else (hidden[counted], targets[counted])
         d_used = torch.empty_like(used)
         tuned = ctx.needs_input_grad[1]
         d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device) if tuned else None
@@ -56,7 +59,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             torch.mm(logits, weight, out=d_used[rows])
             if d_weight is not None:
                 d_weight += logits.T @ used[rows]
-        d_hidden = d_used if everything else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
+        d_hidden = d_used if counted is None else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
         ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
         return total
 
@@ -83,7 +86,7 @@ def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their logits, chunk after chunk, in one buffer."""
-    most = chunk or max(CHUNK_LOGITS // len(weight), 64)
+    most = chunk or max((CHUNK_LOGITS if hidden.is_cpu else GPU_CHUNK_LOGITS) // len(weight), 64)
     size = max(math.ceil(len(hidden) / max(math.ceil(len(hidden) / most), 1)), 1)  # chunks of one size
     buffer = hidden.new_empty(min(size, len(hidden)), len(weight))
     for start in range(0, len(hidden), size):
@@ -93,7 +96,7 @@ def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice,
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
-    size = max(BLOCK_LOGITS // logits.shape[1], 1)
+    size = max(BLOCK_LOGITS // logits.shape[1], 1) if logits.is_cpu else len(logits)
     return (slice(start, start + size) for start in range(0, len(logits), size))
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 def segment_mask(segments: Tensor) -> Tensor | None:
     """(B, T) segment numbers -> (B, 1, T, T): equal numbers see each other; 0 is padding. None when that is everyone.
 
+    On a GPU the host is not made to wait for the answer: whoever sends a batch there leaves such segments out.
+
     Packing (several documents in a row) and padding are both this; a pad sees only pads, so no row is ever empty.
     """
-    if bool((segments == segments[:, :1]).all()):
+    if segments.is_cpu and bool((segments == segments[:, :1]).all()):
         return None
     return (segments[:, :, None] == segments[:, None, :])[:, None]
 

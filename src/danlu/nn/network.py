@@ -25,7 +25,8 @@ class Network(nn.Module):
     """One stack between an embedding and a head.
 
     A batch holds input_ids (B, T); and may hold position_ids (B, T), type_ids (B, T) and segment_ids (B, T), where
-    tokens with the same number see each other and 0 is padding; with a cache also slots (B,), the slot of each row.
+    tokens with the same number see each other and 0 is padding; with a cache also slots (B,), the slot of each row. A
+    cache reads slots, position_ids and segment_ids on the host.
     """
 
     def __init__(self, embed: Tokens, core: Transformer, head: Vocabulary) -> None:

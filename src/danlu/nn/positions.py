@@ -86,7 +86,7 @@ def magnitude(rotary: Rotary) -> float:
 
 def rotation(frequencies: Tensor, positions: Tensor, scale: float, dtype: torch.dtype) -> Rotation:
     """Angles of positions (B, T), computed in fp32 as the stock models do, ready for `rotate`."""
-    angles = positions[..., None, None].float() * frequencies.to(positions.device)  # (B, T, 1, E/2)
+    angles = positions[..., None, None].float() * frequencies  # (B, T, 1, E/2)
     cos, sin = angles.cos() * scale, angles.sin() * scale
     return torch.cat((cos, cos), dim=-1).to(dtype), sin.to(dtype)
 

@@ -116,7 +116,8 @@ class Transformer(nn.Module):
         queries, keys = (places[None], places) if cache is None else (cache.places, cache.past)
         turn = None
         if isinstance(self.config.position, Rotary):
-            turn = rotation(self._frequencies[window], positions, magnitude(self.config.position), x.dtype)
+            frequencies = self._frequencies[window] = self._frequencies[window].to(x.device)  # sent once
+            turn = rotation(frequencies, positions, magnitude(self.config.position), x.dtype)
         allowed = None
         if cache is None or window or not cache.alone:
             allowed = reach(queries, keys, causal=self.config.mask == "causal", window=window)

@@ -59,4 +59,4 @@ def _log(out: Path) -> list[dict[str, Any]]:
 def _trained(twin: Twin, out: Path, kill: float = float("inf")) -> Result:
     """One training in `out`, from what is there on, with nothing in memory from before."""
     out.mkdir(exist_ok=True)
-    return fit(twin.request(), twin.network(), out, twin.seed, _Watch(kill))
+    return fit(twin.request(), twin.network().to(twin.device), out, twin.seed, _Watch(kill))

@@ -21,13 +21,13 @@ _AHEAD = 5  # tokens that the second of two sequences served together is ahead
 @torch.no_grad()
 def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     """The trained network, the folder that is saved and opened, and the engine's slots token by token."""
-    net = twin.network()
+    net = twin.network().to(twin.device)
     net.load_state_dict(weights)
-    ids = _longest(twin)
+    ids = _longest(twin).to(twin.device)
     trained = net.eval()({"input_ids": ids[None]})[0]
     model = Model(net, twin.architecture, twin.task.processor, twin.task_name)
     model.save_pretrained(folder, merged_state(net, weights))
-    opened = Model.from_pretrained(folder)
+    opened = Model.from_pretrained(folder, twin.device)
     saved = opened.net({"input_ids": ids[None]})[0]
     together = _stepped(opened, ids)
     return [Check("saved", _apart(saved, trained), LIMIT), Check("served", _apart(together, trained), LIMIT)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from danlu import adapt, files, models, tasks
+from danlu import adapt, device, files, models, tasks
 from danlu.config import Train
 from danlu.data.columns import Columns, ColumnWriter, token_dtype
 from danlu.data.loader import Loader
@@ -47,6 +47,7 @@ class Twin:
     rows: list[Row]  # those that are trained on, in the order of the columns
     folder: Path  # columns/{train,valid}
     seed: int
+    device: str = "cpu"  # of its trainings and answers; float64 stays on the processor, which has it
 
     def columns(self, split: str = "train") -> Columns:
         return Columns(self.folder / "columns" / split)
@@ -75,7 +76,8 @@ class Twin:
         held_out = self.loader("valid")
         short = self.train.model_copy(update=_short(self.train, self.architecture.context))
         watched = held_out if len(held_out) else None
-        return Request(self.task, short, self.loader(), watched, self.stage == "pretrain", time.monotonic())
+        pretraining = self.stage == "pretrain"
+        return Request(self.task, short, self.loader(), watched, pretraining, time.monotonic(), device=self.device)
 
     def __str__(self) -> str:
         core, train = self.architecture.core, self.train
@@ -118,7 +120,7 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     for split, chosen in (("train", _trained(examples)), ("valid", examples[::_HELD_OUT])):
         _write(place / "columns" / split, chosen, processor.vocab_size)
     made = Twin(node.name, node.config["task"], task, architecture, node.config["train"], adapters, _trained(rows),
-                place, node.config["seed"])  # fmt: skip
+                place, node.config["seed"], device.chosen(sample.life.loaded.recipe.system.device))  # fmt: skip
     if not len(made.loader()):
         raise UserError("E122", rows=len(rows), context=context)
     return made

@@ -50,4 +50,5 @@ class Slots:
         self, slots: Sequence[int], tokens: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> dict[str, Tensor]:
         columns = {"input_ids": tokens, "position_ids": [list(row) for row in positions], "slots": list(slots)}
-        return {name: torch.tensor(column, device=self._network.device) for name, column in columns.items()}
+        batch = {name: torch.tensor(column) for name, column in columns.items()}
+        return batch | {"input_ids": batch["input_ids"].to(self._network.device)}

@@ -19,8 +19,7 @@ def run(context: "Context") -> None:
     from danlu.model import Model
     from danlu.stages.evaluate import measure
 
-    context.use_threads()
-    before = Model.from_pretrained(context.inputs["model"])
+    before = Model.from_pretrained(context.inputs["model"], context.use_machine())
     role = "tuning_columns" if "tuning_columns" in context.inputs else "columns"
     table: dict[str, Any] = {"before": figures(before), "after": {}}
     table["before"] |= measure(before, context.inputs[role], before.task_name)
@@ -65,11 +64,11 @@ def figures(model: "Model") -> dict[str, float]:
     return {"megabytes": size / 1e6, "tokens_per_second": 1 / best}
 
 
-def compress_folder(source: Path, target: Path) -> dict[str, Any]:
+def compress_folder(source: Path, target: Path, device: str = "cpu") -> dict[str, Any]:
     """`danlu compress MODEL`: the int8 twin of any model folder, with size and speed compared."""
     from danlu.model import Model
 
-    before = Model.from_pretrained(source)
+    before = Model.from_pretrained(source, device)
     after = compressed(before)
     with files.staged(target) as out:
         after.save_pretrained(out)

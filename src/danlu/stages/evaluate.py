@@ -19,9 +19,10 @@ def run(context: "Context") -> None:
     """Write metrics.json and samples.json into context.out; the output hash is that of the metrics."""
     from danlu.model import Model
 
-    context.use_threads()
+    device = context.use_machine()
     wanted = context.config["evaluate"]
-    models = {role: Model.from_pretrained(context.inputs[role]) for role in ("base", "tuned") if role in context.inputs}
+    roles = [role for role in ("base", "tuned") if role in context.inputs]
+    models = {role: Model.from_pretrained(context.inputs[role], device) for role in roles}
     steps = len(models) * 2 + bool(wanted.ngram)
     figures: dict[str, dict[str, float]] = {}
     if wanted.ngram:
@@ -55,7 +56,7 @@ def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
     return evaluate(learned, model.net, Loader(columns, model.context, long=learned.long, seed=0), _ROWS)
 
 
-def on_data(folder: Path, data: str) -> dict[str, float]:
+def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
     """`danlu evaluate MODEL DATA`: a model's metrics on any data, read as a recipe would read them."""
     import tempfile
 
@@ -64,7 +65,7 @@ def on_data(folder: Path, data: str) -> dict[str, float]:
     from danlu.model import Model
     from danlu.recipe import Loaded
 
-    model = Model.from_pretrained(folder)
+    model = Model.from_pretrained(folder, device)
     with tempfile.TemporaryDirectory() as room:
         rows = Data(
             path=[str(Path(data).resolve())], split=Split(valid=0.0, test=0.0), clean=["normalize", "drop_empty"]

@@ -17,12 +17,12 @@ def run(context: "Context") -> None:
     from danlu.stages.pretrain import from_base, train
 
     started, config = time.monotonic(), context.config
-    context.use_threads()
+    device = context.use_machine()
     model = from_base(context)
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     adapt.apply(model.net, adapters, config["seed"])
     context.view.line(_counted(model.net))
-    train(context, model, started, pretraining=False)
+    train(context, model, started, device, pretraining=False)
 
 
 def check(config: dict[str, Any]) -> None:

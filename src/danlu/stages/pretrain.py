@@ -26,7 +26,7 @@ def run(context: "Context") -> None:
     from danlu.train.plan import Plan
 
     started, config = time.monotonic(), context.config
-    context.use_threads()
+    device = context.use_machine()
     if "base" in context.inputs:
         model = from_base(context)
     else:
@@ -34,11 +34,13 @@ def run(context: "Context") -> None:
         tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
         section = config["model"].model_copy(update={"depth": begun.depth} if begun else {})
-        sized = partial(size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens)
+        sized = partial(
+            size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens, where=device
+        )
         depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
         model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
-    train(context, model, started, pretraining=True)
+    train(context, model, started, device, pretraining=True)
 
 
 def from_base(context: "Context") -> "Model":
@@ -64,8 +66,8 @@ def check(config: dict[str, Any]) -> None:
     tasks.check(config["task"])
 
 
-def train(context: "Context", model: "Model", started: float, *, pretraining: bool) -> None:
-    """What pretrain and finetune share: the loop on a model's network, then its folder."""
+def train(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> None:
+    """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
     from danlu.train.plan import Request
     from danlu.train.session import fit
 
@@ -77,7 +79,8 @@ def train(context: "Context", model: "Model", started: float, *, pretraining: bo
     if loaders[0].dropped:
         count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": loaders[0].context}
         context.view.line(text("train.too_long", **count))
-    request = Request(model.task, config["train"], *loaders, pretraining, started, context.system.parallel)
+    model.to(device)
+    request = Request(model.task, config["train"], *loaders, pretraining, started, context.system.parallel, device)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)

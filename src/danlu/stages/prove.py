@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from danlu import device
 from danlu.graph import Life, View
 from danlu.messages import text
 from danlu.proof.certificate import Certificate, Check
@@ -60,8 +61,8 @@ def _threads(loaded: "Loaded") -> Iterator[None]:
     """The recipe's threads, as its trainings use them; those of before afterwards."""
     import torch
 
-    before, wanted = torch.get_num_threads(), loaded.recipe.system.threads
-    torch.set_num_threads(before if wanted == "auto" else wanted)
+    before = torch.get_num_threads()
+    device.use(loaded.recipe.system)
     try:
         yield
     finally:

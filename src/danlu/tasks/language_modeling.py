@@ -35,22 +35,25 @@ class LanguageModeling(Task):
 
     def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
         hidden, labels = self._positions(net, batch)
-        return {"loss": chunked_cross_entropy(net.head.prepare(hidden), net.head.weight, labels)}
+        return {"loss": chunked_cross_entropy(net.head.prepare(hidden), net.head.weight, labels, ignore=None)}
 
     def _positions(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Hidden states (N, D) and labels (N,) of the positions that count."""
         hidden, labels = net.hidden(batch).flatten(0, 1), batch["labels"].flatten()
-        counted = labels != IGNORE
-        return (hidden, labels) if bool(counted.all()) else (hidden[counted], labels[counted])
+        if not labels.is_cpu:  # whoever sent the batch knows the places
+            counted = batch.get("counted")
+            return (hidden, labels) if counted is None else (hidden[counted], labels[counted])
+        learned = labels != IGNORE
+        return (hidden, labels) if bool(learned.all()) else (hidden[learned], labels[learned])
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         hidden, labels = self._positions(net, batch)
         losses, hits = token_losses(net.head.prepare(hidden), net.head.weight, labels)
         return {
-            "loss": losses.double().sum(),
+            "loss": losses.cpu().double().sum(),  # not every GPU knows fp64
             "tokens": torch.tensor(float(len(labels))),
-            "correct": hits.sum().double(),
-            "bytes": self._token_bytes[labels].sum().double(),
+            "correct": hits.sum(),
+            "bytes": self._token_bytes.to(labels.device)[labels].sum(),
         }
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import platform
 import time
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from danlu import files
+from danlu import device, files
 from danlu.errors import UserError
 from danlu.train.precision import DTYPES
 
@@ -33,44 +32,40 @@ def _keep(known: dict[str, Any]) -> None:
         files.write_json(cache_file(), known)
 
 
-def _key(name: str) -> str:
-    return f"{_machine()}|torch {torch.__version__}|{torch.get_num_threads()} threads|{name}"
-
-
-def _machine() -> str:
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
+def _key(name: str, where: str) -> str:
+    return f"{device.name(where)}|torch {torch.__version__}|{torch.get_num_threads()} threads|{name}"
 
 
 @cache
-def peak(precision: str) -> float:
-    """Floating-point operations per second of a matrix product in `precision`: the limit we compare with.
+def peak(precision: str, where: str = device.CPU) -> float:
+    """Floating-point operations per second of a matrix product in `precision` on a device: what we compare with.
 
     Measured once a process, and the best that this machine ever showed is kept: a busy moment never lowers it.
     """
     name = f"peak {precision}"
-    known, key = _known(), _key(name)
-    rate = _matmul_rate(DTYPES[precision])
+    known, key = _known(), _key(name, where)
+    rate = _matmul_rate(DTYPES[precision], torch.device(where))
     if rate > float(known.get(key, 0.0)):
         _keep(known | {key: rate})
     return max(rate, float(known.get(key, 0.0)))
 
 
-def _matmul_rate(dtype: torch.dtype, size: int = 1536) -> float:
-    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:
+    size = 1536 if where.type == device.CPU else 8192  # a GPU does a small one before it is told of the next
+    a, b = (torch.ones(size, size, dtype=dtype, device=where) for _ in range(2))
     best = float("inf")
     for _ in range(5):
+        device.wait(where)
         start = time.perf_counter()
         a @ b
+        device.wait(where)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
-def faster_precision() -> str:
+def faster_precision(where: str = device.CPU) -> str:
     """bf16 where its matrix products gain at least half over fp32's (AMX, AVX512-bf16, GPUs), else fp32."""
-    return "bf16" if peak("bf16") > 1.5 * peak("fp32") else "fp32"
+    return "bf16" if peak("bf16", where) > 1.5 * peak("fp32", where) else "fp32"
 
 
 def flops_per_token(matrix_weights: int, layers: int, width: int, context: int) -> float:

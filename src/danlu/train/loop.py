@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from danlu import device
 from danlu.config import Train
 from danlu.data.loader import Loader, Shape
 from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
-from danlu.tasks.task import Batch, Task
+from danlu.tasks.task import Task
 from danlu.train import allocator, guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
+from danlu.train.feed import Fed, Feed, placed
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES
 
@@ -74,7 +76,9 @@ class Training:
         allocator.tune()
         self.masters = self.ranks.masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
-        self.dropout = torch.Generator()
+        self.device = next(net.parameters()).device
+        self.feed = Feed(task, seed, self.ranks, self.device)
+        self.dropout = torch.Generator(self.device)  # set anew for each micro-batch: no state to be saved
         use_generator(net, self.dropout)
         self.position = Position()
         self.best: dict[str, Tensor] | None = None
@@ -82,7 +86,6 @@ class Training:
         self.halted: Callable[[], bool] = lambda: False
         self.recall: Callable[[int], Checkpoint | None] = lambda step: None
         self._incidents: list[Incident] = []
-        self._waited = 0.0
 
     def _optimizer(self, part: str) -> optim.Optimizer:
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
@@ -129,11 +132,12 @@ class Training:
     def _step(self, loader: Loader) -> Stepped:
         start, position = time.perf_counter(), self.position
         lr = self.plan.lr * position.lr_scale * schedule.rate(position.step, self.plan.steps, self.train)
-        loss, norm, tokens, good, self._waited = 0.0, 0.0, 0, True, 0.0
+        loss, norm, tokens, good, self.feed.waited = 0.0, 0.0, 0, True, 0.0
         for part in self.task.parts:
-            loss, tokens = self._gradient(part, loader)
+            losses, tokens = self._gradient(part, loader)
             gradients = self._penalised(part)
-            norm = self.ranks.clip(gradients, self.train.clip)
+            norm = self.ranks.clip(gradients, self.train.clip)  # here the host waits for the device, once
+            loss, tokens = self._summed(losses, tokens)
             if self._accepted(part, loss, norm):
                 self._update(part, gradients, lr)
             else:
@@ -143,38 +147,30 @@ class Training:
         self._count(good)
         seconds = time.perf_counter() - start
         position.seconds += seconds
-        return Stepped(position.step, loss, lr, norm, tokens, seconds, self._told(), self._waited)
+        return Stepped(position.step, loss, lr, norm, tokens, seconds, self._told(), self.feed.waited)
 
-    def _gradient(self, part: str, loader: Loader) -> tuple[float, int]:
-        """The loss of a part and the tokens of its batch; the gradient lies in the masters. Cut finer until it fits."""
+    def _gradient(self, part: str, loader: Loader) -> tuple[list[Tensor], int]:
+        """The loss of each micro-batch, and all their tokens; the gradient lies in the masters. Cut until it fits."""
         while True:
-            start = time.perf_counter()
-            batches = [self._batch(loader, micro) for micro in range(self.shape.accumulate)]
-            self._waited += time.perf_counter() - start
             try:
-                tokens = sum(int((b["segment_ids"] > 0).sum()) for b in batches)
-                sums = self.ranks.total({"loss": self._backward(part, batches), "tokens": tokens})
-                return sums["loss"], int(sums["tokens"])
+                fed = self.feed.step(loader, self.position.step, self.shape)
+                with device.repeatable(self.device):
+                    losses = self._backward(part, fed)
+                if self.position.step + 1 < self.plan.steps and part == self.task.parts[-1]:
+                    self.feed.ahead(loader, self.position.step + 1, self.shape)
+                return losses, fed.tokens
             except (RuntimeError, MemoryError) as error:
                 if not probe.exhausted(error):
                     raise
                 self.ranks.refuse(error)
             self._split()  # here the failed step's tensors are let go of
 
-    def _batch(self, loader: Loader, micro: int) -> Batch:
-        batch = loader.train(self.position.step, micro, self.shape)
-        return self.ranks.own(self.task.corrupt(batch, generator(self.seed, "corrupt", self.position.step, micro)))
-
-    def _backward(self, part: str, batches: list[Batch]) -> float:
-        """The gradient of sum_k total_k / count_k over all micro-batches."""
-        counts: dict[str, float] = {}
-        for batch in batches:
-            for name, value in self.task.counts(batch).items():
-                counts[name] = counts.get(name, 0.0) + float(value)
-        counts = self.ranks.total(counts)
+    def _backward(self, part: str, fed: Fed) -> list[Tensor]:
+        """The gradient of sum_k total_k / count_k over all micro-batches; what each adds to that sum."""
+        counts = self.ranks.total(fed.counts)
         self.masters.clear()
-        loss = 0.0
-        for micro, batch in enumerate(batches):
+        losses = []
+        for micro, batch in enumerate(fed.batches):
             self._halt(part)
             ids = (self.position.step, micro, *self.ranks.ids)
             self.dropout.manual_seed(generator(self.seed, "dropout", *ids).initial_seed())
@@ -182,8 +178,16 @@ class Training:
             total = sum((value / max(counts[name], 1.0) for name, value in terms.items()), torch.zeros(()))
             total.backward()
             self.masters.collect()
-            loss += float(total.detach())
-        return loss
+            losses.append(total.detach())
+        return losses
+
+    def _summed(self, losses: list[Tensor], tokens: int) -> tuple[float, int]:
+        """Loss and tokens of all micro-batches and ranks."""
+        loss = 0.0
+        for each in torch.stack(losses).tolist():
+            loss += each
+        sums = self.ranks.total({"loss": loss, "tokens": tokens})
+        return sums["loss"], int(sums["tokens"])
 
     def _halt(self, part: str) -> None:
         """Leave a step only while it has changed nothing: before the first part is updated."""
@@ -352,14 +356,14 @@ def evaluate(
         Halted: `halted` said so, which is asked before each batch.
     """
     sums: dict[str, Any] = {}
-    training = net.training
+    training, where = net.training, next(net.parameters()).device
     net.eval()
     try:
         with torch.no_grad():
             for batch in loader.evaluation(rows, limit):
                 if halted():
                     raise Halted
-                for name, value in task.measure(net, batch).items():
+                for name, value in task.measure(net, placed(batch, where)).items():
                     sums[name] = sums.get(name, 0.0) + float(value)
     finally:
         net.train(training)

@@ -19,7 +19,8 @@ _NEAR = 0.8  # share of the room above which a process killed without a word was
 @contextlib.contextmanager
 def running(folder: Path, plan: "Plan") -> Iterator[None]:
     """Leave a mark in a training's folder for as long as it runs: it stays where the process is killed."""
-    mark = {"kills": room.kills(), "boot": room.boot(), "needed": plan.memory_mb * 1e6, "room": min(room.limit(), 1e18)}
+    needed = plan.memory_mb * 1e6 if plan.device == "cpu" else 0.0  # the kernel kills nobody for a GPU's memory
+    mark = {"kills": room.kills(), "boot": room.boot(), "needed": needed, "room": min(room.limit(), 1e18)}
     files.write_json(folder / RUNNING, {"schema": files.SCHEMA, **mark})
     try:
         yield

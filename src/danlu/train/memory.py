@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from danlu.nn.losses import CHUNK_LOGITS
+from danlu.nn.losses import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 
 if TYPE_CHECKING:
     from danlu.train.plan import Plan
 
+_WORKSPACES = 100e6  # bytes that the libraries of products keep on a GPU (cuBLAS: 32 MiB a stream on Hopper)
 _PROCESS = 330e6  # bytes of a process that has loaded torch and its data
 _SCATTERED = 1.4  # what one micro-batch frees is not all found again by the next (measured with glibc)
 STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
@@ -27,7 +28,7 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     if part < 1:
         lowered, gradients = 0, trained * 8  # its masters are what is gathered from
     return {
-        "process": _PROCESS,
+        "process": _WORKSPACES if plan.device.startswith("cuda") else _PROCESS,
         "weights": part * (weights * 4 + lowered + kept + gradients) + (_gathered(net, plan) if part < 1 else 0),
         "optimizer": part * trained * STATE[plan.optimizer],
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
@@ -73,5 +74,8 @@ def _loss(net: nn.Module, plan: "Plan") -> float:
         return 0.0
     vocab, width = weight.shape
     tokens, size = plan.rows_here * plan.context, 2 if plan.precision == "bf16" else 4
-    chunk = min(tokens, max(CHUNK_LOGITS // vocab, 64)) * vocab * size
+    if plan.device == "cpu":
+        chunk = min(tokens, max(CHUNK_LOGITS // vocab, 64)) * vocab * size
+    else:  # a whole chunk is widened at once
+        chunk = min(tokens, max(GPU_CHUNK_LOGITS // vocab, 64)) * vocab * (size + 8)
     return float(chunk + vocab * width * (4 + size) + 2 * tokens * width * size)

@@ -92,7 +92,7 @@ class AdamW(Optimizer):
 
     def update(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         self.shrink(lr)
-        count = torch.tensor(float(self.step_count), device=weights[0].device)
+        count = torch.full((), float(self.step_count), device=weights[0].device)  # made there, not sent
         torch._fused_adamw_(  # one pass over the memory of all; decay, which spares vectors, is ours
             weights, gradients, self.slot("mean"), self.slot("square"), [], [count] * len(weights), lr=lr,
             beta1=self.train.beta1, beta2=self.train.beta2, weight_decay=0.0, eps=_EPS, amsgrad=False, maximize=False,

@@ -16,7 +16,7 @@ import tomli_w
 import torch
 from torch import nn
 
-from danlu import files, ranks
+from danlu import device, files, ranks
 from danlu.config import Train, count, seconds
 from danlu.data.loader import Loader
 from danlu.errors import UserError
@@ -29,6 +29,7 @@ from danlu.train.distributed import Alone
 PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
 _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
+_GPU_MICRO_TOKENS = 65_536  # a GPU has no such caches, and gains until its memory is full
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
@@ -66,6 +67,8 @@ class Plan:
     step_gflop: float = 0.0
     ranks: int = 1  # processes that share the rows of each micro-batch
     parallel: str = "ddp"  # what the ranks hold: "ddp" all weights each, "fsdp" their rows, "tensor" heads
+    device: str = device.CPU  # where it is computed
+    device_name: str = ""
     unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
 
     @property
@@ -98,6 +101,7 @@ class Request:
     pretraining: bool
     started: float  # time.monotonic() when the stage began: its preparation counts against the budget
     parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
+    device: str = device.CPU  # where the network is
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:
@@ -125,7 +129,9 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """A plan that no rank can try alone, which would need the whole network: forecast only; `paced` measures it."""
     plan = split.fitted(request, net, plan)
-    seconds_per_step = step_gflop(net, plan) / (cost.peak(plan.precision) / 1e9) / plan.ranks / _PARTED_SHARE
+    seconds_per_step = (
+        step_gflop(net, plan) / (cost.peak(plan.precision, plan.device) / 1e9) / plan.ranks / _PARTED_SHARE
+    )
     plan = _timed(request, net, replace(plan, seconds_per_step=seconds_per_step))
     chosen = _dropout(plan.tokens / request.loader.predictions) if request.train.dropout == "auto" else plan.dropout
     return replace(plan, dropout=chosen)
@@ -150,7 +156,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         _check_heads(net)
     if request.parallel in ("fsdp", "tensor"):
         _check_sample(request)
-    rows, accumulate = _cut(train, request.loader, 1 if tensor else ranks.count())
+    rows, accumulate = _cut(request, 1 if tensor else ranks.count())
     if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
@@ -165,12 +171,14 @@ def draft(request: Request, net: nn.Module) -> Plan:
         optimizer=optimizer,
         lr=_LR[optimizer][0 if pretraining else 1] if train.lr == "auto" else float(train.lr),
         weight_decay=_DECAY[0 if pretraining else 1] if train.weight_decay == "auto" else float(train.weight_decay),
-        precision=cost.faster_precision() if train.precision == "auto" else train.precision,
+        precision=cost.faster_precision(request.device) if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
         attention="sdpa" if train.attention == "auto" else train.attention,
         checkpointing="blocks" if train.recompute is True else "none",
         ranks=ranks.count(),
         parallel="ddp" if request.parallel == "auto" or ranks.count() == 1 else request.parallel,
+        device=request.device,
+        device_name=device.name(request.device),
     )
 
 
@@ -197,11 +205,12 @@ _LR = {  # (to pretrain, to tune)
 _DECAY = (0.05, 0.01)
 
 
-def _cut(train: Train, loader: Loader, sharing: int) -> tuple[int, int]:
+def _cut(request: Request, sharing: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step."""
+    train, loader = request.train, request.loader
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
-    most = _MICRO_TOKENS * sharing
+    most = (_MICRO_TOKENS if request.device == device.CPU else _GPU_MICRO_TOKENS) * sharing
     wanted = math.ceil(rows * loader.context / most) if train.accumulate == "auto" else train.accumulate
     parts = next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)  # parts of one size: the same batch
     return rows // parts, parts
@@ -215,7 +224,7 @@ def _measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     timed = {form: _step_seconds(request, net, replace(drafted, attention=form)) for form in forms}
     best = min(timed, key=lambda form: timed[form])
     plan = replace(drafted, attention=best, seconds_per_step=timed[best] * _SLACK)
-    return _undisturbed(request, net, plan) if drafted.threads > 1 else plan
+    return _undisturbed(request, net, plan) if drafted.threads > 1 and drafted.device == device.CPU else plan
 
 
 def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
@@ -289,7 +298,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
         stable_step=schedule.stable_until(steps, train) if train.schedule == "wsd" else steps,
         tokens=int(steps * rows_per_step * loader.predictions / len(loader)), seconds=forecast,
         memory_mb=int(memory.forecast(net, plan) / 1e6),
-        peak_gflops=cost.peak(plan.precision) / 1e9 * plan.ranks, step_gflop=step_gflop(net, plan),
+        peak_gflops=cost.peak(plan.precision, plan.device) / 1e9 * plan.ranks, step_gflop=step_gflop(net, plan),
     )  # fmt: skip
 
 

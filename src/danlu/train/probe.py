@@ -1,4 +1,4 @@
-"""The peak memory of some work, measured in a child process that does it."""
+"""The peak memory of some work: on the processor in a child process that does it, on a GPU as its allocator counts."""
 
 import math
 import os
@@ -17,7 +17,23 @@ _PATIENCE = 120.0  # seconds that a probe may take
 
 def exhausted(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the processor."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in said)
+
+
+def peak_on_gpu(work: Callable[[], object], device: str) -> float:
+    """Peak bytes of the CUDA allocator while it does `work`; inf where memory ran out. No child needs to die of it."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if not exhausted(error):
+            raise
+        return math.inf
+    finally:
+        torch.cuda.empty_cache()
+    return float(torch.cuda.max_memory_reserved(device))
 
 
 def peak(work: Callable[[], object]) -> float | None:

@@ -1,4 +1,4 @@
-"""How much memory there is: what the process holds, and what machine and cgroups leave it. Linux says it in files."""
+"""How much memory there is: what the process holds, and what machine, cgroups or GPU leave it."""
 
 import contextlib
 import math
@@ -14,6 +14,13 @@ def limit() -> float:
     Infinite where the system does not say.
     """
     return resident() + min([_free(), *(_left(folder) for folder in groups())])
+
+
+def on_gpu(device: str) -> float:
+    """Bytes that this process may hold on a CUDA GPU: what its allocator has, and what is free there."""
+    import torch
+
+    return float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
 def resident() -> float:

@@ -13,11 +13,11 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from danlu import disk, files, ranks, stopping
+from danlu import device, disk, files, ranks, stopping
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, cores, distributed, mark, room, split
+from danlu.train import checkpoint, cores, distributed, mark, split
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
 from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -139,18 +139,30 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
             view.line(text("train.recomputed"))
         if plan.unsplit:
             sizes = {"rows": plan.rows, "accumulate": plan.accumulate, "unsplit": plan.unsplit}
-            view.line(text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{room.limit() / 1e6:,.0f}"))
+            view.line(
+                text("train.fitted", **sizes, needed=f"{plan.memory_mb:,}", free=f"{split.available(plan) / 1e6:,.0f}")
+            )
     elif mark.killed(out):
         parts = split.finer(request.task, plan.rows, plan.accumulate)
         if parts is not None:
             plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
         view.line(text("train.killed", rows=plan.rows, accumulate=plan.accumulate))
+    if plan.device != request.device:
+        plan = _moved(plan, request.device, view)
     if plan.ranks != ranks.count():
         view.line(text("train.elastic", before=plan.ranks, now=ranks.count()))
         plan = _recut(request, plan)
     if request.parallel != "auto":  # how the ranks share the weights may change at every start
         plan = replace(plan, parallel=request.parallel if plan.ranks > 1 else "ddp")
     return plan
+
+
+def _moved(plan: Plan, to: str, view: Watcher) -> Plan:
+    """The plan on another device, where it was begun elsewhere. What is learned stays, its last bits do not."""
+    name = device.name(to)
+    if plan.device_name != name:
+        view.line(text("train.moved", before=plan.device_name or plan.device, now=name))
+    return replace(plan, device=to, device_name=name)
 
 
 def _recut(request: Request, plan: Plan) -> Plan:
@@ -172,6 +184,7 @@ def _facts(training: Training, padding: float) -> dict[str, Any]:
         "training_seconds": round(position.seconds, 2),
         "tokens_per_second": round(position.tokens / max(position.seconds, 1e-9), 1),
         "precision": plan.precision,
+        "device": plan.device_name,
         "checkpointing": plan.checkpointing,
         "padding": round(padding, 4),
     }

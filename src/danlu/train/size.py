@@ -1,6 +1,6 @@
 """How big a model should be: the one dial, and what `depth = "auto"` makes of the budget and the data."""
 
-from danlu import models
+from danlu import device, models
 from danlu.config import ModelSection, Train, count, seconds
 from danlu.models.architecture import Architecture
 from danlu.train import cost
@@ -11,19 +11,19 @@ _TOKENS_PER_WEIGHT = 1.0  # trained tokens per weight at the best depth of short
 _EPOCHS = 8.0  # looks at the same token that still teach something
 
 
-def architecture(section: ModelSection, train: Train, vocab: int, tokens: int) -> Architecture:
+def architecture(section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU) -> Architecture:
     """The architecture of a recipe: `tokens` are those of the training rows."""
     names = ("width", "heads", "kv_heads", "hidden")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
-    depth = depth_for(section, train, vocab, tokens) if section.depth == "auto" else section.depth
+    depth = depth_for(section, train, vocab, tokens, where) if section.depth == "auto" else section.depth
     return models.preset(section.arch, vocab, section.context, depth, tied=section.tied, **given)
 
 
-def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int) -> int:
+def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU) -> int:
     """The deepest model that the length of the training can feed."""
     best = _DEPTHS[0]
     for depth in _DEPTHS:
-        fed = min(_trained_tokens(section, train, vocab, depth, tokens), _EPOCHS * tokens)
+        fed = min(_trained_tokens(section, train, vocab, depth, tokens, where), _EPOCHS * tokens)
         if fed >= _TOKENS_PER_WEIGHT * _weights(section, vocab, depth):
             best = depth
     return best
@@ -34,7 +34,7 @@ def _weights(section: ModelSection, vocab: int, depth: int) -> int:
     return 12 * depth * width**2 + vocab * width
 
 
-def _trained_tokens(section: ModelSection, train: Train, vocab: int, depth: int, tokens: int) -> float:
+def _trained_tokens(section: ModelSection, train: Train, vocab: int, depth: int, tokens: int, where: str) -> float:
     """Tokens that a training of this length takes in."""
     if train.epochs is not None:
         return train.epochs * tokens
@@ -42,8 +42,8 @@ def _trained_tokens(section: ModelSection, train: Train, vocab: int, depth: int,
         return float(count(train.tokens))
     if train.steps is not None:
         return train.steps * (2048.0 if train.batch_tokens == "auto" else train.batch_tokens)
-    precision = cost.faster_precision() if train.precision == "auto" else train.precision
-    rate = cost.peak(precision) * _SHARE_OF_PEAK
+    precision = cost.faster_precision(where) if train.precision == "auto" else train.precision
+    rate = cost.peak(precision, where) * _SHARE_OF_PEAK
     width = section.width or 64 * depth
     per_token = cost.flops_per_token(_weights(section, vocab, depth), depth, width, section.context)
     return seconds(train.budget or "5min") * rate / per_token

@@ -25,9 +25,9 @@ _EFFICIENT = 1024  # tokens of a micro-batch below which computing activations a
 _FULL = 0.9  # share of the room that a training may take; page cache and other processes need some
 
 
-def _room() -> float:
-    """Bytes that this process may hold, beside the other ranks on this machine."""
-    return room.limit() / ranks.here()
+def available(plan: "Plan") -> float:
+    """Bytes that a training may hold: on its GPU, or on this machine beside the other ranks."""
+    return room.on_gpu(plan.device) if plan.device.startswith("cuda") else room.limit() / ranks.here()
 
 
 def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
@@ -36,7 +36,7 @@ def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
     Raises:
         UserError: E403, not one row fits.
     """
-    free = _room()
+    free = available(plan)
     for form in _forms(request, net, plan):
         if fits(request, net, form, free):
             return form
@@ -70,16 +70,22 @@ def _has_blocks(net: nn.Module) -> bool:
 
 def allows(net: nn.Module, plan: "Plan") -> bool:
     """Whether a plan is forecast to fit now."""
-    return memory.forecast(net, plan) <= _FULL * _room()
+    return memory.forecast(net, plan) <= _FULL * available(plan)
 
 
 def fits(request: "Request", net: nn.Module, plan: "Plan", free: float) -> bool:
     """Whether a step of this plan takes at most nine tenths of `free` bytes."""
     needed = memory.forecast(net, plan)
     if _SURE * free < needed < 2 * free and plan.parallel == "ddp":  # else one rank alone would need it all
-        measured = probe.peak(lambda: one_step(request, net, plan))
+        measured = _probed(request, net, plan)
         needed = needed if measured is None else measured
     return needed <= _FULL * free
+
+
+def _probed(request: "Request", net: nn.Module, plan: "Plan") -> float | None:
+    if plan.device.startswith("cuda"):
+        return probe.peak_on_gpu(lambda: one_step(request, net, plan), plan.device)
+    return probe.peak(lambda: one_step(request, net, plan))
 
 
 def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
@@ -107,7 +113,9 @@ def refusal(net: nn.Module, plan: "Plan") -> UserError:
     largest = sorted(needed.items(), key=lambda item: -item[1])
     evidence = [f"{_mb(size):>10} MB  {text(f'memory.{name}')}" for name, size in largest]
     total = sum(needed.values())
-    return UserError("E403", needed=_mb(total), free=_mb(_FULL * _room()), context=plan.context, evidence=evidence)
+    return UserError(
+        "E403", needed=_mb(total), free=_mb(_FULL * available(plan)), context=plan.context, evidence=evidence
+    )
 
 
 def _mb(size: float) -> str:
