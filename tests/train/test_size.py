@@ -11,7 +11,7 @@ VOCAB = 7000
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """A machine of a known rate."""
-    monkeypatch.setattr(cost, "peak", lambda precision: {"bf16": 1.6e12, "fp32": 2.7e11}[precision])
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": {"bf16": 1.6e12, "fp32": 2.7e11}[precision])
 
 
 def depth(tokens=10**9, **length):
@@ -38,5 +38,5 @@ def test_more_time_over_few_data_makes_no_deeper_model():
 
 def test_a_machine_that_gains_nothing_from_bf16_gets_a_smaller_model(monkeypatch):
     fast = depth(budget="10min")
-    monkeypatch.setattr(cost, "peak", lambda precision: 2.7e11)
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 2.7e11)
     assert depth(budget="10min") < fast

@@ -82,7 +82,7 @@ def test_a_finer_cut_has_equal_parts_of_the_same_step(rows: int, accumulate: int
 
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "peak", lambda precision: 1e11)
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
     monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: 0.01)
 
 
