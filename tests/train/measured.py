@@ -1,4 +1,4 @@
-"""A training in its own process: `python -m tests.train.measured JSON` prints forecast and measured peak, in MB."""
+"""A training or its plan in a process of its own: `python -m tests.train.measured planned|held JSON` prints MB."""
 
 import json
 import sys
@@ -16,8 +16,9 @@ from danlu.forecast import Synthetic
 from danlu.graph import Silent
 from danlu.models import qwen3
 from danlu.models.architecture import build
+from danlu.nn.network import Network
 from danlu.train import room
-from danlu.train.plan import Request
+from danlu.train.plan import Request, resolve
 from danlu.train.session import fit
 
 
@@ -39,17 +40,26 @@ class Processor:
         return [4] * self.vocab_size
 
 
-def measured(depth: int, vocab: int, context: int, **keys: Any) -> tuple[float, float]:
-    """The plan's figure, and the most that this process held, after a training of four steps and two evaluations."""
+def asked(depth: int, vocab: int, context: int, **keys: Any) -> tuple[Request, Network]:
+    """A training of four steps and two evaluations."""
     net = build(qwen3.preset(vocab, context, depth), torch.Generator().manual_seed(1)).train()
     rows, held_out = Rows(context, vocab, 400_000), Rows(context, vocab, 20_000)
     task = tasks.load("language_modeling")(Processor(vocab))
     train = Train(steps=4, evaluate_every=2, **keys)
-    request = Request(task, train, rows, held_out, True, time.monotonic())  # type: ignore[arg-type]
+    return Request(task, train, rows, held_out, True, time.monotonic()), net  # type: ignore[arg-type]
+
+
+def planned(**keys: Any) -> float:
+    """The plan's figure."""
+    return resolve(*asked(**keys)).memory_mb
+
+
+def held(**keys: Any) -> float:
+    """The most that this process held, after planning, training and saving."""
     with tempfile.TemporaryDirectory() as folder:
-        found = fit(request, net, Path(folder), 1, Silent())
-    return found.plan.memory_mb, room.peak() / 1e6
+        fit(*asked(**keys), Path(folder), 1, Silent())
+    return room.peak() / 1e6
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(**json.loads(sys.argv[1]))))
+    print({"planned": planned, "held": held}[sys.argv[1]](**json.loads(sys.argv[2])))

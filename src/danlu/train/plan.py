@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
-from danlu.train import cost, memory, schedule, split
+from danlu.train import cost, memory, room, schedule, split
 from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
@@ -123,7 +124,23 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     plan = _timed(request, net, _measured(request, net, drafted))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
-    return _timed(request, net, replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK))
+    return _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
+
+
+def _at_pace(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """The plan with the time of its steps measured more exactly."""
+    return replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK)
+
+
+def _held(trial: Callable[[], Plan]) -> Plan:
+    """The plan that a trial of its steps gives, with the most memory that this process held meanwhile.
+
+    A trial holds what the training will: a copy of the weights takes the place of the best ones. Where the process was
+    larger before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
+    """
+    before, plan = room.peak(), trial()
+    held = room.peak() if room.peak() > before else room.resident()
+    return replace(plan, memory_mb=int(held / 1e6)) if held else plan
 
 
 def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
