@@ -46,7 +46,7 @@ def _row(stage: str, status: str, why: str, cost: Cost) -> dict[str, Any]:
         text("plan.stage"): stage,
         text("plan.status"): status,
         text("plan.why"): why,
-        text("plan.minutes"): round(cost.seconds / 60, 1),
+        text("plan.minutes"): round(cost.seconds / 60, 2),
         text("plan.memory"): round(cost.memory_mb),
         text("plan.disk"): round(cost.disk_mb, 1),
     }
