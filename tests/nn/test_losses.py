@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from danlu.nn import losses
 from danlu.nn.losses import chunked_cross_entropy, token_losses
@@ -92,3 +95,33 @@ def test_losses_by_token_for_evaluation() -> None:
     assert relative(found, F.cross_entropy(logits, targets, reduction="none")) <= 1e-14
     assert hits.equal(logits.argmax(-1) == targets)
     assert not found.requires_grad
+
+
+class Sizes(TorchDispatchMode):
+    """The sizes of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[torch.Size, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten.mm:
+            self.seen.add(tuple(each.shape for each in args))
+        return func(*args, **(kwargs or {}))
+
+
+def test_few_sizes_of_products_however_many_tokens_count() -> None:
+    """A product of a new size costs oneDNN code that it keeps: memory would grow with every step."""
+    weight, sizes = torch.randn(50, 8, requires_grad=True), Sizes()
+    for count in range(257, 380, 7):
+        hidden, targets = torch.randn(count, 8, requires_grad=True), torch.randint(50, (count,))
+        with sizes:
+            loss = chunked_cross_entropy(hidden, weight, targets, ignore=None)
+            loss.backward()
+            each, _ = token_losses(hidden, weight, targets)
+        wanted = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+        assert torch.allclose(loss, wanted.sum(), rtol=1e-5)
+        assert torch.allclose(each, wanted, atol=1e-5)
+        assert hidden.grad is not None
+        assert relative(hidden.grad, torch.autograd.grad(wanted.sum(), hidden)[0]) < 1e-5
+    assert len(sizes.seen) == 3

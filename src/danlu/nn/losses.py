@@ -14,6 +14,7 @@ from torch import Tensor
 
 CHUNK_LOGITS = 2**24  # logits held at a time: with fewer, the product that gives d_hidden is half as fast
 GPU_CHUNK_LOGITS = 2**26  # a GPU is busy only with larger products, and widens a chunk at once
+EVEN = 128  # rows of logits on a processor are a multiple: oneDNN builds and keeps code for every new size, 0.3 MB each
 BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough for the processor's cache
 
 
@@ -34,7 +35,8 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int 
     """For evaluation: the loss (N,) of each token, and whether (N,) no other token is held more likely there."""
     losses = torch.empty(len(targets), dtype=_wide(hidden), device=hidden.device)
     hits = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
-    for rows, logits in _chunks(hidden, weight, chunk):
+    for rows, padded in _chunks(_evened(hidden), weight, chunk):
+        logits = padded[: len(targets[rows])]
         for block in _blocks(logits):
             wide = logits[block].to(losses.dtype)
             target, highest = _at(wide, targets[rows][block]), wide.amax(-1)
@@ -51,14 +53,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if counted is not None and len(counted) == len(targets):
             counted = None
         used, labels = (hidden, targets) if counted is None else (hidden[counted], targets[counted])
+        used = _evened(used)
         d_used = torch.empty_like(used)
         tuned = ctx.needs_input_grad[1]
         d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device) if tuned else None
         for rows, logits in _chunks(used, weight, chunk):
-            total += _to_gradient_(logits, labels[rows])
+            real = len(labels[rows])
+            total += _to_gradient_(logits[:real], labels[rows])
+            logits[real:].zero_()
             torch.mm(logits, weight, out=d_used[rows])
             if d_weight is not None:
                 d_weight += logits.T @ used[rows]
+        d_used = d_used[: len(labels)]
         d_hidden = d_used if counted is None else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
         ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
         return total
@@ -93,6 +99,12 @@ def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice,
         rows = slice(start, start + size)
         logits = buffer[: len(hidden[rows])]
         yield rows, torch.mm(hidden[rows], weight.T, out=logits)
+
+
+def _evened(hidden: Tensor) -> Tensor:
+    """Rows of zeros added, so that few sizes occur however many tokens count. (N, D) -> (N', D)."""
+    short = -len(hidden) % EVEN if hidden.is_cpu and len(hidden) > EVEN else 0
+    return torch.nn.functional.pad(hidden, (0, 0, 0, short)) if short else hidden
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
