@@ -21,9 +21,11 @@ from danlu.config import Compress, Evaluate, Recipe, Serve, System, Tokenizer
 from danlu.data import dedup, store
 from danlu.errors import UserError
 from danlu.graph import Silent
+from danlu.nn import transformer as compiled
 from danlu.recipe import load_recipe
 from danlu.serve.run import _engine, background, listen
-from danlu.train import session
+from danlu.train import compiling, session
+from danlu.train.plan import Plan
 from tests import test_config_effect as earlier
 from tests.serve.tiny import Tiny, tiny
 from tests.tiny_life import RECIPE, life, project
@@ -230,9 +232,22 @@ def _device(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
     return ["/".join(found[:2]), found[2]]
 
 
+def _compile(recipe: Path, patch: pytest.MonkeyPatch) -> list[Any]:
+    """From which step blocks run compiled; the compiler's work is tried in tests/train/test_compiling.py."""
+    patch.setattr(compiled, "program", lambda: lambda block, *inputs: block(*inputs))
+    patch.setattr(compiling, "available", lambda where: True)
+    found = []
+    for number, wish in enumerate(("true", "false")):
+        made = life(recipe, f"system.compile={wish}", f"seed={50 + number}").run(Silent(), "pretrain")
+        plan = Plan.read(made.folders["pretrain"])
+        assert plan
+        found.append(plan.compiled_from)
+    return found
+
+
 SYSTEM = {
     "runs": _runs, "threads": _threads, "partitions": _partitions, "data": _data, "devices": _devices,
-    "parallel": _parallel, "device": _device,
+    "parallel": _parallel, "device": _device, "compile": _compile,
 }  # fmt: skip
 
 

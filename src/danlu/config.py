@@ -297,6 +297,9 @@ class System(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = Field(
         "auto", description="where networks are computed: auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU, else cpu"
     )
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="blocks as compiled programs (torch.compile); auto: where it pays back within the training"
+    )
     devices: PositiveInt = Field(1, description="processes that train together, each on its share of every batch")
     parallel: Literal["auto", "ddp", "fsdp", "tensor"] = Field(
         "auto", description="what each device holds: ddp all weights, fsdp its rows, tensor its heads; auto: what fits"

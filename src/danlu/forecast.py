@@ -126,7 +126,7 @@ def _training(life: Life, state: State, size: Sizes) -> Cost:
     loader = Synthetic(shape.context, vocab, tokens)
     task = tasks.load("language_modeling")(Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
-    request = Request(task, train, loader, loader, pretraining, time.monotonic(), device=where)  # type: ignore[arg-type]
+    request = Request(task, train, loader, loader, pretraining, time.monotonic(), device=where, compile=False)  # type: ignore[arg-type]
     plan = resolve(request, build(shape, generator(0, "forecast")).train().to(where))
     weights = sum(p.numel() for p in build(shape, generator(0, "forecast")).parameters())
     return Cost(3 + plan.seconds, plan.memory_mb, weights * 16 / 1e6)

@@ -282,6 +282,7 @@ class Life:
         plan = tomllib.loads((folder / "plan.toml").read_text("utf-8"))
         self.pins |= {(node.stage, key): plan[key] for key in ("steps", "precision", "attention", "dropout")}
         self.pins |= {("system", "threads"): plan["threads"], ("system", "device"): plan["device"]}
+        self.pins[("system", "compile")] = plan["compiled_from"] >= 0
         if node.stage == "pretrain":
             self.pins[("model", "depth")] = plan["depth"]
 

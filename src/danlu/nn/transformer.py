@@ -5,12 +5,14 @@ Shapes: B batch · T queries · S keys · D width · H heads · M width of the m
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from danlu.nn.attention import Attention, View
+from danlu.nn.compiled import program
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import Dropout
 from danlu.nn.masks import additive, both, reach
@@ -66,13 +68,14 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks. `attention_form` ("sdpa" | "written") chooses how attention is computed, not what.
 
-    `checkpointing` ("none" | "blocks") chooses what backward finds kept: all, or only what goes into each block.
+    `checkpointing` ("none" | "blocks") chooses what backward finds kept: all, or only what goes into each block;
+    `compiled` lets the blocks run as one compiled program where gradients are wanted.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.attention_form, self.checkpointing = "sdpa", "none"
+        self.attention_form, self.checkpointing, self.compiled = "sdpa", "none", False
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = None if config.placement == "post" else Norm(config.dim, config.norm, config.norm_eps)
@@ -100,14 +103,17 @@ class Transformer(nn.Module):
         views = {window: self._view(window, x, positions, mask, cache) for window in set(self.config.windows)}
         across = View(self.attention_form, None if memory_mask is None else additive(memory_mask, x.dtype))
         for layer, (block, window) in enumerate(zip(self.blocks, self.config.windows, strict=True)):
-            x = self._through(block, x, views[window], layer, cache, memory, across)
+            place = 0 if cache is None else layer  # a program is not compiled anew for a number that nobody reads
+            x = self._through(block, x, views[window], place, cache, memory, across)
         return x if self.norm is None else self.norm(x)
 
     def _through(self, block: nn.Module, *inputs: object) -> Tensor:
         """(B, T, D) -> (B, T, D): one block."""
-        if self.checkpointing == "blocks" and self.training and torch.is_grad_enabled():
-            return recomputed(block, self.dropout.generator, *inputs)
-        x: Tensor = block(*inputs)
+        learning = self.training and torch.is_grad_enabled()
+        call = partial(program(), block) if self.compiled and learning else block
+        if self.checkpointing == "blocks" and learning:
+            return recomputed(call, self.dropout.generator, *inputs)
+        x: Tensor = call(*inputs)
         return x
 
     def _view(self, window: int, x: Tensor, positions: Tensor, mask: Tensor | None, cache: CacheRows | None) -> View:

@@ -80,7 +80,9 @@ def train(context: "Context", model: "Model", started: float, device: str, *, pr
         count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": loaders[0].context}
         context.view.line(text("train.too_long", **count))
     model.to(device)
-    request = Request(model.task, config["train"], *loaders, pretraining, started, context.system.parallel, device)
+    system = context.system
+    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
+    request = Request(model.task, config["train"], *loaders, pretraining, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)

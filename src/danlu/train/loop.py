@@ -16,7 +16,7 @@ from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Task
-from danlu.train import allocator, guard, optim, probe, schedule, split
+from danlu.train import allocator, compiling, guard, optim, probe, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
 from danlu.train.feed import Fed, Feed, placed
@@ -86,6 +86,7 @@ class Training:
         self.halted: Callable[[], bool] = lambda: False
         self.recall: Callable[[int], Checkpoint | None] = lambda step: None
         self._incidents: list[Incident] = []
+        self._compiled: bool | None = None
 
     def _optimizer(self, part: str) -> optim.Optimizer:
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
@@ -153,6 +154,7 @@ class Training:
         """The loss of each micro-batch, and all their tokens; the gradient lies in the masters. Cut until it fits."""
         while True:
             try:
+                self._switch()
                 fed = self.feed.step(loader, self.position.step, self.shape)
                 with device.repeatable(self.device):
                     losses = self._backward(part, fed)
@@ -164,6 +166,13 @@ class Training:
                     raise
                 self.ranks.refuse(error)
             self._split()  # here the failed step's tensors are let go of
+
+    def _switch(self) -> None:
+        """Run blocks compiled from the planned step on: a function of the step, never of a clock."""
+        wanted = 0 <= self.plan.compiled_from <= self.position.step
+        if wanted != self._compiled:
+            self._compiled = wanted
+            compiling.switch(self.net, wanted)
 
     def _backward(self, part: str, fed: Fed) -> list[Tensor]:
         """The gradient of sum_k total_k / count_k over all micro-batches; what each adds to that sum."""

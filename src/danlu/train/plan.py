@@ -24,7 +24,7 @@ from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.tasks.task import Task
-from danlu.train import cost, memory, room, schedule, split
+from danlu.train import compiling, cost, memory, room, schedule, split
 from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
@@ -54,6 +54,7 @@ class Plan:
     threads: int
     dropout: float = 0.0
     attention: str = "sdpa"
+    compiled_from: int = compiling.NEVER  # the first step in which blocks run as compiled programs
     checkpointing: str = "none"  # blocks: their insides are computed again in backward, not kept
     steps: int = 0
     evaluate_every: int = 1
@@ -103,6 +104,7 @@ class Request:
     started: float  # time.monotonic() when the stage began: its preparation counts against the budget
     parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
     device: str = device.CPU  # where the network is
+    compile: str | bool = "auto"  # "auto": where it pays back
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:
@@ -124,7 +126,9 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     plan = _timed(request, net, _measured(request, net, drafted))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
-    return _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
+    plan = _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
+    tried = compiling.decided(request, plan, lambda form: _at_pace(request, net, form).seconds_per_step)
+    return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
 
 
 def _at_pace(request: Request, net: nn.Module, plan: Plan) -> Plan:
@@ -139,6 +143,8 @@ def _held(trial: Callable[[], Plan]) -> Plan:
     larger before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
     """
     before, plan = room.peak(), trial()
+    if plan.device != device.CPU:  # what this process holds lies elsewhere
+        return plan
     held = room.peak() if room.peak() > before else room.resident()
     return replace(plan, memory_mb=int(held / 1e6)) if held else plan
 
@@ -268,6 +274,7 @@ def _step_seconds(
     training = Training(request.task, copied, request.train, replace(plan, steps=100), 0, together)
     for event in training.events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
+        started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
         if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
             break
     return statistics.median(times[1:])

@@ -17,7 +17,7 @@ from danlu import device, disk, files, ranks, stopping
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, cores, distributed, mark, split
+from danlu.train import checkpoint, compiling, cores, distributed, mark, split
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
 from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -135,6 +135,7 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
     plan = Plan.read(out)
     if plan is None:
         plan = resolve(request, net)
+        compiling.told(request, plan, view)
         if plan.checkpointing == "blocks":
             view.line(text("train.recomputed"))
         if plan.unsplit:
@@ -147,6 +148,7 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
         if parts is not None:
             plan = replace(plan, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
         view.line(text("train.killed", rows=plan.rows, accumulate=plan.accumulate))
+    plan = compiling.kept(plan, view)
     if plan.device != request.device:
         plan = _moved(plan, request.device, view)
     if plan.ranks != ranks.count():

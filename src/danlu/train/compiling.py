@@ -1,0 +1,89 @@
+"""Whether compiling the blocks pays back within a training: tried on a copy, decided before step 0, kept in the plan.
+
+Measured (docs/decisions/0012): a program costs some 25 s on a CPU and makes a step 8 to 12 % shorter, so that shorter
+trainings never try. What was tried is not lost: the training's own blocks run the same program.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from danlu import device, ranks
+from danlu.errors import UserError
+from danlu.messages import text
+
+if TYPE_CHECKING:
+    from danlu.train.plan import Plan, Request
+    from danlu.train.session import Watcher
+
+NEVER = -1
+_LONG, _LONG_ON_GPU = 900.0, 300.0  # seconds of training from which a trial is worth its time
+
+
+def available(where: str) -> bool:
+    """Whether programs can be built for a device: by a C++ compiler for processors, by Triton for CUDA."""
+    if where.startswith("cuda"):
+        return find_spec("triton") is not None
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return where == device.CPU and shutil.which(os.environ.get("CXX") or usual) is not None
+
+
+def decided(request: "Request", plan: "Plan", pace: Callable[["Plan"], float]) -> "Plan":
+    """The plan with the step from which its blocks run compiled; the very one where that is not tried.
+
+    `pace` measures the seconds of a plan's steps.
+
+    Raises:
+        UserError: E129, it is asked for and several ranks train.
+    """
+    if ranks.count() > 1 and request.compile is True:
+        raise UserError("E129", count=ranks.count())
+    long = plan.seconds >= (_LONG if plan.device == device.CPU else _LONG_ON_GPU)
+    wanted = request.compile is True or (request.compile == "auto" and long and ranks.count() == 1)
+    if not wanted or not available(plan.device):
+        return plan
+    started = time.monotonic()
+    shorter = _tried(plan, pace)
+    spent = time.monotonic() - started
+    gain = (plan.seconds_per_step - (shorter or plan.seconds_per_step)) * plan.steps
+    if shorter is None or (request.compile == "auto" and gain < spent):
+        return replace(plan)
+    return replace(plan, compiled_from=0, seconds_per_step=shorter)
+
+
+def _tried(plan: "Plan", pace: Callable[["Plan"], float]) -> float | None:
+    """Seconds of a compiled step; None where it cannot be compiled."""
+    try:
+        return pace(replace(plan, compiled_from=0))
+    except RuntimeError:  # the compiler's, whatever it is; the step itself has run before
+        return None
+
+
+def told(request: "Request", plan: "Plan", view: "Watcher") -> None:
+    """Say once what became of the wish to compile."""
+    if plan.compiled_from != NEVER:
+        view.line(text("train.compiled"))
+    elif request.compile is True:
+        view.line(text("train.no_compiler"))
+
+
+def kept(plan: "Plan", view: "Watcher") -> "Plan":
+    """The plan of a training begun earlier; eager from here on where what compiled it is gone."""
+    if plan.compiled_from == NEVER or available(plan.device):
+        return plan
+    view.line(text("train.no_compiler"))
+    return replace(plan, compiled_from=NEVER)
+
+
+def switch(net: nn.Module, on: bool) -> None:
+    """Let the blocks of every stack run compiled in training, or eagerly."""
+    for module in net.modules():
+        if hasattr(module, "compiled"):
+            module.compiled = on  # type: ignore[assignment]

@@ -1,0 +1,182 @@
+"""Compiled blocks: the same gradients, from the planned step on, only where that pays back."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from danlu.config import Train
+from danlu.data.loader import Loader
+from danlu.errors import UserError
+from danlu.models import qwen3
+from danlu.models.architecture import build
+from danlu.nn import transformer
+from danlu.train import compiling
+from danlu.train.loop import Training
+from danlu.train.plan import Plan, Request
+from tests.train import tiny
+from tests.train.tiny import CONTEXT, PLAN, VOCAB, Watch, opened, same, training
+
+HERE = pytest.mark.skipif(not compiling.available("cpu"), reason="there is no C++ compiler on this machine")
+
+
+# --- what is computed ---
+
+
+@HERE
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+def test_compiled_blocks_give_the_same_gradients(loader: Loader) -> None:
+    """Also that layers of one form share a program: one for all three, not three."""
+    import torch._dynamo as dynamo
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    dynamo.reset()
+    shape = qwen3.preset(VOCAB, CONTEXT, 3, width=16, heads=2, head_dim=8, hidden=32)
+    net = build(shape, torch.Generator().manual_seed(3)).train()
+    batch, task = loader.assemble(list(range(len(loader)))), tiny.training().task
+    counter = CompileCounterWithBackend("inductor")
+    program = torch.compile(transformer.program.__wrapped__.__globals__["_forward"], dynamic=False, backend=counter)
+    found = []
+    for on in (False, True):
+        made = copy.deepcopy(net)
+        compiling.switch(made, on)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transformer, "program", lambda: program)
+            task.loss(made, batch)["loss"].backward()
+        found.append({name: p.grad for name, p in made.named_parameters()})
+    eager, compiled = found
+    for name, gradient in eager.items():
+        assert gradient is not None
+        assert torch.allclose(compiled[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())), name
+    assert 0 < counter.frame_count <= 12, "every layer was compiled anew"
+
+
+# --- from when on: with a program that can be told from the eager block ---
+
+
+def visibly(block: Any, *inputs: Any) -> Tensor:
+    made: Tensor = block(*inputs)
+    return made * 1.01
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "program", lambda: visibly)
+
+
+def weights(data: Path, made: Training) -> dict[str, Tensor]:
+    list(made.events(opened(data)[0], None))
+    return made.checkpoint().weights
+
+
+@pytest.mark.usefixtures("visible")
+def test_blocks_are_compiled_from_the_planned_step_on(data: Path) -> None:
+    never, late, early = (weights(data, training(compiled_from=step)) for step in (-1, 4, 0))
+    after_all = weights(data, training(compiled_from=PLAN.steps))
+    assert same(never, after_all)
+    assert not same(never, late)
+    assert not same(late, early)
+
+
+@pytest.mark.usefixtures("visible")
+@pytest.mark.parametrize("stopped", [2, 4, 6])
+def test_a_resumed_training_takes_the_same_path(stopped: int, data: Path) -> None:
+    whole = weights(data, training(compiled_from=4))
+    first = training(compiled_from=4)
+    events = first.events(opened(data)[0], None)
+    for _ in range(stopped):
+        next(events)
+    again = training(compiled_from=4)
+    again.restore(copy.deepcopy(first.checkpoint()))
+    assert same(weights(data, again), whole)
+
+
+@pytest.mark.usefixtures("visible")
+def test_evaluation_and_answers_stay_eager(loader: Loader) -> None:
+    net = tiny.network()
+    batch = loader.assemble([0, 1])
+    eager = net.eval()(batch)
+    compiling.switch(net, True)
+    assert torch.equal(net(batch), eager)
+    with torch.no_grad():
+        assert torch.equal(net.train()(batch), eager)
+    assert not torch.equal(net(batch), eager)
+
+
+# --- whether ---
+
+
+def asked(wish: str | bool) -> Request:
+    return Request(None, Train(), None, None, True, 0.0, compile=wish)  # type: ignore[arg-type]
+
+
+def decided(wish: str | bool, seconds: float, shorter: float = 0.5) -> tuple[Plan, int]:
+    """The plan, and how often it was tried; a step takes a second."""
+    tried: list[Plan] = []
+
+    def pace(form: Plan) -> float:
+        tried.append(form)
+        return shorter
+
+    plan = replace(PLAN, seconds_per_step=1.0, steps=int(seconds), seconds=seconds)
+    return compiling.decided(asked(wish), plan, pace), len(tried)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "available", lambda where: True)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_long_training_is_compiled_where_that_pays() -> None:
+    plan, tried = decided("auto", 5000)
+    assert (plan.compiled_from, plan.seconds_per_step, tried) == (0, 0.5, 1)
+    plan, tried = decided("auto", 5000, shorter=1.1)
+    assert (plan.compiled_from, plan.seconds_per_step, tried) == (-1, 1.0, 1)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_short_one_is_not_even_tried() -> None:
+    assert decided("auto", 60)[1] == 0
+    assert decided(False, 5000)[1] == 0
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_is_asked_for_is_done() -> None:
+    plan, _ = decided(True, 60, shorter=1.1)
+    assert (plan.compiled_from, plan.seconds_per_step) == (0, 1.1)
+
+
+def test_without_a_compiler_all_is_eager_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    plan, tried = decided(True, 5000)
+    assert (plan.compiled_from, tried) == (-1, 0)
+    watch = Watch()
+    compiling.told(asked(True), plan, watch)
+    compiling.told(asked("auto"), plan, watch)
+    assert len(watch.lines) == 1
+    moved = compiling.kept(replace(PLAN, compiled_from=0), watch)
+    assert (moved.compiled_from, len(watch.lines)) == (-1, 2)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiler_that_fails_is_none() -> None:
+    def pace(form: Plan) -> float:
+        raise RuntimeError("CppCompileError")
+
+    plan = replace(PLAN, seconds=5000.0, seconds_per_step=1.0)
+    assert compiling.decided(asked(True), plan, pace) == plan
+
+
+@pytest.mark.usefixtures("compiler")
+def test_ranks_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="E129"):
+        decided(True, 60)
+    assert decided("auto", 5000)[1] == 0
