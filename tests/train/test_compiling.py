@@ -178,5 +178,6 @@ def test_a_compiler_that_fails_is_none() -> None:
 def test_ranks_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="E129"):
-        decided(True, 60)
+        compiling.check(asked(True))
+    compiling.check(asked("auto"))
     assert decided("auto", 5000)[1] == 0

@@ -35,16 +35,17 @@ def available(where: str) -> bool:
     return where == device.CPU and shutil.which(os.environ.get("CXX") or usual) is not None
 
 
+def check(request: "Request") -> None:
+    """Raise UserError E129 where it is asked for and several ranks train."""
+    if ranks.count() > 1 and request.compile is True:
+        raise UserError("E129", count=ranks.count())
+
+
 def decided(request: "Request", plan: "Plan", pace: Callable[["Plan"], float]) -> "Plan":
     """The plan with the step from which its blocks run compiled; the very one where that is not tried.
 
     `pace` measures the seconds of a plan's steps.
-
-    Raises:
-        UserError: E129, it is asked for and several ranks train.
     """
-    if ranks.count() > 1 and request.compile is True:
-        raise UserError("E129", count=ranks.count())
     long = plan.seconds >= (_LONG if plan.device == device.CPU else _LONG_ON_GPU)
     wanted = request.compile is True or (request.compile == "auto" and long and ranks.count() == 1)
     if not wanted or not available(plan.device):

@@ -112,8 +112,9 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 
     Raises:
         UserError: E216, no rows to train on; E112, the budget is too short for a single step; E403, no row fits;
-            E123, a step has fewer rows than there are ranks.
+            E123, a step has fewer rows than there are ranks; E129, they are asked to compile.
     """
+    compiling.check(request)
     if not len(request.loader):
         raise UserError("E216")
     drafted = draft(request, net)
