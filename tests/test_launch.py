@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
+from danlu import ranks
 from danlu.graph import Silent
 from danlu.ranks import free_port
 from tests.tiny_life import RECIPE, life, project
+from tests.train import ranked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks through /proc")
 STEPS = 150
@@ -31,10 +34,10 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def start(recipe: Path, *command: str) -> subprocess.Popen[str]:
+def start(recipe: Path, *command: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": ""}
     return subprocess.Popen(
-        [*command, "run", str(recipe), "--to", "pretrain"], cwd=recipe.parent, env=environment, text=True,
+        [*command, "run", str(recipe), "--to", "pretrain", *options], cwd=recipe.parent, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -134,6 +137,61 @@ def test_a_rank_that_fails_says_why_and_gives_its_exit_code(tmp_path: Path) -> N
     _, said = process.communicate(timeout=60)
     assert process.returncode == 3
     assert said.count("error[") == 1
+
+
+DIVERGES = ["train.lr=1e9", "train.clip=0.0", "train.optimizer=sgd", "train.precision=fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_all_ranks_find_is_said_once_with_its_exit_code(recipe: Path, form: str) -> None:
+    process = start(recipe, *DANLU, options=[*DIVERGES, *(["--json"] if form == "json" else [])])
+    out, said = process.communicate(timeout=100)
+    assert process.returncode == 6, said
+    assert (out if form == "json" else said).count("error[E501]") == 1
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_fault_in_the_recipe_is_said_once_under_torchrun(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("steps =", "stepz ="))
+    meeting = ["--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
+    process = start(recipe, *TORCHRUN, *meeting, "-m", "danlu")
+    _, said = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert said.count("stepz") == 1, said
+
+
+SPEAKERS = {(0, 1, 2): [0], (0,): [0], (2,): [2]}
+
+
+@pytest.mark.parametrize("failing", SPEAKERS)
+def test_one_rank_speaks_for_those_that_failed(failing: tuple[int, ...], tmp_path: Path) -> None:
+    def work() -> list[str]:
+        said: list[str] = []
+        ranks.join()
+        if ranks.rank() in failing:
+            ranks.say_once("E501", lambda: said.append("diverged"))
+        torch.distributed.barrier()
+        ranks.leave()
+        return said
+
+    found = ranked.ranks(3, tmp_path, work)
+    assert [rank for rank, said in enumerate(found) if said] == SPEAKERS[failing]
+    assert sum(map(len, found)) == 1
+
+
+def test_of_ranks_that_fail_without_the_first_one_speaks(tmp_path: Path) -> None:
+    def work() -> list[str]:
+        said: list[str] = []
+        ranks.join()
+        if ranks.rank():
+            ranks.say_once("E404", lambda: said.append("memory"))
+        torch.distributed.barrier()
+        ranks.leave()
+        return said
+
+    assert sum(map(len, ranked.ranks(3, tmp_path, work))) == 1
 
 
 def test_nothing_to_train_starts_nobody(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

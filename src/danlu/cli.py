@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         if options.debug:
             raise
-        print(text("cli.bug", kind=type(error).__name__, reason=error), file=sys.stderr)
+        said = text("cli.bug", kind=type(error).__name__, reason=error)
+        ranks.say_once(type(error).__name__, lambda: print(said, file=sys.stderr))
         return EXIT_BUG
 
 
@@ -85,15 +86,19 @@ def _language(arguments: Sequence[str]) -> None:
 
 
 def _fail(error: UserError, options: argparse.Namespace) -> int:
-    if options.json:
-        problems = getattr(error, "problems", [error])
-        table = [{"code": p.code, "where": p.where, "message": p.render()} for p in problems]
-        results.show({"errors": table}, as_json=True)
-    else:
-        print(error.render(), file=sys.stderr)
+    ranks.say_once(error.code, lambda: _show(error, options))
     if options.debug:
         raise error
     return error.exit
+
+
+def _show(error: UserError, options: argparse.Namespace) -> None:
+    if not options.json:
+        print(error.render(), file=sys.stderr)
+        return
+    problems = getattr(error, "problems", [error])
+    table = [{"code": p.code, "where": p.where, "message": p.render()} for p in problems]
+    results.show({"errors": table}, as_json=True)
 
 
 # --- the verbs ---------------------------------------------------------------------------------------
@@ -294,13 +299,8 @@ def _runs(options: argparse.Namespace) -> None:
     elif action == "show":
         _print(runs.show(*found), options)
     elif action == "why":
-        _table(
-            [
-                {"stage": stage, "why": "; ".join(why) or text("graph.cached")}
-                for stage, why in runs.why(*found).items()
-            ],
-            options,
-        )
+        whys = runs.why(*found).items()
+        _table([{"stage": name, "why": "; ".join(why) or text("graph.cached")} for name, why in whys], options)
     elif action == "compare":
         _compare(found[0], found[1], options)
     else:

@@ -37,14 +37,13 @@ def launch(count: int, arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def _start(rank: int, count: int, port: int, arguments: Sequence[str]) -> Process:
-    """One rank: a session of its own, so that Ctrl-C reaches it through us alone; only rank 0 writes results."""
+    """One rank: a session of its own, so that Ctrl-C reaches it through us alone."""
     threads = str(max(1, (os.cpu_count() or 1) // count))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, **ranks.environment(rank, count, port)}
     return subprocess.Popen(
         [sys.executable, "-m", "danlu", *arguments],
         env=environment | {ranks.LAUNCHER: str(os.getpid())},
         stdin=subprocess.PIPE,
-        stdout=None if rank == 0 else subprocess.DEVNULL,
         start_new_session=True,
     )
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 LAUNCHER = "DANLU_LAUNCHER"  # set where danlu itself has started the ranks, and watches them
 _LOOK = 0.05  # seconds between looks for the next word of rank 0
+_TURN = 1.0  # seconds in which the ranks find out who of them speaks
 _PATIENCE = timedelta(minutes=30)  # for the others to come, and in a collective call
 
 Value = TypeVar("Value")
@@ -119,6 +120,42 @@ def calls() -> Iterator[dict[str, Any]]:
     """On the other ranks: the trainings that rank 0 begins, until it has no more."""
     while (word := hear()) is not None:
         yield word
+
+
+def say_once(name: str, say: Callable[[], None]) -> None:
+    """Say what has gone wrong, which several ranks may have found: rank 0 if it has, else the first of the others.
+
+    `name` is the same on all ranks that found the same. Rank 0 holds what connects the ranks, so it stays until the
+    others have looked, or have had the time to.
+    """
+    if rank() == 0:
+        say()
+    try:
+        mine = count() > 1 and _is_first(f"said/{name}")
+    except Exception:  # noqa: BLE001, nothing connects the ranks any more: better twice than never
+        mine = rank() != 0
+    if mine:
+        say()
+
+
+def _is_first(key: str) -> bool:
+    """Whether this rank, which is not 0, is the one to speak; rank 0 tells the others that it has."""
+    store = _store()
+    if rank() == 0:
+        store.set(key, "")
+        _until(lambda: store.add(f"{key}/heard", 0) == count() - 1)
+        return False
+    _until(lambda: store.check([key]))
+    first = not store.check([key]) and store.add(f"{key}/first", 1) == 1
+    store.add(f"{key}/heard", 1)
+    return bool(first)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    """Wait until something is true, at most _TURN seconds."""
+    limit = time.monotonic() + _TURN
+    while not true() and time.monotonic() < limit:
+        time.sleep(_LOOK)
 
 
 # --- together ----------------------------------------------------------------------------------------

@@ -33,9 +33,11 @@ def gradients(dtype: torch.dtype) -> list[Named]:
     return [{n: torch.randn(s, generator=random, dtype=dtype) * size for n, s in shaped} for size in sizes]
 
 
-def ours(kind: str, dtype: torch.dtype, train: Train, decay: float = 0.0, lr: float = 0.03) -> Named:
+def ours(
+    kind: str, dtype: torch.dtype, train: Train, decay: float = 0.0, lr: float = 0.03, products: Any = torch.float32
+) -> Named:
     params = weights(dtype)
-    optimizer = OPTIMIZERS[kind](params, train, decay)
+    optimizer = OPTIMIZERS[kind](params, train, decay, products)
     for step, grads in enumerate(gradients(dtype)):
         optim.penalise(grads, params, train.l1, train.l2)
         optimizer.step(grads, lr / (1 + step))
@@ -134,6 +136,22 @@ def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape: tuple[int, 
         assert float((ours_ * exact).sum() / (ours_.norm() * exact.norm())) > 0.95
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
+def test_the_iteration_is_a_polynomial_of_the_singular_values(
+    shape: tuple[int, int], dtype: torch.dtype, close: float
+) -> None:
+    """As exactly as the matrices are: the same polynomial, of the values of a decomposition in float64."""
+    batch = torch.randn(3, *shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(batch, full_matrices=False)
+    values = values / values.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    found = optim.orthogonalised(batch.to(dtype))
+    assert found.dtype == dtype
+    assert float((found.double() - left * values[:, None] @ right).abs().max()) < close
+
+
 def test_orthogonalised_knows_no_size_and_no_neighbours() -> None:
     random = torch.Generator().manual_seed(4)
     batch = torch.randn(2, 12, 5, generator=random)
@@ -146,7 +164,7 @@ def test_orthogonalised_knows_no_size_and_no_neighbours() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.4])
 def test_muon_is_torchs(decay: float) -> None:
     """Both iterate in bf16, ours on a batch: they agree as far as bf16 does."""
-    found = ours("muon", torch.float32, Train(), decay)
+    found = ours("muon", torch.float32, Train(), decay, products=torch.bfloat16)
     inner = [name for name in SHAPES if "blocks" in name]
     expected = theirs_muon(decay)
     start = weights(torch.float32)
@@ -154,7 +172,7 @@ def test_muon_is_torchs(decay: float) -> None:
         assert float((found[name] - expected[name]).norm() / (expected[name] - start[name]).norm()) < 0.04, name
     with pytest.MonkeyPatch.context() as patch:  # another momentum would be told apart
         patch.setattr(optim.Muon, "momentum", 0.8)
-        other = ours("muon", torch.float32, Train(), decay)
+        other = ours("muon", torch.float32, Train(), decay, products=torch.bfloat16)
     assert max(float((other[n] - expected[n]).norm() / (expected[n] - start[n]).norm()) for n in inner) > 0.08
 
 

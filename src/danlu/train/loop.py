@@ -90,7 +90,8 @@ class Training:
 
     def _optimizer(self, part: str) -> optim.Optimizer:
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
-        return self.ranks.optimizer(self.plan.optimizer)(params, self.train, self.plan.weight_decay)
+        made, dtype = self.ranks.optimizer(self.plan.optimizer), DTYPES[self.plan.precision]
+        return made(params, self.train, self.plan.weight_decay, dtype)
 
     @property
     def shape(self) -> Shape:

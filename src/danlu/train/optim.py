@@ -17,12 +17,15 @@ _EPS = 1e-8
 
 
 class Optimizer(ABC):
-    """Updates named parameters in place; `state` maps "slot/name" to a tensor."""
+    """Updates named parameters in place; `state` maps "slot/name" to a tensor.
+
+    `dtype` is what the training computes products in; the state is as exact as the parameters.
+    """
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, params: Named, train: Train, decay: float):
-        self.params, self.train, self.decay = params, train, decay
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
+        self.params, self.train, self.decay, self.dtype = params, train, decay, dtype
         self.step_count = 0
         self.state: Named = {f"{slot}/{name}": torch.zeros_like(p) for slot in self.slots for name, p in params.items()}
         self._weights = list(params.values())
@@ -114,12 +117,12 @@ class Muon(Optimizer):
 
     slots = ("velocity",)
     momentum = 0.95
+    rest_lr = 0.3  # share of the rate for the rest
 
-    def __init__(self, params: Named, train: Train, decay: float, rest_lr: float = 0.3):
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
         inner = {name: p for name, p in params.items() if p.ndim == 2 and "blocks." in name}
-        super().__init__(inner, train, decay)
+        super().__init__(inner, train, decay, dtype)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
-        self.rest_lr = rest_lr
         self.shapes = [p.shape for p in inner.values()]
         self.state |= self.rest.state
 
@@ -144,25 +147,25 @@ class Muon(Optimizer):
             torch._foreach_add_([weights[i] for i in members], updates, alpha=-lr * scale)
 
     def directions(self, matrices: list[Tensor], shape: torch.Size) -> list[Tensor]:
-        """Matrices of one shape, orthogonalised."""
-        batch = torch.stack([matrix.bfloat16() for matrix in matrices])
+        """Matrices of one shape, orthogonalised in bf16 where the training computes in it, else as they are."""
+        lowered = torch.bfloat16 if self.dtype == torch.bfloat16 else matrices[0].dtype
+        batch = torch.stack([matrix.to(lowered) for matrix in matrices])
         return list(orthogonalised(batch).to(matrices[0].dtype).unbind(0))
 
 
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """(N, R, C) -> the nearest semi-orthogonal matrices, roughly: a quintic Newton-Schulz iteration in bf16.
+    """(N, R, C) -> the nearest semi-orthogonal matrices, roughly: a quintic Newton-Schulz iteration in their dtype.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; singular values end in about [0.7, 1.2].
     """
-    x = matrices.bfloat16()
-    tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = 3.4445, -4.7750, 2.0315
     for _ in range(rounds):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "muon": Muon}

@@ -179,8 +179,8 @@ class ShardedMuon(optim.Muon):
     So a matrix is orthogonalised once, by one rank, as on one rank; what passes is twice its own size.
     """
 
-    def __init__(self, params: Named, train: Train, decay: float):
-        super().__init__(params, train, decay)
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
+        super().__init__(params, train, decay, dtype)
         rows = torch.tensor([len(p) for p in self.params.values()])
         dist.all_reduce(rows)
         self.shapes = [torch.Size((int(n), p.shape[1])) for n, p in zip(rows, self.params.values(), strict=True)]
@@ -189,11 +189,11 @@ class ShardedMuon(optim.Muon):
         count, (whole, columns) = dist.get_world_size(), shape
         rows = math.ceil(whole / count)
         each = math.ceil(len(matrices) / count)  # matrices of one rank
-        sent = torch.zeros(count * each, rows, columns)
+        sent = matrices[0].new_zeros(count * each, rows, columns)
         for i, matrix in enumerate(matrices):
             sent[i, : len(matrix)] = matrix
         mine = _exchanged(sent.view(count, each, rows, columns)).transpose(0, 1).reshape(each, -1, columns)
-        mine[:, :whole] = optim.orthogonalised(mine[:, :whole])
+        mine[:, :whole] = torch.stack(super().directions(list(mine[:, :whole]), shape))
         back = _exchanged(mine.view(each, count, rows, columns).transpose(0, 1)).reshape(-1, rows, columns)
         return [back[i, : len(matrix)] for i, matrix in enumerate(matrices)]
 
