@@ -181,6 +181,20 @@ def test_one_rank_speaks_for_those_that_failed(failing: tuple[int, ...], tmp_pat
     assert sum(map(len, found)) == 1
 
 
+def test_ranks_that_wait_for_rank_0_end_when_it_fails(tmp_path: Path) -> None:
+    def work() -> bool:
+        ranks.join()
+        if ranks.rank() == 0:
+            started = time.monotonic()
+            ranks.say_once("E201", lambda: None)
+            return time.monotonic() - started < ranks._TURN
+        with pytest.raises(ranks.RankLost):
+            ranks.hear()
+        return True
+
+    assert ranked.ranks(3, tmp_path, work) == [True] * 3
+
+
 def test_of_ranks_that_fail_without_the_first_one_speaks(tmp_path: Path) -> None:
     def work() -> list[str]:
         said: list[str] = []

@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 
 LAUNCHER = "DANLU_LAUNCHER"  # set where danlu itself has started the ranks, and watches them
 _LOOK = 0.05  # seconds between looks for the next word of rank 0
-_TURN = 1.0  # seconds in which the ranks find out who of them speaks
+_TURN = 3.0  # seconds in which the ranks find out who of them speaks
 _PATIENCE = timedelta(minutes=30)  # for the others to come, and in a collective call
+
+_FAILED, _HEARD = "failed", "heard"  # why rank 0 ends, and how many of the others know it or do not need to
 
 Value = TypeVar("Value")
 
@@ -101,6 +103,9 @@ def hear() -> Any:
     """
     with watched():
         while not _store().check([f"word/{_Words.heard}"]):
+            if _store().check([_FAILED]):
+                _store().add(_HEARD, 1)
+                raise RankLost
             time.sleep(_LOOK)  # in Python, where a signal can end it
         word = json.loads(_store().get(f"word/{_Words.heard}"))
     _Words.heard += 1
@@ -131,23 +136,24 @@ def say_once(name: str, say: Callable[[], None]) -> None:
     if rank() == 0:
         say()
     try:
-        mine = count() > 1 and _is_first(f"said/{name}")
+        mine = count() > 1 and _is_first(name)
     except Exception:  # noqa: BLE001, nothing connects the ranks any more: better twice than never
         mine = rank() != 0
     if mine:
         say()
 
 
-def _is_first(key: str) -> bool:
+def _is_first(name: str) -> bool:
     """Whether this rank, which is not 0, is the one to speak; rank 0 tells the others that it has."""
     store = _store()
     if rank() == 0:
-        store.set(key, "")
-        _until(lambda: store.add(f"{key}/heard", 0) == count() - 1)
+        store.set(_FAILED, name)
+        _until(lambda: store.add(_HEARD, 0) == count() - 1)
         return False
-    _until(lambda: store.check([key]))
-    first = not store.check([key]) and store.add(f"{key}/first", 1) == 1
-    store.add(f"{key}/heard", 1)
+    _until(lambda: store.check([_FAILED]))
+    said = store.check([_FAILED]) and store.get(_FAILED).decode() == name
+    first = not said and store.add(f"said/{name}", 1) == 1
+    store.add(_HEARD, 1)
     return bool(first)
 
 
