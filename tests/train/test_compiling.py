@@ -1,4 +1,4 @@
-"""Compiled blocks: the same gradients, from the planned step on, only where that pays back."""
+"""Compiled blocks: from the planned step on, in training alone, and only where that pays back."""
 
 import copy
 from dataclasses import replace
@@ -12,50 +12,12 @@ from torch import Tensor
 from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
-from danlu.models import qwen3
-from danlu.models.architecture import build
 from danlu.nn import transformer
 from danlu.train import compiling
 from danlu.train.loop import Training
 from danlu.train.plan import Plan, Request
 from tests.train import tiny
-from tests.train.tiny import CONTEXT, PLAN, VOCAB, Watch, opened, same, training
-
-HERE = pytest.mark.skipif(not compiling.available("cpu"), reason="there is no C++ compiler on this machine")
-
-
-# --- what is computed ---
-
-
-@HERE
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
-def test_compiled_blocks_give_the_same_gradients(loader: Loader) -> None:
-    """Also that layers of one form share a program: one for all three, not three."""
-    import torch._dynamo as dynamo
-    from torch._dynamo.testing import CompileCounterWithBackend
-
-    dynamo.reset()
-    shape = qwen3.preset(VOCAB, CONTEXT, 3, width=16, heads=2, head_dim=8, hidden=32)
-    net = build(shape, torch.Generator().manual_seed(3)).train()
-    batch, task = loader.assemble(list(range(len(loader)))), tiny.training().task
-    counter = CompileCounterWithBackend("inductor")
-    program = torch.compile(transformer.program.__wrapped__.__globals__["_forward"], dynamic=False, backend=counter)
-    found = []
-    for on in (False, True):
-        made = copy.deepcopy(net)
-        compiling.switch(made, on)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(transformer, "program", lambda: program)
-            task.loss(made, batch)["loss"].backward()
-        found.append({name: p.grad for name, p in made.named_parameters()})
-    eager, compiled = found
-    for name, gradient in eager.items():
-        assert gradient is not None
-        assert torch.allclose(compiled[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())), name
-    assert 0 < counter.frame_count <= 12, "every layer was compiled anew"
-
+from tests.train.tiny import PLAN, Watch, opened, same, training
 
 # --- from when on: with a program that can be told from the eager block ---
 
