@@ -1,9 +1,13 @@
 """One training on one, two and four ranks: the same batches, the same losses, the same weights on every rank."""
 
+import errno
 import json
 import math
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from danlu import files, ranks
 from danlu.config import Train
@@ -19,10 +24,11 @@ from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
-from danlu.train import distributed
+from danlu.train import checkpoint, distributed
 from danlu.train.loop import Stepped, Training, evaluate
 from danlu.train.plan import Request, draft
 from danlu.train.session import METRICS, Interrupted, fit
+from danlu.train.sharding import Sharded
 from danlu.train.tensor import Split, check
 from tests.train import ranked
 from tests.train.tiny import PLAN, Processor, loaders, network, opened, request
@@ -240,6 +246,96 @@ def test_stopped_and_continued_on_as_many_ranks_is_exact(parallel: str, tmp_path
     ranked.ranks(2, tmp_path / "b", lambda: _session(tmp_path, tmp_path / "out", 10, **keys))
     resumed = ranked.ranks(2, tmp_path / "c", lambda: _session(tmp_path, tmp_path / "out", 0, **keys))
     assert {end[1] for end in resumed} == {end[1] for end in straight}
+
+
+# --- checkpoints written beside the training ---------------------------------------------------------
+
+
+SAVED, LATER, KILLED = 8, 10, 11
+
+
+class Kill(Silent):
+    """Ends its process in the midst of a step, as SIGKILL does; says which step the training had come to before."""
+
+    def __init__(self, report: Path, ready: Callable[[], bool]):
+        self.report, self.ready, self.later = report, ready, threading.Event()
+
+    def line(self, line: str) -> None: ...
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        if done == LATER:
+            self.later.set()
+        if done == KILLED:
+            limit = time.monotonic() + 30
+            while not self.ready() and time.monotonic() < limit:
+                time.sleep(0.01)
+            (self.report / f"rank-{ranks.rank()}.json").write_text(str(int(done)))
+            os._exit(9)
+
+
+def _killed(folder: Path, report: Path, parallel: str, whole: bool, keys: dict[str, Any]) -> None:
+    """A training whose checkpoint of step SAVED is written after step LATER, or never to its end; killed at KILLED."""
+    root = folder / "out" / "checkpoints"
+    view = Kill(report, lambda: not whole or checkpoint.folder_of(root, SAVED).exists())
+    real = Sharded._save
+
+    def late(self: Any, root: Path, state: Any, *rest: Any) -> None:
+        if state.position.step == SAVED:
+            view.later.wait()
+            if not whole:
+                checkpoint.staging_of(root, SAVED).mkdir(exist_ok=True)
+                (checkpoint.staging_of(root, SAVED) / f"half-{ranks.rank()}").write_bytes(b"half")
+                threading.Event().wait()
+        real(self, root, state, *rest)
+
+    Sharded._save = late  # type: ignore[method-assign]  # in a process of its own
+    (folder / "out").mkdir(exist_ok=True)
+    task = LanguageModeling(Processor())  # type: ignore[arg-type]
+    fit(Request(task, Train(**(KEYS | keys)), *opened(folder), True, 0.0, parallel), network(), folder / "out", 9, view)
+
+
+@pytest.mark.parametrize(("parallel", "optimizer", "whole"), [("fsdp", "muon", True), ("fsdp", "adamw", False),
+                                                              ("tensor", "adamw", True)])  # fmt: skip
+def test_killed_while_a_checkpoint_is_written_beside_steps(
+    parallel: str, optimizer: str, whole: bool, tmp_path: Path
+) -> None:
+    """What is saved late is of its own step, what is saved by half is none; both go on as if nothing had been."""
+    keys = {"dropout": 0.1, "optimizer": optimizer}
+    loaders(tmp_path)
+    straight = ranked.ranks(2, tmp_path / "a", lambda: _session(tmp_path, tmp_path / "straight", 0, parallel, **keys))
+    assert ranked.ranks(2, tmp_path / "b", lambda: _killed(tmp_path, tmp_path / "b", parallel, whole, keys)) == [11, 11]
+    found, damaged = checkpoint.newest_step(tmp_path / "out" / "checkpoints")
+    assert (found, damaged) == (SAVED if whole else 4, [])
+    resumed = ranked.ranks(2, tmp_path / "c", lambda: _session(tmp_path, tmp_path / "out", 0, parallel, **keys))
+    assert any(f"step {found} " in line for line in resumed[0][2])
+    assert {end[1] for end in resumed} == {end[1] for end in straight}
+    assert _log(tmp_path / "out" / METRICS) == _log(tmp_path / "straight" / METRICS)
+
+
+def _filling(folder: Path, place: str) -> list[Any]:
+    """A training whose disk is full at its first save, for rank 0 before or behind the rows, or for rank 1 at them."""
+    owner, name, rank = {"staging": (files, "staged", 0), "sealing": (files, "seal", 0),
+                         "writing": (dcp.HuggingFaceStorageWriter, "write_data", 1)}[place]  # fmt: skip
+    real, calls = getattr(owner, name), []
+
+    def full(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        if ranks.rank() == rank and len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **named)
+
+    setattr(owner, name, full)
+    return [*_session(folder, folder / place, 0, "fsdp"), len(calls)]
+
+
+@pytest.mark.parametrize("place", ["staging", "writing", "sealing"])
+def test_a_disk_that_fills_while_steps_go_on_is_said_and_tried_again(place: str, tmp_path: Path) -> None:
+    loaders(tmp_path)
+    straight = ranked.ranks(2, tmp_path / "a", lambda: _session(tmp_path, tmp_path / "straight", 0, "fsdp"))
+    found = ranked.ranks(2, tmp_path / "b", lambda: _filling(tmp_path, place))
+    assert [end[:2] for end in found] == [end[:2] for end in straight]
+    assert sum("no room" in line for line in found[0][2]) == 1, found[0][2]
+    assert max(end[3] for end in found) == 5
 
 
 def test_a_step_needs_a_row_for_every_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ class Alone:
         if ranks.rank() == 0:
             checkpoint.save(root, state, keep=keep)
 
+    def settle(self) -> None:
+        """Wait until what was last saved is in place; all ranks call this. Raises what kept it from being written."""
+
     def read(self, root: Path, step: int) -> Checkpoint | None:
         """What this rank holds of the checkpoint of a step; None where it is gone or damaged."""
         return checkpoint.at(root, step)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -203,19 +204,22 @@ class _Session:
     ):
         self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
         self.plan = training.plan
-        self.saved, self.good, self.refused = self._mark(), training.position.step, 0
+        self.saved = self.settled = self._mark()
+        self.good, self.refused = training.position.step, 0
+        self.before = training.position.anchor, training.start
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
         self.pace: list[float] = []
         self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
         training.halted = lambda: self.together.any(bool(self.stop))
-        training.recall = lambda step: self.together.read(out / CHECKPOINTS, step)
+        training.recall = self._recalled
 
     def run(self) -> None:
         """Raises Interrupted after saving when asked to stop."""
         with stopping.told(self._asked):
             try:
                 self._watch()
+                self._attempt(self._settle)
             except Halted:
                 self._leave()
 
@@ -248,30 +252,37 @@ class _Session:
         if asked and step < self.plan.steps:
             self._leave(anchored=due)
         elif due:
-            self._try_to_save()
+            self._attempt(self._settle)
+            self._attempt(partial(self._save, anchored=True))
 
     def _leave(self, *, anchored: bool = False) -> NoReturn:
         """Save and go. Raises Interrupted, or UserError E406 where there is no room to save."""
         try:
             self._save(anchored=anchored)
+            self._settle()
         except UserError as full:
             raise self._full(full) from full
         raise Interrupted(self.stop)
 
-    def _try_to_save(self) -> None:
-        """Save; where the disk is full the training goes on, and tries again when it is next due.
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Write; where the disk is full the training goes on, and tries again when it is next due.
 
         Raises:
             UserError: E406, it is the third time in a row.
         """
         try:
-            self._save(anchored=True)
+            write()
         except UserError as error:
             full = self._full(error)
             self.refused += 1
             if self.refused == TRIES:
                 raise full from error
             self.view.line(text("train.full", count=self.refused, limit=TRIES, **full.fields))
+
+    def _recalled(self, step: int) -> checkpoint.Checkpoint | None:
+        """The checkpoint of a step, once it is whole."""
+        self._attempt(self._settle)
+        return self.together.read(self.out / CHECKPOINTS, step)
 
     def _full(self, error: UserError) -> UserError:
         """E406 in the place of E401; another error is raised as it is."""
@@ -287,27 +298,35 @@ class _Session:
         """
         if self._mark() == self.saved:
             return
-        training, position = self.training, self.training.position
-        before = position.anchor, training.start
+        self._settle()
+        training = self.training
+        self.before = training.position.anchor, training.start
         if anchored:
             training.anchor()
-        refused = self._written()
-        if self.together.any(refused is not None):  # no rank returns to what is not there
-            position.anchor, training.start = before
-        else:
-            self.saved, self.good, self.refused = self._mark(), position.step, 0
-        if refused is not None:
-            raise refused
+        keep = frozenset({self.plan.stable_step, training.position.anchor})
+        if self._written(lambda: self.together.save(self.out / CHECKPOINTS, training.checkpoint(), keep)):
+            self.saved = self._mark()
 
-    def _written(self) -> UserError | None:
-        """Write the checkpoint; what kept it from being written."""
-        keep = frozenset({self.plan.stable_step, self.training.position.anchor})
+    def _settle(self) -> None:
+        """Wait for what is still being written of the last save; raises what kept it from being written."""
+        if self.saved != self.settled and self._written(self.together.settle):
+            self.settled, self.good, self.refused = self.saved, self.saved[0], 0
+
+    def _written(self, write: Callable[[], None]) -> bool:
+        """Whether all ranks could write; raises what kept this one from it. No rank returns to what is not there."""
+        refused = None
         try:
             with stopping.saving():
-                self.together.save(self.out / CHECKPOINTS, self.training.checkpoint(), keep)
+                write()
         except UserError as error:
-            return error
-        return None
+            refused = error
+        failed = self.together.any(refused is not None)
+        if failed:
+            self.training.position.anchor, self.training.start = self.before
+            self.saved = self.settled
+        if refused is not None:
+            raise refused
+        return not failed
 
     def _mark(self) -> tuple[int, int]:
         return self.training.position.step, self.training.position.looked

@@ -5,26 +5,31 @@ on one rank: the fp32 masters are the rows themselves, and the optimizers update
 more than its own rows: the norm of the gradient, and Muon, whose matrices are handed whole to one rank each.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+import torch.distributed.checkpoint.api
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 
-from danlu import ranks
+from danlu import files, ranks
 from danlu.config import Train
 from danlu.tasks.task import Task
 from danlu.train import checkpoint, optim
 from danlu.train.checkpoint import Checkpoint, Named
 from danlu.train.distributed import Replicas
 from danlu.train.precision import Masters
+
+_WRITER = ThreadPoolExecutor(1, "danlu-checkpoint")  # one save at a time
 
 
 class Sharded(Replicas):
@@ -36,6 +41,8 @@ class Sharded(Replicas):
         self.mesh = init_device_mesh("cpu", (self.count,))
         self.shapes: dict[str, torch.Size] = {}
         self.places: dict[str, Shard] = {}
+        self.beside = dist.new_group(backend="gloo")  # what passes while a checkpoint is written meets no step's sums
+        self.writing: Future[None] | None = None
 
     def masters(self, net: nn.Module, dtype: torch.dtype) -> Masters:
         shard(net, self.mesh, dtype)
@@ -72,18 +79,46 @@ class Sharded(Replicas):
     # --- checkpoints: every rank writes its rows into the one staged folder, every rank reads its own --------
 
     def save(self, root: Path, state: Checkpoint, keep: frozenset[int]) -> None:
-        tensors = self._spread_all(state)
-        if self.rank == 0:
-            checkpoint.save(root, state, keep=keep, write=lambda out, _: self._write(out, tensors))
-        else:
-            self._write(checkpoint.staging_of(root, state.position.step), tensors)
-        dist.barrier()  # none goes on before it is in place
+        """Begin to write a copy of the state beside the training; `settle` waits for it."""
+        state = _copied(state)
+        self.writing = _WRITER.submit(self._save, root, state, self._spread_all(state), keep)
 
-    def _write(self, out: Path, tensors: Named) -> None:
-        dist.barrier()  # the folder is there
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(out), save_distributed=True))
+    def settle(self) -> None:
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def _save(self, root: Path, state: Checkpoint, tensors: Named, keep: frozenset[int]) -> None:
+        """Rank 0 makes and seals the folder, all write into it; for none it is done before it is in place."""
+        begun = False
+
+        def write(out: Path, _: object = None) -> None:
+            nonlocal begun
+            begun = True
+            if self._every(True):  # the folder is there
+                writer = dcp.HuggingFaceStorageWriter(str(out), save_distributed=True)
+                dcp.save(tensors, storage_writer=writer, process_group=self.beside)
+
+        try:
+            if self.rank == 0:
+                checkpoint.save(root, state, keep=keep, write=write)
+            else:
+                write(checkpoint.staging_of(root, state.position.step))
+        except dcp.api.CheckpointException as failed:
+            raise _refused(root, failed) from failed
+        finally:
+            if not begun:
+                self._every(False)
+            dist.barrier(self.beside)
+
+    def _every(self, ready: bool) -> bool:
+        """Whether all ranks are ready to write."""
+        said = torch.tensor(float(ready))
+        dist.all_reduce(said, dist.ReduceOp.MIN, self.beside)
+        return bool(said)
 
     def read(self, root: Path, step: int) -> Checkpoint | None:
+        self.settle()
         saved = checkpoint.at(root, step)
         if saved is None:
             return None
@@ -107,6 +142,18 @@ class Sharded(Replicas):
         shape, place = self.shapes[name], [self.places[name]]
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(part, self.mesh, place, run_check=False, shape=shape, stride=stride)
+
+
+def _refused(root: Path, failed: dcp.api.CheckpointException) -> Exception:
+    """What the operating system refused one of the ranks, for the user."""
+    errors = (error for error, _ in failed.failures.values())
+    return next((files.refusal(root, each) for each in errors if isinstance(each, OSError)), failed)
+
+
+def _copied(state: Checkpoint) -> Checkpoint:
+    """The state as it is now, while steps go on to change it; the best weights are never changed, only replaced."""
+    weights, optimizer = ({name: t.clone() for name, t in named.items()} for named in (state.weights, state.optimizer))
+    return Checkpoint(copy.deepcopy(state.position), weights, optimizer, state.best)
 
 
 def _plain(name: str) -> str:
