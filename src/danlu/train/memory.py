@@ -24,15 +24,40 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     lowered = matrices * 2 if plan.precision == "bf16" else 0
     gradients = trained * (4 + (2 if lowered else 4 if plan.accumulate > 1 else 0))  # summed, and of a micro-batch
     kept = weights * 4 + trained * 4  # the best weights, and those to which a training returns
-    part = 1 / plan.ranks if plan.parallel == "fsdp" else 1.0
-    if part < 1:
+    part = held(net, plan)
+    if plan.parallel == "fsdp":
         lowered, gradients = 0, trained * 8  # its masters are what is gathered from
     return {
         "process": _WORKSPACES if plan.device.startswith("cuda") else _PROCESS,
-        "weights": part * (weights * 4 + lowered + kept + gradients) + (_gathered(net, plan) if part < 1 else 0),
+        "weights": part * (weights * 4 + lowered + kept + gradients) + _whole(net, plan),
         "optimizer": part * trained * STATE[plan.optimizer],
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
+        "saving": part * _saving(weights, trained, plan),
     }
+
+
+def _saving(weights: int, trained: int, plan: "Plan") -> float:
+    """A checkpoint written beside steps: a copy of what they change, and all of it twice as the bytes of a file."""
+    changing = weights * 4.0 + trained * STATE[plan.optimizer]
+    return 0.0 if plan.parallel == "ddp" else changing + 2 * (changing + weights * 4)
+
+
+def held(net: nn.Module, plan: "Plan") -> float:
+    """The share of the weights that one rank holds."""
+    if plan.parallel == "ddp":
+        return 1.0
+    if plan.parallel == "fsdp":
+        return 1 / plan.ranks
+    blocks = sum(p.numel() for p in net.core.blocks.parameters() if p.ndim >= 2)  # type: ignore[union-attr]
+    return 1 - blocks * (1 - 1 / plan.ranks) / sum(p.numel() for p in net.parameters())
+
+
+def _whole(net: nn.Module, plan: "Plan") -> float:
+    """What ranks that share the weights hold whole: the network that they are shared out from, and what is gathered."""
+    if plan.parallel == "ddp":
+        return 0.0
+    first = sum(p.numel() for p in net.parameters()) * 4.0
+    return first + (_gathered(net, plan) if plan.parallel == "fsdp" else 0.0)
 
 
 def _gathered(net: nn.Module, plan: "Plan") -> float:
@@ -53,9 +78,10 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
     config = getattr(getattr(net, "core", None), "config", None)
     if config is None:
         return 0.0
-    width, inner = config.dim, config.heads * config.head_dim
+    shared = plan.ranks if plan.parallel == "tensor" else 1  # heads and hidden columns
+    width, inner, hidden = config.dim, config.heads * config.head_dim / shared, config.hidden / shared
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
-    per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim + 4 * config.hidden + dropped
+    per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim / shared + 4 * hidden + dropped
     size = 2 if plan.precision == "bf16" else 4
     tokens, layers = plan.rows_here * plan.context, config.layers
     kept = 0.0
@@ -63,7 +89,7 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
         kept, layers = tokens * layers * width * size, 1
     kept += tokens * layers * per_token * size
     if plan.attention == "written":  # of the layer at work, the scores are held several times
-        kept += plan.rows_here * (layers + 4) * config.heads * plan.context**2 * size
+        kept += plan.rows_here * (layers + 4) * config.heads / shared * plan.context**2 * size
     return kept * (_SCATTERED if plan.accumulate > 1 else 1)
 
 

@@ -18,9 +18,8 @@ from danlu import device, disk, files, ranks, stopping
 from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import checkpoint, compiling, cores, distributed, mark, split
-from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
-from danlu.train.loop import Evaluated, Halted, Incident, Stepped, Training
+from danlu.train import checkpoint, compiling, cores, distributed, log, mark, split
+from danlu.train.loop import Evaluated, Halted, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
 METRICS = "metrics.jsonl"
@@ -71,7 +70,7 @@ def fit(
     session = _Session(request, training, out, view, sample)
     if ranks.rank() == 0:
         disk.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
-        _cut_log(out / METRICS, training.position.step, training.position.looked)
+        log.cut(out / METRICS, training.position.step, training.position.looked)
         with mark.running(out, plan):
             session.run()
         checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
@@ -205,7 +204,7 @@ class _Session:
         self.request, self.training, self.out, self.view, self.sample = request, training, out, view, sample
         self.plan = training.plan
         self.saved = self.settled = self._mark()
-        self.good, self.refused = training.position.step, 0
+        self.good, self.refused, self.missing = training.position.step, 0, 0
         self.before = training.position.anchor, training.start
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
@@ -289,7 +288,7 @@ class _Session:
         if error.code != "E401":
             raise error
         needed = disk.legible(self.training.checkpoint().bytes)
-        return UserError("E406", needed=needed, step=self.training.position.step, good=self.good, **error.fields)
+        return UserError("E406", needed=needed, step=self.missing, good=self.good, **error.fields)
 
     def _save(self, *, anchored: bool) -> None:
         """Save the current state unless it is saved already. `anchored`: a roll-back may return to it.
@@ -304,17 +303,18 @@ class _Session:
         if anchored:
             training.anchor()
         keep = frozenset({self.plan.stable_step, training.position.anchor})
-        if self._written(lambda: self.together.save(self.out / CHECKPOINTS, training.checkpoint(), keep)):
+        root, state = self.out / CHECKPOINTS, training.checkpoint()
+        if self._written(state.position.step, lambda: self.together.save(root, state, keep)):
             self.saved = self._mark()
 
     def _settle(self) -> None:
         """Wait for what is still being written of the last save; raises what kept it from being written."""
-        if self.saved != self.settled and self._written(self.together.settle):
+        if self.saved != self.settled and self._written(self.saved[0], self.together.settle):
             self.settled, self.good, self.refused = self.saved, self.saved[0], 0
 
-    def _written(self, write: Callable[[], None]) -> bool:
+    def _written(self, step: int, write: Callable[[], None]) -> bool:
         """Whether all ranks could write; raises what kept this one from it. No rank returns to what is not there."""
-        refused = None
+        self.missing, refused = step, None
         try:
             with stopping.saving():
                 write()
@@ -339,7 +339,7 @@ class _Session:
             entry["incidents"] = [{"kind": each.kind, **each.facts} for each in event.incidents]
         self._log(entry)
         for incident in event.incidents:
-            self.view.line(_said(incident))
+            self.view.line(log.said(incident))
         self.view.progress(event.step, self.plan.steps, self._note(event))
 
     @property
@@ -355,7 +355,7 @@ class _Session:
         waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
         return text(
             "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}", share=f"{share:.0%}",
-            low=_clock(left * pace[len(pace) // 4]), high=_clock(left * pace[-1 - len(pace) // 8]),
+            low=log.clock(left * pace[len(pace) // 4]), high=log.clock(left * pace[-1 - len(pace) // 8]),
         ) + waiting  # fmt: skip
 
     def _evaluated(self, event: Evaluated) -> None:
@@ -382,32 +382,3 @@ class _Session:
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in entry.items()}
         with suppress(UserError):  # a log that cannot be written never stops a training
             files.append_line(self.out / METRICS, json.dumps(clean))
-
-
-def _clock(value: float) -> str:
-    value = max(0.0, value)
-    return f"{value:.0f}s" if value < 90 else f"{value / 60:.1f}min" if value < 5400 else f"{value / 3600:.1f}h"
-
-
-def _said(incident: Incident) -> str:
-    """An incident in one line."""
-    if incident.kind == "split":
-        return text("train.split", **incident.facts)
-    if incident.kind == "rolled_back":
-        return text("train.rolled_back", count=PATIENCE, limit=ROLLBACKS, **incident.facts)
-    return text(f"train.skipped_{incident.kind}", sigmas=f"{SIGMAS:g}", window=WINDOW, **incident.facts)
-
-
-def _cut_log(path: Path, step: int, looked: int) -> None:
-    """Remove what a killed run logged after its last checkpoint, so that no step and no evaluation stands twice."""
-    if path.exists():
-        kept = [line for line in path.read_text("utf-8").splitlines() if _is_before(line, step, looked)]
-        files.write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _is_before(line: str, step: int, looked: int) -> bool:
-    try:
-        entry = json.loads(line)
-        return bool(entry["step"] <= (looked if "validation" in entry else step))
-    except (ValueError, KeyError, TypeError):  # a line cut in half by a kill
-        return False
