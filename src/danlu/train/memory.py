@@ -27,19 +27,19 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     part = held(net, plan)
     if plan.parallel == "fsdp":
         lowered, gradients = 0, trained * 8  # its masters are what is gathered from
-    return {
+    found = {
         "process": _WORKSPACES if plan.device.startswith("cuda") else _PROCESS,
         "weights": part * (weights * 4 + lowered + kept + gradients) + _whole(net, plan),
         "optimizer": part * trained * STATE[plan.optimizer],
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
-        "saving": part * _saving(weights, trained, plan),
     }
+    return found if plan.parallel == "ddp" else found | {"saving": part * _saving(weights, trained, plan)}
 
 
 def _saving(weights: int, trained: int, plan: "Plan") -> float:
     """A checkpoint written beside steps: a copy of what they change, and all of it twice as the bytes of a file."""
     changing = weights * 4.0 + trained * STATE[plan.optimizer]
-    return 0.0 if plan.parallel == "ddp" else changing + 2 * (changing + weights * 4)
+    return changing + 2 * (changing + weights * 4)
 
 
 def held(net: nn.Module, plan: "Plan") -> float:
