@@ -1,6 +1,6 @@
 """How much memory a training takes, from what the code holds: weights, optimizer, activations, logits."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -48,7 +48,8 @@ def held(net: nn.Module, plan: "Plan") -> float:
         return 1.0
     if plan.parallel == "fsdp":
         return 1 / plan.ranks
-    blocks = sum(p.numel() for p in net.core.blocks.parameters() if p.ndim >= 2)  # type: ignore[union-attr]
+    core: Any = net.core
+    blocks = sum(p.numel() for p in core.blocks.parameters() if p.ndim >= 2)
     return 1 - blocks * (1 - 1 / plan.ranks) / sum(p.numel() for p in net.parameters())
 
 

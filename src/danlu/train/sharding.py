@@ -144,7 +144,7 @@ class Sharded(Replicas):
         return DTensor.from_local(part, self.mesh, place, run_check=False, shape=shape, stride=stride)
 
 
-def _refused(root: Path, failed: dcp.api.CheckpointException) -> Exception:
+def _refused(root: Path, failed: dcp.api.CheckpointException) -> BaseException:
     """What the operating system refused one of the ranks, for the user."""
     errors = (error for error, _ in failed.failures.values())
     return next((files.refusal(root, each) for each in errors if isinstance(each, OSError)), failed)
