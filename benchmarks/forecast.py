@@ -49,7 +49,7 @@ RECIPES = {
     """,
     "tuned": """
         task = "language_modeling"
-        data = { path = "DATA/zh_classic_novels", limit_mb = 2.0, exclude = ["*.md"] }
+        data = { path = "DATA/zh_classic_novels", exclude = ["*.md"] }
         model = { arch = "gpt2", depth = 5, context = 256 }
         pretrain = { tokens = "200k", precision = "bf16", dropout = 0.1, batch_tokens = 8192 }
         finetune = { data = "DATA/instruct_demo/alpaca_zh_demo.json", tune = "lora", epochs = 1.0 }

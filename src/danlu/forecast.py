@@ -1,11 +1,12 @@
 """What a run would do and cost, before it does anything: `danlu run RECIPE --plan`.
 
-Training is forecast from a few real steps of a throw-away model; reading and encoding from the rates of this machine's
-earlier runs, or from modest ones where there are none.
+Training is forecast from a few real steps of a throw-away model; reading from the rate of this machine's earlier runs,
+where there are any; the rest from what two cores of a server processor took (benchmarks/forecast.py).
 """
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,38 @@ from danlu.graph import STORE, Life, State
 from danlu.life import Node
 from danlu.messages import text
 
-_RATES = {"prepare": 1.5e6, "encode": 1.5e6}  # bytes per second until this machine has shown its own
-_BYTES_PER_TOKEN = 3.5
-_EVALUATION_SHARE = 0.08  # of the training before it
+_START = 0.7  # seconds until the first stage begins
+_READING = 6e6  # bytes per second, until this machine has shown its own
+_MERGING = 5e3  # million bytes times tokens of vocabulary per second: learning merges
+_ENCODING = 6e6  # bytes per second
+_LEARNED = 12e6  # bytes that a vocabulary is learned from, at most
+_TOUCHED = 5e9  # bytes of weights per second, read once for every token of a sample
+_LAYER = 0.3e-3  # seconds of a layer for every token of a sample, whatever its size
+_SAMPLED = 96  # tokens of each sample
+_LOOKED = 1_000_000  # bytes of raw text from which the size of a vocabulary is told
+_KEPT_MB = 150  # that reading and encoding leave in the process: the engine and its libraries
+_LOOKING_MB = 35  # that evaluation and samples add to the steps
+_LEAST_MB = 450  # of a process that has loaded torch and a model
+_BYTES_PER_TOKEN = 3.4
 
 
 @dataclass
 class Cost:
-    """One stage's forecast: seconds, and MB of memory and of disk."""
+    """One stage's forecast: seconds, MB of memory and of disk; of what it trains, the size and seconds to pass a row."""
 
     seconds: float = 0.0
     memory_mb: float = 0.0
     disk_mb: float = 0.0
+    model: int = 0  # weights
+    layers: int = 0
+    row: float = 0.0
 
 
 def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     """One row per stage: what would happen, why, and the forecast cost of what would run."""
-    size, costs, rows = Sizes(life), [Cost()], []
+    size, costs, rows = Sizes(life), [Cost(_START)], []
     for state in life.states(to):
-        spent = sum(cost.seconds for cost in costs)
-        costs.append(Cost() if state.status == "cached" else _cost(life, state, size, spent))
+        costs.append(Cost() if state.status == "cached" else _cost(life, state, size, costs))
         rows.append(_row(state.node.name, text(f"plan.{state.status}"), "; ".join(state.why), costs[-1]))
     disk = sum(cost.disk_mb for cost in costs)
     total = Cost(sum((cost.seconds for cost in costs), 0.0), max(cost.memory_mb for cost in costs), disk)
@@ -82,54 +95,93 @@ class Sizes:
         if folder:
             table = files.read_json(folder / "tokens.json")
             return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
-        wanted = self.life.loaded.recipe.tokenizer.vocab_size
         source = (
             self.raw if state.node.name != "finetune" else self.bytes(State(_encode_of(self.life, state), "run", []))
         )
-        return max(1000, int(source * 0.9 / _BYTES_PER_TOKEN)), 4096 if wanted == "auto" else wanted
+        return max(1000, int(source * 0.9 / _BYTES_PER_TOKEN)), self.vocabulary()
+
+    @cache  # noqa: B019  one Sizes lives as long as one forecast
+    def vocabulary(self) -> int:
+        """Tokens that will be learned: what the recipe says, or what the beginning of each raw file lets expect."""
+        from danlu.modalities.vocabulary.sample import auto_size
+
+        wanted = self.life.loaded.recipe.tokenizer.vocab_size
+        if wanted != "auto":
+            return wanted
+        paths = self.life.raw_files(self.life.nodes[0])
+        looks = [_beginning(path, _LOOKED // len(paths) + 1) for path in paths]
+        return auto_size(looks, int(0.9 * self.raw))
+
+
+def _beginning(path: Path, size: int) -> str:
+    with path.open("rb") as file:
+        return file.read(size).decode("utf-8", "ignore")
 
 
 def _encode_of(life: Life, state: State) -> Any:
     return next(node for node in life.nodes if node.name == state.node.inputs["columns"])
 
 
-def _cost(life: Life, state: State, size: Sizes, spent: float) -> Cost:
-    stage = state.node.stage
-    if stage in _RATES:
+def _cost(life: Life, state: State, size: Sizes, before: list[Cost]) -> Cost:
+    """What a stage costs after those before it: one process runs them all, and gives little memory back."""
+    stage, held = state.node.stage, max(cost.memory_mb for cost in before)
+    if stage == "prepare":
         data = size.bytes(state)
-        return Cost(2 + data / _rate(life.loaded.runs, stage), 350 + data * 12 / 1e6, data * 1.3 / 1e6)
+        return Cost(0.2 + data / _rate(life.loaded.runs), max(held, 185 + data * 12 / 1e6), data * 1.3 / 1e6)
+    if stage == "encode":
+        data = size.bytes(state)
+        return Cost(_encoding(state, size, data), max(held, 365 + data * 55 / 1e6), data * 1.3 / 1e6)
     if stage in ("pretrain", "finetune"):
-        return _training(life, state, size)
-    return Cost(3 + spent * _EVALUATION_SHARE, 700, 1 if stage == "evaluate" else 15)
+        return _training(life, state, size, read=held > 0)
+    model = next((cost for cost in reversed(before) if cost.model), Cost())
+    return Cost(_measuring(life, size, model), max(held + 30, _LEAST_MB), 1 if stage == "evaluate" else 15, model.model)
 
 
-def _rate(runs: Path, stage: str) -> float:
-    """Bytes per second of this machine's latest run of a stage."""
-    for folder in sorted((runs / STORE).glob(f"{stage}-*"), key=lambda p: p.stat().st_mtime, reverse=True):
+def _encoding(state: State, size: Sizes, data: float) -> float:
+    """Seconds to learn a vocabulary, where it is not taken over, and to encode."""
+    learns = not {"tokenizer", "base"} & {*state.node.inputs, *state.node.external}
+    merges = min(data, _LEARNED) / 1e6 * size.vocabulary() / _MERGING if learns else 0.0
+    return (0.6 if learns else 0.1) + merges + data / _ENCODING
+
+
+def _measuring(life: Life, size: Sizes, model: Cost) -> float:
+    """Seconds to look at the held-out rows, and to write samples token by token."""
+    recipe = life.loaded.recipe
+    held_out = recipe.data.split.test or recipe.data.split.valid or 1.0
+    rows = held_out * size.raw / _BYTES_PER_TOKEN / recipe.model.context
+    token = 4 * model.model / _TOUCHED + _LAYER * model.layers
+    return 0.5 + rows * model.row + recipe.evaluate.samples * _SAMPLED * token
+
+
+def _rate(runs: Path) -> float:
+    """Bytes per second that this machine's latest preparation read."""
+    for folder in sorted((runs / STORE).glob("prepare-*"), key=lambda p: p.stat().st_mtime, reverse=True):
         if (folder / "lineage.json").exists():
             facts = Lineage.read(folder)
             if facts.facts.get("bytes") and facts.made.get("seconds"):
                 return float(facts.facts["bytes"]) / float(facts.made["seconds"])
-    return _RATES[stage]
+    return _READING
 
 
-def _training(life: Life, state: State, size: Sizes) -> Cost:
-    """Measured: a few steps of the model that would be trained, on random tokens."""
-    from danlu import device, tasks
+def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
+    """Measured: a few steps of the model that would be trained, on random tokens. To measure them is a part of it."""
+    from danlu import tasks
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
 
-    where = device.use(life.loaded.recipe.system)
-    shape, vocab, tokens = shape_of(life, state, size, where)
+    started = time.monotonic()
+    shape, vocab, tokens = shape_of(life, state, size)
     train = state.node.config["train"]
     loader = Synthetic(shape.context, vocab, tokens)
     task = tasks.load("language_modeling")(Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
-    request = Request(task, train, loader, loader, pretraining, time.monotonic(), device=where, compile=False)  # type: ignore[arg-type]
-    plan = resolve(request, build(shape, generator(0, "forecast")).train().to(where))
-    weights = sum(p.numel() for p in build(shape, generator(0, "forecast")).parameters())
-    return Cost(3 + plan.seconds, plan.memory_mb, weights * 16 / 1e6)
+    request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
+    net = build(shape, generator(0, "forecast")).train().to(where)
+    plan, weights = resolve(request, net), sum(p.numel() for p in net.parameters())
+    spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read else 0)
+    row = plan.seconds_per_step / (plan.rows * plan.accumulate) / 3  # a forward pass is a third of a step
+    return Cost(spent + plan.seconds, memory, weights * 16 / 1e6, weights, plan.depth, row)
 
 
 def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tuple[Any, int, int]:
