@@ -13,7 +13,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   style, types, architecture, sizes; a few seconds"
 	@echo "make docs    write docs/*/reference from the code, and what the programs in the pages print"
-	@echo "make bench   measure danlu beside its peers, and show the tables in README.md; 25 minutes"
+	@echo "make bench   measure danlu beside its peers, and show the tables in README.md; 33 minutes"
 	@echo "make setup   only set up"
 	@echo "make prove-long   kill trainings at 3,000 moments and the command at 50; minutes"
 
@@ -50,7 +50,7 @@ check: setup
 
 # With peers: make bench ARGS="--peers FOLDER --text input.txt" (benchmarks/README.md says how to get them).
 bench: setup
-	for script in front_door training_step time_to_quality tables; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit $$?; done
+	for script in front_door training_step time_to_quality forecast tables; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit $$?; done
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -22,6 +22,7 @@ WORDS = {
         "readme": "nanoGPT, its README's command for a CPU", "goal": "danlu to {goal}, worst of {seeds} seeds",
         "of": "of nanoGPT's time", "door": "Start and text", "help": "{name} --help, ms",
         "encode": "encode with {name}, MB/s", "us": "danlu",
+        "plan": "`--plan` against the run", "said": "seconds, forecast", "took": "run", "size": "MB, forecast",
         "on": "{processor}, {threads} threads, torch {torch} ([results]({file}), [how]({how})).",
     },
     "zh": {
@@ -32,6 +33,7 @@ WORDS = {
         "readme": "nanoGPT，其 README 的 CPU 命令", "goal": "danlu 到 {goal}，{seeds} 个种子中最差的",
         "of": "占 nanoGPT 用时", "door": "启动与文本", "help": "{name} --help，毫秒",
         "encode": "{name} 编码，MB/s", "us": "danlu",
+        "plan": "`--plan` 的预测与实际", "said": "秒，预测", "took": "实际", "size": "内存 MB，预测",
         "on": "{processor}，{threads} 线程，torch {torch}（[结果]({file})，[做法]({how})）。",
     },
 }  # fmt: skip
@@ -40,7 +42,7 @@ WORDS = {
 def page(language: str) -> str:
     """All tables that have results."""
     words = WORDS[language]
-    made = [table(words) for table in (_step, _quality, _door)]
+    made = [table(words) for table in (_step, _quality, _door, _plan)]
     return "\n\n".join([text for text in made if text] + [_machine(words)])
 
 
@@ -99,6 +101,18 @@ def _door(words: dict[str, str]) -> str:
     rows = [[words["help"].format(name=name), f"{value:,.0f}"] for name, value in found.get("help", {}).items()]
     rows += [[words["encode"].format(name=name), f"{value:.1f}"] for name, value in found.get("encode", {}).items()]
     return _table([words["door"], ""], rows) if rows else ""
+
+
+def _plan(words: dict[str, str]) -> str:
+    """The whole of each recipe, and its trainings."""
+    found = {name: row for name, row in results.newest("forecast").items() if isinstance(row, dict) and "total" in row}
+    rows = [
+        [name if stage == "total" else f"{name}: {stage}", f"{row['seconds_forecast']:.0f}", f"{row['seconds']:.0f}",
+         f"{row['mb_forecast']:,}", f"{row['mb']:,}"]
+        for name, stages in found.items() for stage, row in stages.items() if stage in ("pretrain", "finetune", "total")
+    ]  # fmt: skip
+    head = [words[name] for name in ("plan", "said", "took", "size", "took")]
+    return _table(head, rows) if rows else ""
 
 
 def _machine(words: dict[str, str]) -> str:

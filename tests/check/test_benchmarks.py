@@ -21,6 +21,10 @@ MEASURED = {
             },
         },
     },
+    "forecast": {
+        "novels": {"total": {"seconds_forecast": 50.4, "seconds": 48.0, "mb_forecast": 1234, "mb": 1200}},
+        "commit": "0",
+    },
     "time_to_quality": {
         "nanoGPT": {"wall_seconds": 90.0, "worst_loss": 1.88, "runs": [{}]},
         "1.88": {"wall_seconds": 18.0, "worst_loss": 1.875, "runs": [{"wall_seconds": 17.0}, {"wall_seconds": 18.4}]},
@@ -50,6 +54,7 @@ def test_tables_show_what_was_measured(tables: ModuleType, monkeypatch: pytest.M
     assert ["danlu", "411", "", "42%", "999"] in rows
     assert ["slow", "1,234", "3.00×", "42%", "999"] in rows
     assert ["danlu to 1.88, worst of 2 seeds", "18", "1.875", "1/4.9"] in rows
+    assert ["novels", "50", "48", "1,234", "1,200"] in rows
     assert "An abacus, 2 threads" in lines[-1]
     assert len(tables.stale()) == 2, "both READMEs would change"
 

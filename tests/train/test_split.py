@@ -135,6 +135,16 @@ def test_activations_are_computed_again_where_only_slow_cuts_would_fit(
     assert net.core.checkpointing == "blocks"
 
 
+@pytest.mark.parametrize(("step", "rows"), [(2.9, 8), (5.9, 4), (11.0, 2), (1000.0, 1)])
+def test_a_micro_batch_is_over_within_seconds(
+    step: float, rows: int, data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None
+) -> None:
+    """A signal is heard between two of them, and ten seconds are promised."""
+    monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: step)
+    made = resolve(request(data, Train(batch_tokens=8 * 32, steps=4)), network())
+    assert (made.rows, made.accumulate, made.unsplit) == (rows, 8 // rows, 0)
+
+
 def test_small_models_are_not_probed(data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None) -> None:
     probed = fixed(monkeypatch, free=1000.0, per_row=10.0)
     resolve(request(data, Train(batch_tokens=8 * 32, steps=4)), network())
@@ -323,10 +333,17 @@ def killed_run(data: Path, out: Path, made: Plan) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
-CASES = {  # what the kernel counted meanwhile, the forecast in MB, and the micro-batches that follow
-    "killed by someone": (0, 100, 2),
-    "the kernel counted it": (1, 100, 4),
-    "the forecast was near the limit": (0, 900, 4),
+OURS = "/groups/ours/memory.events"
+CASES = {  # what the kernel counted before and after, the forecast in MB of 1000, and the micro-batches that follow
+    "killed by someone": ({OURS: 3, "machine": 5}, {OURS: 3, "machine": 5}, 100, 2),
+    "the kernel counted it": ({OURS: 3, "machine": 5}, {OURS: 4, "machine": 6}, 100, 4),
+    "killed by someone near the limit": ({OURS: 3, "machine": 5}, {OURS: 3, "machine": 5}, 900, 2),
+    "near the limit while another group lost one": ({OURS: 3, "machine": 5}, {OURS: 3, "machine": 6}, 900, 2),
+    "from another group, near the limit": ({OURS: 3, "machine": 5}, {"/elsewhere": 0, "machine": 6}, 900, 4),
+    "from another group, far from it": ({OURS: 3, "machine": 5}, {"/elsewhere": 0, "machine": 6}, 100, 2),
+    "from another group, by someone": ({OURS: 3, "machine": 5}, {"/elsewhere": 9, "machine": 5}, 900, 2),
+    "nothing is counted, near the limit": ({}, {}, 900, 4),
+    "nothing is counted, far from it": ({}, {}, 100, 2),
 }
 
 
@@ -336,11 +353,11 @@ CASES = {  # what the kernel counted meanwhile, the forecast in MB, and the micr
 def test_a_run_killed_for_memory_goes_on_with_half_the_micro_batch(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted, needed, accumulate = CASES[name]
+    before, after, needed, accumulate = CASES[name]
     monkeypatch.setattr(room, "limit", lambda: 1e9)
-    monkeypatch.setattr(room, "kills", lambda: 3)
+    monkeypatch.setattr(room, "kills", lambda: before)
     killed_run(data, tmp_path, replace(PLAN, memory_mb=needed))
-    monkeypatch.setattr(room, "kills", lambda: 3 + counted)
+    monkeypatch.setattr(room, "kills", lambda: after)
     view = Watch()
     found = fit(request(data), network(0.1), tmp_path, 9, view)
     assert found.facts["steps"] == PLAN.steps
@@ -348,6 +365,15 @@ def test_a_run_killed_for_memory_goes_on_with_half_the_micro_batch(
     assert Plan.read(tmp_path) == found.plan
     assert any("was killed" in line for line in view.lines) == (accumulate == 4)
     assert not (tmp_path / mark.RUNNING).exists()
+
+
+def test_a_machine_that_was_restarted_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "kills", lambda: {OURS: 9})
+    table = {"kills": {OURS: 3}, "boot": "another", "needed": 9, "room": 10}
+    for boot, expected in (("another", True), ("this", False)):
+        monkeypatch.setattr(room, "boot", lambda boot=boot: boot)
+        (tmp_path / mark.RUNNING).write_text(json.dumps(table))
+        assert mark.killed(tmp_path) == expected
 
 
 def test_a_run_that_ends_in_order_leaves_no_mark(data: Path, tmp_path: Path) -> None:

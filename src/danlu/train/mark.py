@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from danlu.train.plan import Plan
 
 RUNNING = "running.json"
-_NEAR = 0.8  # share of the room above which a process killed without a word was most likely killed for memory
+_NEAR = 0.8  # share of the room above which a process may have been killed for memory
 
 
 @contextlib.contextmanager
@@ -30,10 +30,19 @@ def running(folder: Path, plan: "Plan") -> Iterator[None]:
 
 
 def killed(folder: Path) -> bool:
-    """Whether the last run of a training was killed, and most likely for its memory."""
+    """Whether the last run of a training was killed for its memory, as far as the kernel tells.
+
+    Its count for our cgroup decides. From another cgroup only that of the whole machine is seen, and where the kernel
+    counts nothing none: then the plan must have come near the limit as well. A machine that was restarted tells nothing.
+    """
     try:
         mark: dict[str, Any] = json.loads((folder / RUNNING).read_bytes())
-        counted = mark["boot"] == room.boot() and room.kills() > mark["kills"]
-        return bool(counted or mark["needed"] > _NEAR * mark["room"])
+        before, now = dict(mark["kills"]), room.kills()
+        near = mark["needed"] > _NEAR * mark["room"]
+        if mark["boot"] != room.boot():
+            return False
+        for ours in before.keys() & now.keys() - {room.MACHINE}:
+            return bool(now[ours] > before[ours])
+        return bool(near and (room.MACHINE not in before or now.get(room.MACHINE, 0) > before[room.MACHINE]))
     except (OSError, ValueError, KeyError, TypeError):
         return False

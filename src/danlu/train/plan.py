@@ -31,6 +31,7 @@ PLAN = "plan.toml"
 EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
 _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
 _GPU_MICRO_TOKENS = 65_536  # a GPU has no such caches, and gains until its memory is full
+_MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
@@ -124,12 +125,23 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     if drafted.parallel != "ddp":
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, drafted)
-    plan = _timed(request, net, _measured(request, net, drafted))
+    plan = _timed(request, net, _brief(request.task, _measured(request, net, drafted)))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
     plan = _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
     tried = compiling.decided(request, plan, lambda form: _at_pace(request, net, form).seconds_per_step)
     return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
+
+
+def _brief(task: Task, plan: Plan) -> Plan:
+    """Micro-batches that are soon over, as far as rows can be parted: between them a signal is heard, and state saved."""
+    micro = plan
+    while micro.seconds_per_step / micro.accumulate > _MICRO_SECONDS:
+        parts = split.finer(task, micro.rows, micro.accumulate)
+        if parts is None or plan.rows * plan.accumulate // parts < plan.ranks:
+            break
+        micro = replace(micro, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
+    return micro
 
 
 def _at_pace(request: Request, net: nn.Module, plan: Plan) -> Plan:

@@ -73,13 +73,22 @@ def _left(group: Path) -> float:
     return math.inf
 
 
-def kills() -> float:
-    """How many processes of our cgroup the kernel has killed for memory."""
-    for group in groups():
-        for name in ("memory.events", "memory.oom_control"):
-            if (count := _figures(group / name).get("oom_kill")) is not None:
-                return count
-    return 0.0
+MACHINE = "machine"
+
+
+def kills() -> dict[str, float]:
+    """How many processes the kernel has killed for memory: of the innermost cgroup that counts, by its path, and of all.
+
+    What it does not count is left out.
+    """
+    counted = {}
+    for path in (group / name for group in groups() for name in ("memory.events", "memory.oom_control")):
+        if (count := _figures(path).get("oom_kill")) is not None:
+            counted[str(path)] = count
+            break
+    if (count := _figures(_PROC / "vmstat").get("oom_kill")) is not None:
+        counted[MACHINE] = count
+    return counted
 
 
 def boot() -> str:
