@@ -19,8 +19,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measur
 
 def system(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: str, figures: dict[str, str]) -> None:
     """A machine with 8 GB free, and a process that holds a million pages of it."""
-    for name, content in {"self/cgroup": groups, "meminfo": "MemTotal: 16 kB\nMemAvailable: 8000000 kB\n"}
-.items():
+    machine = {"meminfo": "MemTotal: 16 kB\nMemAvailable: 8000000 kB\n", "vmstat": "pgfault 7\noom_kill 6\n"}
+    for name, content in ({"self/cgroup": groups} | machine).items():
         (folder / "proc" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "proc" / name).write_text(content)
     for name, content in figures.items():
