@@ -33,7 +33,7 @@ _BYTES_PER_TOKEN = 3.4
 
 @dataclass
 class Cost:
-    """One stage's forecast: seconds, MB of memory and of disk; of what it trains, the size and seconds to pass a row."""
+    """One stage's forecast: seconds, MB of memory and of disk; of what it trains, size and seconds to pass a row."""
 
     seconds: float = 0.0
     memory_mb: float = 0.0
@@ -165,13 +165,13 @@ def _rate(runs: Path) -> float:
 
 def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens. To measure them is a part of it."""
-    from danlu import tasks
+    from danlu import device, tasks
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
 
-    started = time.monotonic()
-    shape, vocab, tokens = shape_of(life, state, size)
+    started, where = time.monotonic(), device.use(life.loaded.recipe.system)
+    shape, vocab, tokens = shape_of(life, state, size, where)
     train = state.node.config["train"]
     loader = Synthetic(shape.context, vocab, tokens)
     task = tasks.load("language_modeling")(Vocabulary(vocab))

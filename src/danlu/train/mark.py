@@ -32,8 +32,8 @@ def running(folder: Path, plan: "Plan") -> Iterator[None]:
 def killed(folder: Path) -> bool:
     """Whether the last run of a training was killed for its memory, as far as the kernel tells.
 
-    Its count for our cgroup decides. From another cgroup only that of the whole machine is seen, and where the kernel
-    counts nothing none: then the plan must have come near the limit as well. A machine that was restarted tells nothing.
+    Its count for our cgroup decides. From another cgroup only the whole machine's is seen, and where the kernel
+    counts nothing none: then the plan must have come near the limit. A machine that was restarted tells nothing.
     """
     try:
         mark: dict[str, Any] = json.loads((folder / RUNNING).read_bytes())

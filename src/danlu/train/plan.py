@@ -134,7 +134,7 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 
 
 def _brief(task: Task, plan: Plan) -> Plan:
-    """Micro-batches that are soon over, as far as rows can be parted: between them a signal is heard, and state saved."""
+    """Micro-batches that are soon over, where rows can be parted: a signal is heard between two of them."""
     micro = plan
     while micro.seconds_per_step / micro.accumulate > _MICRO_SECONDS:
         parts = split.finer(task, micro.rows, micro.accumulate)

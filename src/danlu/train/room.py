@@ -77,7 +77,7 @@ MACHINE = "machine"
 
 
 def kills() -> dict[str, float]:
-    """How many processes the kernel has killed for memory: of the innermost cgroup that counts, by its path, and of all.
+    """How many processes the kernel killed for memory: of the innermost cgroup that counts, by its path; and of all.
 
     What it does not count is left out.
     """
