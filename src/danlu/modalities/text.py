@@ -7,7 +7,7 @@ the tokenizer that does not know them, so no string of a user can ever become on
 import codecs
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,23 +16,32 @@ from tokenizers import AddedToken, Tokenizer
 from danlu.errors import UserError
 from danlu.modalities.chat import END, END_TURN, START_TURN, TEMPLATE
 from danlu.modalities.modality import Batch, Example, Modality
-from danlu.modalities.vocabulary import bpe, char, wordpiece
+from danlu.modalities.vocabulary import bpe, char, sentencepiece, stock, wordpiece
 from danlu.modalities.vocabulary.sample import auto_size, thin
 
 if TYPE_CHECKING:
     import torch
 
-_KINDS = {"bpe": bpe, "char": char, "wordpiece": wordpiece}
+_KINDS = {"bpe": bpe, "char": char, "wordpiece": wordpiece}  # those we train
+_CARRIED = {**_KINDS, "sentencepiece": sentencepiece}
+_SPACED = ("wordpiece", "sentencepiece")  # a text's first token brings a space that is not the text's
 _LONG = 100_000  # characters of white space in a row: tiktoken's pattern engine overflows at ten times as many
 _GAP = re.compile(rf"(?<!\s)\s{{{_LONG}}}")
 
 
 class Text(Modality):
-    """A fitted tokenizer. `kind` is bpe, wordpiece or char; `control` maps the names of control tokens to ids."""
+    """A fitted tokenizer. `control` maps the names of control tokens to ids.
 
-    def __init__(self, tokenizer: Tokenizer):
+    `kind` is bpe, wordpiece, char or sentencepiece. `roles` names what other libraries' folders speak to a model with:
+    {"eos": "</s>", "cls": "[CLS]", ...}.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, str] | None = None):
         self.kind = _kind(tokenizer)
-        self.vocab_size = tokenizer.get_vocab_size()
+        self.roles = dict(roles or {})
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.vocab_size = max(tokenizer.get_vocab().values(), default=-1) + 1
         special = {
             token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special
         }
@@ -40,7 +49,7 @@ class Text(Modality):
         self._tokenizer = tokenizer
         self._plain = _without_control(tokenizer)
         self._fast = bpe.fast(self._plain) if self.kind == "bpe" else None
-        self._pieces = _table(_KINDS[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
+        self._pieces = _table(_CARRIED[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
 
     @classmethod
     def fit(cls, texts: Iterable[str], *, type: str = "bpe", vocab_size: int | str = "auto") -> Self:  # type: ignore[override]
@@ -65,6 +74,15 @@ class Text(Modality):
             return self._plain.encode(value, add_special_tokens=False).ids
         return self._fast.encode_ordinary(value)
 
+    def framed(self, value: str, pair: str | None = None) -> Example:
+        """`encode` between the tokens that the model expects around one text or two, with their types (T,).
+
+        BERT's "[CLS] value [SEP] pair [SEP]", say; the text alone where the tokenizer has no such form.
+        """
+        second = None if pair is None else self._plain.encode(pair, add_special_tokens=False)
+        framed = self._tokenizer.post_process(self._plain.encode(value, add_special_tokens=False), second)
+        return {"input_ids": framed.ids, "type_ids": framed.type_ids}
+
     def encode_batch(self, values: Sequence[str]) -> list[list[int]]:
         """`encode` of every text."""
         return [self.encode(value) for value in values]
@@ -82,7 +100,7 @@ class Text(Modality):
     def decode(self, encoded: Iterable[int]) -> str:
         """The text of ids; control tokens are left out, bytes that are no UTF-8 become U+FFFD."""
         text = b"".join([self._pieces[index] for index in encoded]).decode(errors="replace")
-        return text.removeprefix(" ") if self.kind == "wordpiece" else text
+        return text.removeprefix(" ") if self.kind in _SPACED else text
 
     def show(self, encoded: Iterable[int]) -> list[str]:
         """Each token as a reader sees it: control tokens by name, bytes that are no whole character as \\xe4."""
@@ -97,8 +115,9 @@ class Text(Modality):
 
     @property
     def end_id(self) -> int:
-        """The token between documents."""
-        return self._named(END)
+        """The token between documents; of other libraries' tokenizers what they call eos, or sep."""
+        foreign = self.roles.get("eos") or self.roles.get("sep")
+        return self._named(END if END in self.control or not foreign else foreign)
 
     @property
     def start_turn(self) -> int:
@@ -113,7 +132,8 @@ class Text(Modality):
     @property
     def pad_id(self) -> int:
         """The filler of a batch, never attended to."""
-        return self.control.get("[PAD]", self.end_id)
+        pad = self.roles.get("pad", "[PAD]")
+        return self.control[pad] if pad in self.control else self.control.get("[PAD]", self.end_id)
 
     def _named(self, name: str) -> int:
         if name not in self.control:
@@ -160,27 +180,31 @@ class Text(Modality):
 
     def _settings(self) -> dict[str, Any]:
         names = {index: name for name, index in self.control.items()}
-        settings = {
+        settings: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": names[self.end_id],
             "pad_token": names[self.pad_id],
-            "additional_special_tokens": [START_TURN, END_TURN],
             "clean_up_tokenization_spaces": False,
-            "chat_template": TEMPLATE,
         }
+        if START_TURN in self.control:
+            settings |= {"additional_special_tokens": [START_TURN, END_TURN], "chat_template": TEMPLATE}
+        settings |= {f"{role}_token": token for role, token in self.roles.items()}
         named = {f"{name[1:-1].lower()}_token": name for name in wordpiece.SPECIAL if self.kind == "wordpiece"}
         return settings | named
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The tokenizer saved in `folder`."""
-        path = folder / "tokenizer.json"
+        """The tokenizer in `folder`, in any layout that `vocabulary.stock` reads.
+
+        Raises:
+            UserError: E301 none there, or damaged; E311 of a kind that we do not carry.
+        """
         try:
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+            return cls(stock.load(folder), stock.roles(folder))
         except UserError:
             raise
         except Exception as problem:  # tokenizers raises bare Exception for a file it cannot read
-            raise UserError("E301", path=path, reason=str(problem)) from problem
+            raise UserError("E301", path=folder / "tokenizer.json", reason=str(problem)) from problem
 
 
 class Detokenizer:
@@ -189,7 +213,7 @@ class Detokenizer:
     def __init__(self, text: Text):
         self._text = text
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._first = text.kind == "wordpiece"
+        self._first = text.kind in _SPACED
 
     def push(self, index: int) -> str:
         """The characters that this id completes; often one, sometimes none."""
@@ -223,7 +247,7 @@ def _kind(tokenizer: Tokenizer) -> str:
     """Which of our vocabularies this is.
 
     Raises:
-        UserError: E311 for one that we do not carry (SentencePiece's, say).
+        UserError: E311 for one that we do not carry.
     """
     plain = json.loads(tokenizer.to_str())
     model, decoder = plain["model"], (plain["decoder"] or {}).get("type")
@@ -233,6 +257,9 @@ def _kind(tokenizer: Tokenizer) -> str:
         return "bpe"
     if model["type"] == "BPE" and model["byte_fallback"] and not model["merges"]:
         return "char"
+    spaces = json.dumps([plain["normalizer"], plain["pre_tokenizer"]], ensure_ascii=False)
+    if model["type"] in ("Unigram", "BPE") and sentencepiece.SPACE in spaces:
+        return "sentencepiece"
     raise UserError("E311", kind=model["type"])
 
 

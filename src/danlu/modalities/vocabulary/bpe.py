@@ -56,7 +56,7 @@ def _splits_as_we_do(tokenizer: Tokenizer) -> bool:
     ours = Tokenizer(models.BPE())
     ours.pre_tokenizer = _split(SPLIT)
     plain, mine = json.loads(tokenizer.to_str()), json.loads(ours.to_str())
-    same = plain["pre_tokenizer"]["pretokenizers"][:1] == mine["pre_tokenizer"]["pretokenizers"][:1]
+    same = plain["pre_tokenizer"].get("pretokenizers", [])[:1] == mine["pre_tokenizer"]["pretokenizers"][:1]
     return same and plain["normalizer"] is None and not plain["model"].get("dropout")
 
 
