@@ -14,6 +14,7 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
+from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
 from danlu.nn.generate import WAYS, Sampling, generate
 from danlu.nn.network import Network
@@ -111,7 +112,8 @@ class Model(nn.Module):
         """Load a model onto a device: its folder, a run's folder or name, or a recipe that has run.
 
         Raises:
-            UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit.
+            UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit, E325
+                pickled weights, E327 code in the folder, E328 a tokenizer of another model.
         """
         from danlu.runs import model_folder
 
@@ -121,16 +123,17 @@ class Model(nn.Module):
         config = _config(folder)
         ours = config.get("danlu", {})
         carried = ours.get("carrier", config)
+        stored.refuse_code(config, folder / CONFIG)
         architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
-        model = cls(
-            build(architecture, generator(0, "load")),
-            architecture,
-            Text.load(folder),
-            ours.get("task", "language_modeling"),
-        )
+        processor = Text.load(folder)
+        if processor.vocab_size > architecture.tokens.vocab:
+            highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
+            raise UserError("E328", path=folder, highest=highest, rows=rows)
+        network = build(architecture, generator(0, "load"))
+        model = cls(network, architecture, processor, ours.get("task", "language_modeling"))
         model.taught_chat = bool(ours.get("chat"))
         model.ways = _ways(folder)
-        model._fill(files.read_tensors(folder / WEIGHTS), carried["model_type"], ours.get("quantized", ""), folder)
+        model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
         return model.to(device).eval()
 
     def _fill(self, tensors: dict[str, Tensor], family: str, quantized: str, folder: Path) -> None:
@@ -140,7 +143,7 @@ class Model(nn.Module):
             self.net = quantize(self.net)
             self.quantized = quantized
         else:
-            tensors = models.by_model_type(family).import_weights(tensors)
+            tensors = models.by_model_type(family).LAYOUT.import_weights(tensors, self.architecture.head)
         wanted = self.net.state_dict()
         wrong = [n for n, t in wanted.items() if n not in tensors or tensors[n].shape != t.shape] + [
             n for n in tensors if n not in wanted
@@ -165,7 +168,8 @@ class Model(nn.Module):
             config = {"model_type": "danlu", "danlu": ours | {"quantized": self.quantized, "carrier": config}}
         else:
             config |= {"danlu": ours}
-            state = family.export_weights({name: tensor.float() for name, tensor in state.items()})
+            state = {name: tensor.float() for name, tensor in state.items()}
+            state = family.LAYOUT.export_weights(state, self.architecture.head)
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)
         files.write_json(folder / GENERATION, self._generation())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +12,14 @@ import torch
 
 from danlu import models
 from danlu.errors import UserError
-from danlu.models.architecture import build
+from danlu.models.architecture import build, computed
 from danlu.models.foreign import renamed, without_copy
+from danlu.nn.heads import LabelConfig, PairConfig, VocabularyConfig
 from danlu.nn.losses import token_losses
+from danlu.nn.positions import Buckets
 
 VOCAB = 300
+TIED = VocabularyConfig()
 
 
 def config(family: str, **changes: Any) -> dict[str, Any]:
@@ -103,14 +108,14 @@ def test_types_we_do_not_open_are_named() -> None:
 
 def test_tensors_without_a_place_are_refused() -> None:
     with pytest.raises(UserError) as caught:
-        models.family("qwen3").import_weights({"model.layers.0.self_attn.q_proj.bias": torch.zeros(4)})
+        models.family("qwen3").LAYOUT.import_weights({"model.layers.0.self_attn.q_proj.lora": torch.zeros(4)}, TIED)
     assert caught.value.code == "E321"
 
 
 def test_files_that_hold_a_tied_table_twice() -> None:
     table = torch.randn(4, 3, generator=torch.Generator())
     theirs = {"model.embed_tokens.weight": table, "lm_head.weight": table.clone()}
-    assert list(models.family("qwen3").import_weights(theirs)) == ["embed.tokens.weight"]
+    assert list(models.family("qwen3").LAYOUT.import_weights(theirs, TIED)) == ["embed.tokens.weight"]
     assert len(without_copy(theirs | {"lm_head.weight": table + 1}, "lm_head.weight", "model.embed_tokens.weight")) == 2
 
 
@@ -118,9 +123,10 @@ def test_public_gpt2_files() -> None:
     """They lack the prefix, and hold the causal masks of each layer."""
     family = models.family("gpt2")
     state = build(family.preset(VOCAB, 32, 2), torch.Generator()).state_dict()
-    theirs = {name.removeprefix("transformer."): tensor for name, tensor in family.export_weights(state).items()}
+    exported = family.LAYOUT.export_weights(state, TIED)
+    theirs = {name.removeprefix("transformer."): tensor for name, tensor in exported.items()}
     theirs |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32), "h.1.attn.masked_bias": torch.tensor(-1e4)}
-    back = family.import_weights(theirs)
+    back = family.LAYOUT.import_weights(theirs, TIED)
     assert back.keys() == state.keys()
     assert all(back[name].equal(tensor) for name, tensor in state.items())
 
@@ -129,3 +135,58 @@ def test_layer_numbers_of_any_length() -> None:
     names = {"a.{n}.b": "c.{n}.d", "x": "y"}
     tensor = torch.zeros(1)
     assert renamed({"a.0.b": tensor, "a.117.b": tensor, "x": tensor}, names).keys() == {"c.0.d", "c.117.d", "y"}
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_a_preset_is_carried_by_its_family(name: str) -> None:
+    """Mistral's form without a window is Llama's, ELECTRA's with wide tables BERT's: the earlier one carries both."""
+    made = models.family(name).preset(VOCAB, 32, 2)
+    assert models.carrier(made) == name
+    also = {each for each in models.FAMILIES if models.carries(each, made)} - {name}
+    assert also <= {"llama": {"mistral"}, "bert": {"electra"}}.get(name, set())
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_configs_are_read_back_as_they_were(name: str) -> None:
+    """Through text, and with every number of the core another than its default."""
+    module = models.family(name)
+    made = module.preset(VOCAB, 32, 3, dropout=0.25)
+    again = module.from_hf(json.loads(json.dumps(module.to_hf(made, {"bos_token_id": 1, "eos_token_id": 2}))))
+    assert computed(again) == computed(made)
+
+
+def test_what_has_no_carrier_is_said() -> None:
+    """None is the answer for a model that no stock family holds."""
+    plain = models.family("gpt").preset(VOCAB, 32, 2)
+    for change in (
+        {"mlp": "silu"},
+        {"bias": "all"},
+        {"window": (8,)},
+        {"placement": "sandwich"},
+        {"position": Buckets()},
+        {"position": None},
+    ):
+        assert models.carrier(replace(plain, core=replace(plain.core, **change))) is None
+    assert models.carrier(replace(plain, embed=replace(plain.embed, scale=8.0))) is None
+    assert models.carrier(replace(plain, head=LabelConfig(3, "mean"))) is None
+    assert models.carrier(replace(plain, head=PairConfig(8, 1))) is None
+
+
+def test_one_changed_value_is_another_family() -> None:
+    plain = models.family("gpt").preset(VOCAB, 32, 2)
+    for change, name in (
+        ({"qk_norm": "none"}, "llama"),
+        ({"qk_norm": "none", "window": (8,)}, "mistral"),
+        ({"qk_norm": "none", "bias": "qkv"}, "qwen2"),
+        ({"qk_norm": "none", "mlp": "relu2"}, "arcee"),
+    ):
+        assert models.carrier(replace(plain, core=replace(plain.core, **change))) == name
+
+
+@pytest.mark.parametrize("name", models.FAMILIES)
+def test_sizes_that_no_family_has_are_refused(name: str) -> None:
+    with pytest.raises(ValueError):
+        models.family(name).preset(VOCAB, 32, 2, depths=3)
+    if name not in ("qwen3", "llama", "mistral", "arcee", "gemma3_text", "t5"):
+        with pytest.raises(ValueError):
+            models.family(name).preset(VOCAB, 32, 2, width=64, heads=3)

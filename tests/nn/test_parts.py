@@ -101,6 +101,7 @@ def test_every_kind_of_mlp(kind: str) -> None:
         "quick_gelu": lambda x: x / (1 + torch.exp(-1.702 * x)),
         "relu": F.relu,
         "relu2": lambda x: F.relu(x) ** 2,
+        "silu": lambda x: x / (1 + torch.exp(-x)),
         "swiglu": F.silu,
         "geglu": F.gelu,
         "geglu_tanh": lambda x: F.gelu(x, approximate="tanh"),

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.adapt.lora import merge
-from danlu.nn.network import Network
+from danlu.nn.embed import Tokens
+from danlu.nn.heads import Vocabulary
+from danlu.nn.network import EncoderDecoder, Network
 
 COMPUTE = torch.bfloat16
 KERNEL_ROWS = 12  # torch's int8 kernel streams the weight once per few rows; beyond these widening it first is faster
@@ -90,16 +92,24 @@ def quantize(network: Network) -> Network:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, Int8Linear(child))
-    table = Int8Embedding(network.embed.tokens)
-    network.embed.tokens = table  # type: ignore[assignment]
-    network.head.tie(table)
-    if network.head.output is None:
-        network.head.output = TiedOutput(table)  # type: ignore[assignment]
+    if isinstance(network.embed, Tokens) and network.embed.tokens is not None:
+        _quantize_table(network, network.embed, Int8Embedding(network.embed.tokens))
     for parameter in network.parameters():
         parameter.requires_grad_(False)
         if parameter.ndim > 1:
             parameter.data = parameter.data.to(COMPUTE)
     return network
+
+
+def _quantize_table(network: Network, embed: Tokens, table: Int8Embedding) -> None:
+    """Let all that read the token table read `table`."""
+    embed.tokens = table  # type: ignore[assignment]
+    if isinstance(network, EncoderDecoder) and isinstance(network.encoder.embed, Tokens):
+        network.encoder.embed.share(table)
+    if isinstance(network.head, Vocabulary):
+        network.head.tie(table)
+        if network.head.output is None:
+            network.head.output = TiedOutput(table)  # type: ignore[assignment]
 
 
 def product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:

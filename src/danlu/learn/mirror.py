@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from danlu import models
 from danlu.errors import UserError
 from danlu.model import Model
-from danlu.models import qwen3
 from danlu.models.architecture import Architecture
+from danlu.nn.heads import VocabularyConfig
 from danlu.nn.masks import segment_positions
 from danlu.nn.positions import Rotary, inverse_frequencies, magnitude, rotation
 from danlu.scratch.gpt import GPT, Shape
@@ -60,7 +61,7 @@ def mirror(model: Model, batch: Batch) -> list[Agreement]:
     Raises:
         UserError: E324, it is not in Qwen3's form, or quantized.
     """
-    if model.quantized or not qwen3.carries(model.architecture):
+    if model.quantized or models.carrier(model.architecture) != "qwen3":
         raise UserError("E324")
     net = copy.deepcopy(model.net).double().eval()
     gpt = twin(net, model.architecture)
@@ -72,9 +73,10 @@ def mirror(model: Model, batch: Batch) -> list[Agreement]:
 
 def twin(net: nn.Module, architecture: Architecture) -> GPT:
     """The same model in the engine of NumPy, with the same weights and the same rotary angles."""
-    core, tied = architecture.core, architecture.head.tied
-    shape = Shape(architecture.embed.vocab, core.dim, core.layers, core.heads, core.kv_heads, core.head_dim,
-                  core.hidden, eps=core.norm_eps, tied=tied)  # fmt: skip
+    core, head = architecture.core, architecture.head
+    assert isinstance(head, VocabularyConfig)
+    shape = Shape(architecture.tokens.vocab, core.dim, core.layers, core.heads, core.kv_heads, core.head_dim,
+                  core.hidden, eps=core.norm_eps, tied=head.tied)  # fmt: skip
     gpt = GPT(shape, np.random.default_rng(0))
     gpt.load({ours(name): p.detach().numpy() for name, p in net.named_parameters()})
     assert isinstance(core.position, Rotary)
@@ -94,7 +96,7 @@ def _angles(rotary: Rotary, head_dim: int) -> Callable[[np.ndarray], tuple[np.nd
 
     def turn(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         frequencies = inverse_frequencies(rotary, head_dim, local=False)
-        cos, sin = rotation(frequencies, torch.from_numpy(positions), magnitude(rotary), torch.float64)
+        cos, sin = rotation(frequencies, torch.from_numpy(positions), magnitude(rotary, False), torch.float64)
         return cos[:, :, 0, : head_dim // 2].numpy(), sin[:, :, 0].numpy()  # (B, T, E/2) each
 
     return turn

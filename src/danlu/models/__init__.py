@@ -1,7 +1,7 @@
 """Named architectures: a preset, and the way to and from the stock files of its family; no forward.
 
-A family is one file here with preset, carries, to_hf, from_hf, export_weights and import_weights; its name is the
-file's name, which is also the `model_type` of its config.json.
+A family is one file here with `preset`, `to_hf`, `from_hf` and a LAYOUT of its tensors' names; its name is the file's
+name, which is also the `model_type` of its config.json.
 """
 
 from __future__ import annotations
@@ -17,8 +17,27 @@ from danlu.errors import UserError
 if TYPE_CHECKING:
     from danlu.models.architecture import Architecture
 
-FAMILIES = ("qwen3", "gpt2")
-ALIASES = {"gpt": "qwen3"}
+# Where the form of one holds a model of another too, the earlier one carries it.
+FAMILIES = (
+    "qwen3",
+    "gpt2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "arcee",
+    "gemma3_text",
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "t5",
+    "bart",
+    "marian",
+    "vit",
+    "clip",
+    "whisper",
+)
+ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 
 
 def family(name: str) -> ModuleType:
@@ -53,9 +72,24 @@ def by_model_type(model_type: str) -> ModuleType:
     return family(model_type)
 
 
+def carries(name: str, architecture: Architecture) -> bool:
+    """Whether the form of a family holds that model exactly: its config.json, read back, is that model again."""
+    from danlu.models.architecture import computed
+    from danlu.nn.embed import TokensConfig
+
+    module = family(name)
+    speaks = "embed.tokens.weight" in module.LAYOUT.names
+    if module.LAYOUT.form_of(architecture.head) is None or speaks != isinstance(architecture.embed, TokensConfig):
+        return False
+    try:
+        return computed(module.from_hf(module.to_hf(architecture, {}))) == computed(architecture)
+    except UserError:
+        return False
+
+
 def carrier(architecture: Architecture) -> str | None:
     """The stock family whose form is exactly this one, or None."""
-    return next((name for name in FAMILIES if family(name).carries(architecture)), None)
+    return next((name for name in FAMILIES if carries(name, architecture)), None)
 
 
 def names() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,9 +12,20 @@ from torch import nn
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import use_generator
 from danlu.nn.embed import Tokens, TokensConfig
-from danlu.nn.heads import Vocabulary, VocabularyConfig
-from danlu.nn.network import Network
+from danlu.nn.heads import (
+    FIRST_SHARPNESS,
+    HeadConfig,
+    Joint,
+    JointConfig,
+    Label,
+    LabelConfig,
+    Pair,
+    PairConfig,
+    Vocabulary,
+)
+from danlu.nn.network import EncoderDecoder, Network, Stack, Towers
 from danlu.nn.norm import Norm
+from danlu.nn.stems import Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
 
 EMBEDDING_STD = 0.02
@@ -25,9 +36,46 @@ class Architecture:
     """All that decides the shape of a model's tensors and what is computed with them."""
 
     core: TransformerConfig
-    embed: TokensConfig
-    head: VocabularyConfig
+    embed: TokensConfig | PatchesConfig
+    head: HeadConfig
     context: int  # tokens that it was made for
+    # What the core, then a decoder, attends to; or, where the head is a pair, what it is compared with.
+    encoder: Side | None = None
+
+    @property
+    def tokens(self) -> TokensConfig:
+        """The embedding of a model that reads text."""
+        assert isinstance(self.embed, TokensConfig)
+        return self.embed
+
+
+@dataclass(frozen=True)
+class Side:
+    """A second stack; where both read tokens, they read them from one table."""
+
+    core: TransformerConfig
+    embed: TokensConfig | PatchesConfig | FramesConfig
+
+
+def computed(architecture: Architecture) -> Architecture:
+    """Without what is of training alone, and every layer's window written out: equal where the same is computed."""
+    side = architecture.encoder
+    return replace(
+        architecture,
+        core=_plain(architecture.core),
+        head=_without_dropout(architecture.head),
+        encoder=side and replace(side, core=_plain(side.core)),
+    )
+
+
+def _plain(core: TransformerConfig) -> TransformerConfig:
+    return replace(core, window=core.windows, dropout=0.0, attention_dropout=0.0)
+
+
+def _without_dropout(head: HeadConfig) -> HeadConfig:
+    if isinstance(head, JointConfig):
+        return replace(head, label=replace(head.label, dropout=0.0))
+    return replace(head, dropout=0.0) if isinstance(head, LabelConfig) else head
 
 
 def check_sizes(sizes: Mapping[str, int], known: Sequence[str]) -> None:
@@ -50,10 +98,34 @@ def build(architecture: Architecture, generator: torch.Generator) -> Network:
 def empty(architecture: Architecture) -> Network:
     """The network without memory for its weights (meta tensors)."""
     with torch.device("meta"):
-        embed = Tokens(architecture.embed, architecture.core.dim)
-        core = Transformer(architecture.core)
-        head = Vocabulary(architecture.head, architecture.core.dim, embed.tokens)
-    return Network(embed, core, head)
+        core, dim = Transformer(architecture.core), architecture.core.dim
+        embed = _embedding(architecture.embed, dim)
+        if architecture.encoder is None:
+            assert not isinstance(embed, Frames)
+            return Network(embed, core, _head(architecture.head, dim, embed))
+        side = architecture.encoder
+        assert isinstance(embed, Tokens)
+        stack = Stack(_embedding(side.embed, side.core.dim, embed.tokens), Transformer(side.core))
+        if isinstance(architecture.head, PairConfig):
+            return Towers(embed, core, Pair(architecture.head, dim, side.core.dim), stack)
+        return EncoderDecoder(embed, core, _head(architecture.head, dim, embed), stack)
+
+
+def _embedding(
+    config: TokensConfig | PatchesConfig | FramesConfig, dim: int, shared: nn.Embedding | None = None
+) -> Tokens | Patches | Frames:
+    if isinstance(config, TokensConfig):
+        return Tokens(config, dim, shared)
+    return Patches(config, dim) if isinstance(config, PatchesConfig) else Frames(config, dim)
+
+
+def _head(config: HeadConfig, dim: int, embed: nn.Module) -> Vocabulary | Label | Joint:
+    if isinstance(config, LabelConfig):
+        return Label(config, dim)
+    assert isinstance(embed, Tokens) and embed.tokens is not None and not isinstance(config, PairConfig)
+    return (
+        Joint(config, dim, embed.tokens) if isinstance(config, JointConfig) else Vocabulary(config, dim, embed.tokens)
+    )
 
 
 @torch.no_grad()
@@ -62,15 +134,26 @@ def initialise(network: Network, generator: torch.Generator) -> None:
 
     The stream is a sum of 2 · layers terms, hence 1/sqrt(2 · layers) for each (GPT-2).
     """
+    scores = network.core.config.head_dim**-0.5 / network.core.config.score_scale  # T5 has the scale in its queries
     writers = 1 / math.sqrt(2 * network.core.config.layers)
     for name, module in network.named_modules():
         if isinstance(module, nn.Embedding):
             module.weight.normal_(0, EMBEDDING_STD, generator=generator)
+        elif isinstance(module, nn.Conv1d | nn.Conv2d):
+            module.weight.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
         elif isinstance(module, nn.Linear):
             std = module.in_features**-0.5 * (writers if name.endswith((".o", ".down")) else 1.0)
+            std *= scores if name.endswith(".q") else 1.0
             module.weight.normal_(0, std, generator=generator)
         elif isinstance(module, Norm):
             module.weight.fill_(0.0 if module.kind == "rms1" else 1.0)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
+        elif name.endswith("embed.token"):
+            parameter.normal_(0, EMBEDDING_STD, generator=generator)
+        elif name == "head.sharpness":
+            parameter.fill_(FIRST_SHARPNESS)
+    for module in network.modules():
+        if isinstance(module, Frames):
+            module.positions.weight.copy_(waves(*module.positions.weight.shape))

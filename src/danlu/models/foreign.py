@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from danlu.errors import UserError
-from danlu.nn.positions import SCALINGS, Rotary
+from danlu.nn.positions import SCALINGS, Buckets, Rotary
 
 _MISSING = object()
 # Rotary's fields by the names they have in a config.json.
@@ -71,8 +71,10 @@ def rotary_from(config: Mapping[str, Any]) -> Rotary:
     return Rotary(theta=theta, scaling=kind, **(known if kind != "default" else {}))
 
 
-def rotary_to(rotary: Rotary) -> dict[str, Any]:
-    """The old spelling, which every version of every reader takes."""
+def rotary_to(rotary: Rotary | Buckets | None) -> dict[str, Any]:
+    """The old spelling, which every version of every reader takes; nothing for other kinds of position."""
+    if not isinstance(rotary, Rotary):
+        return {}
     if rotary.scaling == "default":
         return {"rope_theta": rotary.theta, "rope_scaling": None}
     plain = Rotary()
@@ -84,6 +86,12 @@ def rotary_to(rotary: Rotary) -> dict[str, Any]:
     return {"rope_theta": rotary.theta, "rope_scaling": {"rope_type": rotary.scaling, **changed}}
 
 
+def template(name: str) -> tuple[str, str]:
+    """A name with {n} for the number of its layer, and that number ("" where there is none)."""
+    number = re.search(r"(?<=\.)\d+(?=\.)", name)
+    return (name, "") if number is None else (name.replace(f".{number[0]}.", ".{n}.", 1), number[0])
+
+
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], ignored: Collection[str] = ()) -> dict[str, Tensor]:
     """The tensors under their new names; `names` holds templates in which {n} stands for the number of the layer.
 
@@ -92,11 +100,11 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], ignored: Coll
     """
     result = {}
     for name, tensor in state.items():
-        number = re.search(r"(?<=\.)\d+(?=\.)", name)
-        template = name if number is None else name.replace(f".{number[0]}.", ".{n}.", 1)
-        if template in names:
-            result[names[template].replace("{n}", number[0] if number else "")] = tensor
-        elif template not in ignored:
+        general, number = template(name)
+        known = name if name in names else general
+        if known in names:
+            result[names[known].replace("{n}", number)] = tensor
+        elif not {name, general} & set(ignored):
             raise UserError("E321", name=name)
     return result
 
@@ -107,6 +115,12 @@ def inverted(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_copy(state: Mapping[str, Tensor], copy: str, original: str) -> dict[str, Tensor]:
-    """The state without tensor `copy` when it is equal to `original`: some files hold a tied table twice."""
+    """The state without tensor `copy` when it is equal to `original`: some files hold a tied tensor twice."""
     twice = copy in state and original in state and state[copy].equal(state[original])
     return {name: tensor for name, tensor in state.items() if not (twice and name == copy)}
+
+
+def always_tied(tied: bool) -> None:
+    """Raise ValueError for a form whose output is always the embedding's table."""
+    if not tied:
+        raise ValueError("its output weights are always the embedding's (tied)")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from danlu.models import foreign
 from danlu.models.architecture import Architecture, check_sizes
+from danlu.models.layout import Form, Layout, Weights
 from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
-from danlu.nn.heads import VocabularyConfig
+from danlu.nn.heads import LabelConfig, VocabularyConfig
 
 HEAD_DIM = 64
 _LAYER, _BLOCK = "transformer.h.{n}", "core.blocks.{n}"
@@ -28,15 +29,12 @@ _MODULES = {
     f"{_BLOCK}.mlp.inner.down": f"{_LAYER}.mlp.c_proj",
     "core.norm": "transformer.ln_f",
 }
-NAMES = {
+_NAMES = {
     "embed.tokens.weight": "transformer.wte.weight",
     "embed.positions.weight": "transformer.wpe.weight",
-    "head.output.weight": "lm_head.weight",
     **{f"{ours}.{leaf}": f"{theirs}.{leaf}" for ours, theirs in _MODULES.items() for leaf in ("weight", "bias")},
 }
-_BUFFERS = [f"{_LAYER}.attn.bias", f"{_LAYER}.attn.masked_bias"]  # causal masks in old files
-# What a model of this form is free to choose in its core.
-_FREE = ("dim", "layers", "heads", "hidden", "norm_eps", "dropout", "attention_dropout")
+_BUFFERS = (f"{_LAYER}.attn.bias", f"{_LAYER}.attn.masked_bias")  # causal masks in old files
 
 
 def preset(
@@ -57,25 +55,17 @@ def preset(
         norm_eps=1e-5,
         dropout=dropout,
     )
-    return _architecture(core, vocab, tied, context)
-
-
-def carries(architecture: Architecture) -> bool:
-    """Whether this form holds that model exactly."""
-    if architecture.core.dim % architecture.core.heads:
-        return False
-    free = {name: getattr(architecture.core, name) for name in _FREE}
-    embed, head = architecture.embed, architecture.head
-    return architecture == _architecture(_core(**free), embed.vocab, head.tied, architecture.context)
+    return Architecture(core, TokensConfig(vocab, positions=context), VocabularyConfig(tied), context)
 
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
     """config.json; `tokens` holds bos_token_id, eos_token_id, pad_token_id; `dtype` is that of the written tensors."""
-    core = architecture.core
+    core, form = architecture.core, LAYOUT.form_of(architecture.head)
+    assert form is not None
     return {
-        "architectures": ["GPT2LMHeadModel"],
+        **form.write(architecture.head),
         "model_type": "gpt2",
-        "vocab_size": architecture.embed.vocab,
+        "vocab_size": architecture.tokens.vocab,
         "n_positions": architecture.context,
         "n_ctx": architecture.context,  # llama.cpp reads this one
         "n_embd": core.dim,
@@ -90,7 +80,7 @@ def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "f
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "reorder_and_upcast_attn": False,
-        "tie_word_embeddings": architecture.head.tied,
+        "tie_word_embeddings": getattr(architecture.head, "tied", True),
         **tokens,
         "initializer_range": 0.02,
         "torch_dtype": dtype,
@@ -121,28 +111,27 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
         dropout=dropout,
         attention_dropout=foreign.number(config, "attn_pdrop", 0.1),
     )
-    tied = bool(config.get("tie_word_embeddings", True))
-    return _architecture(core, foreign.positive(config, "vocab_size"), tied, foreign.positive(config, "n_positions"))
+    head = LAYOUT.form_named(config).read(config, tied=bool(config.get("tie_word_embeddings", True)))
+    context = foreign.positive(config, "n_positions", 1024)
+    return Architecture(core, TokensConfig(foreign.positive(config, "vocab_size"), positions=context), head, context)
 
 
-def export_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Ours to theirs: q, k, v as one, linears transposed."""
-    fused: dict[str, Tensor] = {}
+def _fused(state: Weights) -> Weights:
+    """q, k, v as one, linears turned."""
+    fused: Weights = {}
     for name, tensor in state.items():
         if ".inner.q." in name:
             parts = [state[name.replace(".inner.q.", f".inner.{part}.")] for part in "qkv"]
             fused[name.replace(".inner.q.", ".inner.qkv.")] = torch.cat(parts)
         elif ".inner.k." not in name and ".inner.v." not in name:
             fused[name] = tensor
-    return foreign.renamed({name: _turned(name, tensor) for name, tensor in fused.items()}, NAMES)
+    return {name: _turned(name, tensor) for name, tensor in fused.items()}
 
 
-def import_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Theirs to ours; the public files lack the prefix. Raises UserError E321 for a tensor that has no place."""
-    prefixed = {_prefixed(name): tensor for name, tensor in theirs.items()}
-    prefixed = foreign.without_copy(prefixed, "lm_head.weight", "transformer.wte.weight")
-    ours: dict[str, Tensor] = {}
-    for name, tensor in foreign.renamed(prefixed, foreign.inverted(NAMES), ignored=_BUFFERS).items():
+def _parted(fused: Weights) -> Weights:
+    """The way back."""
+    ours: Weights = {}
+    for name, tensor in fused.items():
         tensor = _turned(name, tensor)
         if ".inner.qkv." in name:
             for part, piece in zip("qkv", tensor.chunk(3), strict=True):
@@ -156,10 +145,6 @@ def _turned(name: str, tensor: Tensor) -> Tensor:
     """Their linears are stored (inputs, outputs), ours (outputs, inputs)."""
     linear = ".inner." in name and tensor.ndim == 2
     return tensor.T.contiguous() if linear else tensor
-
-
-def _prefixed(name: str) -> str:
-    return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
 
 def _core(*, dim: int, heads: int, **free: Any) -> TransformerConfig:
@@ -179,5 +164,23 @@ def _core(*, dim: int, heads: int, **free: Any) -> TransformerConfig:
     )
 
 
-def _architecture(core: TransformerConfig, vocab: int, tied: bool, context: int) -> Architecture:
-    return Architecture(core, TokensConfig(vocab, positions=context), VocabularyConfig(tied), context)
+LAYOUT = Layout(
+    _NAMES,
+    "transformer.",
+    (
+        Form("GPT2LMHeadModel", VocabularyConfig(), {"head.output.weight": "lm_head.weight"}),
+        Form(
+            "GPT2ForSequenceClassification", LabelConfig(1, "last", bias="none"), {"head.output.weight": "score.weight"}
+        ),
+        Form(
+            "GPT2ForTokenClassification",
+            LabelConfig(1, "each"),
+            {"head.output.weight": "classifier.weight", "head.output.bias": "classifier.bias"},
+        ),
+        Form("GPT2Model", LabelConfig(0, "each")),
+    ),
+    _BUFFERS,
+    {"lm_head.weight": "transformer.wte.weight"},
+    _fused,
+    _parted,
+)

@@ -54,15 +54,21 @@ class Attention(nn.Module):
         self, x: Tensor, view: View, layer: int = 0, cache: CacheRows | None = None, memory: Tensor | None = None
     ) -> Tensor:
         """x (B, T, D), memory (B, S, M) -> (B, T, D)."""
-        source = x if memory is None else memory
         q = self._heads(self.q(x), self.heads, self.q_norm, view.rotation)
-        k = self._heads(self.k(source), self.kv_heads, self.k_norm, view.rotation)
-        v = self._heads(self.v(source), self.kv_heads, None, None)
-        if cache is not None:
+        if cache is not None and memory is not None:
+            k, v = cache.across(layer, lambda: self._keys_and_values(memory, view.rotation))
+        else:
+            k, v = self._keys_and_values(x if memory is None else memory, view.rotation)
+        if cache is not None and memory is None:
             k, v = cache.extend(layer, k, v)
         attend = written if view.form == "written" or self.dropout.active else sdpa
         mixed = attend(q, k, v, view, self.scale, self.dropout)  # (B, H, T, E)
         return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def _keys_and_values(self, source: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        """source (B, S, D or M) -> two of (B, K, S, E)."""
+        k = self._heads(self.k(source), self.kv_heads, self.k_norm, rotation)
+        return k, self._heads(self.v(source), self.kv_heads, None, None)
 
     def _heads(self, x: Tensor, heads: int, norm: Norm | None, rotation: Rotation | None) -> Tensor:
         """(B, T, heads E) -> (B, heads, T, E), normalised and turned to its position where asked."""

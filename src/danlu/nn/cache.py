@@ -5,6 +5,8 @@ Shapes: B rows of a batch · T tokens of this forward · S places filled · K ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from danlu.nn.masks import segment_positions
 class Cache:
     """`slots` sequences of up to `length` tokens; the rows of a batch may be any of the slots, at different lengths.
 
-    Which place is whose is kept on the host, wherever the keys are: a GPU is told, never asked.
+    Which place is whose is kept on the host, wherever the keys are: a GPU is told, never asked. A decoder that attends
+    to a memory keeps that here too, with each layer's keys and values of it: all rows then stand in their slots' order.
     """
 
     def __init__(
@@ -26,6 +29,8 @@ class Cache:
         self.values = torch.zeros_like(self.keys)
         self.lengths = torch.zeros(slots, dtype=torch.long, device="cpu")
         self.length = length
+        self.memory: tuple[Tensor, Tensor | None] | None = None  # states (B, S, M), and who is real (B, 1, 1, S)
+        self.memory_keys: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys and values (B, K, S, E)
 
     def free(self, slot: int) -> None:
         """Forget what a slot holds."""
@@ -67,6 +72,12 @@ class CacheRows:
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k, v (B, K, T, E) to their places; returns the whole past (B, K, S, E)."""
         return self._extended(self._cache.keys[layer], k), self._extended(self._cache.values[layer], v)
+
+    def across(self, layer: int, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The memory's keys and values for a layer, computed at the first forward alone."""
+        if layer not in self._cache.memory_keys:
+            self._cache.memory_keys[layer] = compute()
+        return self._cache.memory_keys[layer]
 
     def _extended(self, store: Tensor, new: Tensor) -> Tensor:
         store[self._slots[:, None], :, self.places] = new.transpose(1, 2)

@@ -28,7 +28,7 @@ class TransformerConfig:
     kv_heads: int  # = heads, or a divisor of it (grouped-query attention, 2305.13245)
     head_dim: int
     hidden: int  # width inside the MLP
-    mlp: str = "swiglu"  # gelu gelu_tanh quick_gelu relu relu2 | swiglu geglu geglu_tanh reglu
+    mlp: str = "swiglu"  # gelu gelu_tanh quick_gelu relu relu2 silu | swiglu geglu geglu_tanh reglu
     norm: str = "rms"  # layer | rms | rms1 (weight stored minus 1)
     norm_eps: float = 1e-6
     placement: str = "pre"  # pre | post | sandwich (before and after); a final norm follows unless post

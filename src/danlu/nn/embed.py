@@ -6,6 +6,7 @@ Shapes: B batch · T time · W table width · D width of the stack
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class TokensConfig:
 
     vocab: int
     width: int = 0  # of the tables; 0 = the stack's, without projection
-    positions: int = 0  # rows of a learned table of positions; 0 = none
+    positions: int = 0  # rows of a table of positions; 0 = none
+    table: str = "learned"  # of the positions: learned | sinusoid (1706.03762, sines before cosines; no parameter)
     offset: int = 0  # rows of that table before position 0
     count: str = "index"  # index | nonpad (RoBERTa: pads are not counted and share one row)
     types: int = 0  # kinds of segment
@@ -32,45 +34,82 @@ class TokensConfig:
     def __post_init__(self) -> None:
         if self.count == "nonpad" and self.pad is None:
             raise ValueError("count = 'nonpad' needs the pad id")
+        if self.table not in ("learned", "sinusoid"):
+            raise ValueError(f"table must be one of learned, sinusoid; got {self.table!r}")
 
 
-def _table(rows: int, width: int) -> nn.Embedding:
+def table_of(rows: int, width: int) -> nn.Embedding:
     """An empty table: for one on "meta" torch draws first values in Python, loading its compiler (2 s)."""
     return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
 
 
 class Tokens(nn.Module):
-    """Token, position and type tables."""
+    """Token, position and type tables; the token table may be another embedding's (`shared`)."""
 
-    def __init__(self, config: TokensConfig, dim: int) -> None:
+    reads: ClassVar = "input_ids"
+
+    def __init__(self, config: TokensConfig, dim: int, shared: nn.Embedding | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.width or dim
-        self.tokens = _table(config.vocab, width)
-        self.positions = _table(config.positions, width) if config.positions else None
-        self.types = _table(config.types, width) if config.types else None
+        self.share(shared)
+        self.tokens = table_of(config.vocab, width) if shared is None else None
+        learned = config.positions and config.table == "learned"
+        self.positions = table_of(config.positions, width) if learned else None
+        self.types = table_of(config.types, width) if config.types else None
         self.norm = Norm(width, config.norm, config.norm_eps) if config.norm != "none" else None
         self.project = Linear(width, dim) if width != dim else None
 
+    def share(self, table: nn.Module | None) -> None:
+        """Read vectors from `table`; a tuple hides the module, so that the state holds it once."""
+        self._shared = (table,)
+
     def forward(self, ids: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """ids, positions, types (B, T) -> (B, T, D)."""
-        x = self.tokens(ids)
+        x: Tensor = self._vectors(ids)
         if self.config.scale != 1.0:
             x = x * x.new_full((), self.config.scale)
         if self.positions is not None:
             x = x + self.positions(self._rows(ids, positions))
+        elif self.config.table == "sinusoid":
+            x = x + sinusoid(self._rows(ids, positions), x.shape[-1]).to(x.dtype)
         if self.types is not None:
             x = x + self.types(torch.zeros_like(ids) if types is None else types)
         if self.norm is not None:
             x = self.norm(x)
         return x if self.project is None else self.project(x)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in, whatever the table is stored as."""
+        return self._vectors(torch.empty(0, dtype=torch.long, device=self._device)).dtype
+
+    @property
+    def _device(self) -> torch.device:
+        table = self.tokens if self._shared[0] is None else self._shared[0]
+        assert table is not None
+        return next(tensor.device for tensor in (*table.parameters(), *table.buffers()))
+
+    def _vectors(self, ids: Tensor) -> Tensor:
+        """(...) -> (..., W)."""
+        table = self.tokens if self._shared[0] is None else self._shared[0]
+        vectors: Tensor = table(ids)  # type: ignore[misc]
+        return vectors
+
     def _rows(self, ids: Tensor, positions: Tensor | None) -> Tensor:
         """The rows of the position table."""
         if self.config.count == "nonpad":
             assert self.config.pad is not None
             real = torch.ne(ids, self.config.pad)
-            return torch.where(real, real.cumsum(1) - 1 + self.config.offset, self.config.pad)
+            counted = real.cumsum(1) - 1 if positions is None else positions
+            return torch.where(real, counted + self.config.offset, self.config.pad)
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         return positions + self.config.offset
+
+
+def sinusoid(positions: Tensor, width: int) -> Tensor:
+    """positions (...) -> (..., width) fp32: sin(p / 10000^(2i / width)) for each i, then the cosines (1706.03762)."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
+    angles = positions[..., None].double() / 10_000.0**exponents
+    return torch.cat((angles.sin(), angles.cos()), -1)[..., :width].float()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from danlu.nn.cache import Cache
+from danlu.nn.heads import Vocabulary
 from danlu.nn.losses import token_losses
-from danlu.nn.network import Network
+from danlu.nn.network import Batch, Network
 
 __all__ = ["WAYS", "Cache", "Sampling", "generate", "sample", "score"]
 
@@ -72,15 +73,22 @@ def sample(
 
 
 def generate(
-    network: Network, prompt_ids: Sequence[int], sampling: Sampling, end_ids: Collection[int]
+    network: Network,
+    prompt_ids: Sequence[int],
+    sampling: Sampling,
+    end_ids: Collection[int],
+    source: Batch | None = None,
 ) -> Iterator[int]:
-    """The tokens that follow the prompt, one by one, until one of `end_ids` (which is not given) or max_tokens."""
+    """The tokens that follow the prompt, one by one, until one of `end_ids` (which is not given) or max_tokens.
+
+    `source`: a batch of one row for the encoder, where the network has one; the prompt is then the decoder's start.
+    """
     length = len(prompt_ids) + sampling.max_tokens
     cache = Cache(network.core.config, 1, length, network.dtype, network.device)
     generator = torch.Generator().manual_seed(sampling.seed)
     tokens, unread = list(prompt_ids), list(prompt_ids)
     for _ in range(sampling.max_tokens):
-        logits = _next_logits(network, cache, unread)
+        logits = _next_logits(network, cache, unread, source or {})
         token = int(sample(logits, [sampling], [tokens], [generator], end_ids))
         if token in end_ids:
             return
@@ -92,15 +100,16 @@ def generate(
 def score(network: Network, ids: Sequence[int]) -> Tensor:
     """(T - 1,) fp32: the log-probability of each token after those before it."""
     tokens = torch.tensor([ids], device=network.device)
+    assert isinstance(network.head, Vocabulary)
     with torch.no_grad():
         hidden = network.head.prepare(network.hidden({"input_ids": tokens[:, :-1]})[0])
         return -token_losses(hidden, network.head.weight, tokens[0, 1:])[0]
 
 
 @torch.inference_mode()
-def _next_logits(network: Network, cache: Cache, tokens: Sequence[int]) -> Tensor:
+def _next_logits(network: Network, cache: Cache, tokens: Sequence[int], source: Batch) -> Tensor:
     """Read `tokens` into the cache; logits (1, V) of what follows."""
-    batch = {"input_ids": torch.tensor([tokens], device=network.device)}
+    batch = {**source, network.continues: torch.tensor([tokens], device=network.device)}
     return network.head(network.hidden(batch, cache)[:, -1])
 
 

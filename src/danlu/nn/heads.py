@@ -1,6 +1,6 @@
 """From the stack's states to answers.
 
-Shapes: B batch · T time · D width · W width of the output table · V vocabulary
+Shapes: B batch · T time · D width · W width of the output table · V vocabulary · C count of labels
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.nn.dropout import Dropout
 from danlu.nn.linear import Linear
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
+
+POOLS = ("first", "last", "mean", "each")
+ANSWERS = ("labels", "span", "choice", "replaced")
+FIRST_SHARPNESS = 2.6592  # ln(1 / 0.07)
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,43 @@ class VocabularyConfig:
     transform: str = "none"  # none, or the activation of a dense layer and norm before the table (BERT)
     scale: float = 1.0  # of the states (T5 1.0: dim ** -0.5)
     norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Logits over a few labels, from one vector per row or from each token's."""
+
+    count: int  # of labels; 0 = the pooled vector itself (an embedding)
+    pool: str = "first"  # first | last (of the real tokens) | mean | each
+    hidden: str = "none"  # none, or the activation of a dense layer before: tanh relu gelu
+    bias: str = "all"  # none | all
+    # labels | span (a start and an end among the tokens) | choice (one logit per candidate) | replaced (per token)
+    answer: str = "labels"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("pool", POOLS), ("answer", ANSWERS), ("hidden", ("none", "tanh", *ACTIVATIONS))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Two answers at once: over the vocabulary, and one label per row (BERT's pretraining)."""
+
+    vocabulary: VocabularyConfig
+    label: LabelConfig
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Texts and images as vectors of one space (CLIP)."""
+
+    width: int  # of that space
+    eos: int  # the id whose first occurrence ends a text; -1 = the highest id of each text does (old files)
+
+
+HeadConfig = VocabularyConfig | LabelConfig | JointConfig | PairConfig
 
 
 class Vocabulary(nn.Module):
@@ -51,6 +94,10 @@ class Vocabulary(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(B, T, D) unchanged: every token has its own answer."""
+        return hidden
+
     def prepare(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., W): all that comes before the table, for losses that never form all logits."""
         if self.dense is not None and self.norm is not None:
@@ -62,3 +109,87 @@ class Vocabulary(nn.Module):
         states = self.prepare(hidden)
         logits = F.linear(states, self.weight) if self.output is None else self.output(states)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+
+class Label(nn.Module):
+    """logits = output(act(dense(pool(hidden)))), each part where the config has it."""
+
+    def __init__(self, config: LabelConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = Linear(dim, dim) if config.hidden != "none" else None
+        self.dropout = Dropout(config.dropout)
+        self.output = Linear(dim, config.count, config.bias == "all") if config.count else None
+
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(B, T, D) -> (B, D), or (B, T, D) for "each". Real tokens are those whose segment_ids are not 0."""
+        return hidden if self.config.pool == "each" else pooled(hidden, batch.get("segment_ids"), self.config.pool)
+
+    def prepare(self, states: Tensor) -> Tensor:
+        """(..., D) -> (..., D): all that comes before the labels."""
+        if self.dense is not None:
+            states = {"tanh": torch.tanh, **ACTIVATIONS}[self.config.hidden](self.dense(states))
+        return self.dropout(states)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Pooled states (B, D) or (B, T, D) -> (..., C)."""
+        states = self.prepare(states)
+        return states if self.output is None else self.output(states)
+
+
+class Joint(nn.Module):
+    """A head over the vocabulary and one over labels, side by side."""
+
+    def __init__(self, config: JointConfig, dim: int, table: nn.Embedding) -> None:
+        super().__init__()
+        self.vocabulary, self.label = Vocabulary(config.vocabulary, dim, table), Label(config.label, dim)
+
+    def pool(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, T, D) -> the states of each token, and (B, D) of each row."""
+        return hidden, self.label.pool(hidden, batch)
+
+    def forward(self, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, T, V) and (B, C)."""
+        return self.vocabulary(states[0]), self.label(states[1])
+
+
+class Pair(nn.Module):
+    """Both sides' states into one space, and how sharply they are compared there."""
+
+    def __init__(self, config: PairConfig, text: int, image: int) -> None:
+        super().__init__()
+        self.config = config
+        self.text, self.image = Linear(text, config.width, bias=False), Linear(image, config.width, bias=False)
+        self.sharpness = nn.Parameter(torch.tensor(FIRST_SHARPNESS))
+
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(B, T, D) -> (B, D): each text's state at its end."""
+        ids = batch["input_ids"]
+        ends = ids.argmax(1) if self.config.eos < 0 else (ids == self.config.eos).int().argmax(1)
+        return hidden[torch.arange(len(ids), device=ids.device), ends]
+
+    def text_vectors(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """States (B, T, D) of ids (B, T) -> (B, W) of length 1."""
+        return F.normalize(self.text(self.pool(hidden, {"input_ids": ids})), dim=-1, eps=0.0)
+
+    def image_vectors(self, hidden: Tensor) -> Tensor:
+        """States (B, 1 + N, D) -> (B, W) of length 1, from the class token."""
+        return F.normalize(self.image(hidden[:, 0]), dim=-1, eps=0.0)
+
+    def compared(self, texts: Tensor, images: Tensor) -> Tensor:
+        """Vectors (B, W) each -> (images, texts)."""
+        return images @ texts.T * self.sharpness.exp()
+
+
+def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:
+    """(B, T, D) -> (B, D): the first or the last real token's state, or the mean over all real tokens."""
+    real = torch.ones_like(hidden[..., 0], dtype=torch.bool) if segments is None else segments > 0
+    if way == "mean":
+        share = real.to(hidden.dtype)[..., None]
+        return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    if way == "first":
+        at = torch.where(real, places, hidden.shape[1] - 1).amin(1)
+    else:
+        at = torch.where(real, places, 0).amax(1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), at]

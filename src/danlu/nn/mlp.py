@@ -35,6 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
     "relu": F.relu,
     "relu2": relu2,
+    "silu": F.silu,
 }
 GATES: dict[str, Callable[[Tensor], Tensor]] = {  # 2002.05202
     "swiglu": F.silu,

@@ -1,18 +1,19 @@
 """Embedding, stack and head as one network.
 
-Shapes: B batch · T time · D width · V vocabulary
+Shapes: B batch · T time · S time of the source · D width · V vocabulary
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from danlu.nn.embed import Tokens
-from danlu.nn.heads import Vocabulary
+from danlu.nn.heads import Joint, Label, Pair, Vocabulary
 from danlu.nn.masks import segment_mask, segment_positions
+from danlu.nn.stems import Frames, Patches
 from danlu.nn.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -21,23 +22,50 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 
 
-class Network(nn.Module):
-    """One stack between an embedding and a head.
+DECODER = "decoder_"  # before the names of columns that a decoder reads, beside an encoder's
 
-    A batch holds input_ids (B, T); and may hold position_ids (B, T), type_ids (B, T) and segment_ids (B, T), where
-    tokens with the same number see each other and 0 is padding; with a cache also slots (B,), the slot of each row. A
-    cache reads slots, position_ids and segment_ids on the host.
+
+class Stack(nn.Module):
+    """One stack behind its embedding.
+
+    A batch holds input_ids (B, T), or what the embedding reads instead; and may hold position_ids (B, T), type_ids
+    (B, T) and segment_ids (B, T), where tokens with the same number see each other and 0 is padding; with a cache also
+    slots (B,), the slot of each row. A cache reads slots, position_ids and segment_ids on the host.
     """
 
-    def __init__(self, embed: Tokens, core: Transformer, head: Vocabulary) -> None:
+    def __init__(self, embed: Tokens | Patches | Frames, core: Transformer) -> None:
         super().__init__()
-        self.embed, self.core, self.head = embed, core, head
+        self.embed, self.core = embed, core
+
+    def states(
+        self, batch: Batch, cache: Cache | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        """The states after the last layer (B, T, D); memory (B, S, M) with memory_mask bool (B, 1, 1, S)."""
+        values, segments, positions = batch[self.embed.reads], batch.get("segment_ids"), batch.get("position_ids")
+        rows = mask = None
+        if cache is not None:
+            rows = cache.rows((values.shape[0], values.shape[1]), batch.get("slots"), positions, segments)
+            positions = rows.positions
+        elif segments is not None:
+            mask = segment_mask(segments)
+            positions = segment_positions(segments) if positions is None else positions
+        x = self.embed(values, positions, batch.get("type_ids"))
+        return self.core(x, positions=positions, mask=mask, cache=rows, memory=memory, memory_mask=memory_mask)
+
+
+class Network(Stack):
+    """A stack and a head."""
+
+    continues: ClassVar = "input_ids"  # the column of the tokens that generation adds to
+
+    def __init__(self, embed: Tokens | Patches, core: Transformer, head: Vocabulary | Label | Joint | Pair) -> None:
+        super().__init__(embed, core)
+        self.head = head
 
     @property
     def dtype(self) -> torch.dtype:
         """What is computed in, whatever the weights are stored as."""
-        nothing: Tensor = self.embed.tokens(torch.empty(0, dtype=torch.long, device=self.device))
-        return nothing.dtype
+        return self.embed.dtype
 
     @property
     def device(self) -> torch.device:
@@ -45,17 +73,56 @@ class Network(nn.Module):
 
     def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """The states after the last layer (B, T, D)."""
-        ids, segments, positions = batch["input_ids"], batch.get("segment_ids"), batch.get("position_ids")
-        rows = mask = None
-        if cache is not None:
-            rows = cache.rows((ids.shape[0], ids.shape[1]), batch.get("slots"), positions, segments)
-            positions = rows.positions
-        elif segments is not None:
-            mask = segment_mask(segments)
-            positions = segment_positions(segments) if positions is None else positions
-        x = self.embed(ids, positions, batch.get("type_ids"))
-        return self.core(x, positions=positions, mask=mask, cache=rows)
+        return self.states(batch, cache)
 
     def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
-        """Logits (B, T, V)."""
-        return self.head(self.hidden(batch, cache))
+        """Logits: (B, T, V) over the vocabulary, or (B, C) or (B, T, C) over labels; both where the head is a Joint."""
+        return self.head(self.head.pool(self.hidden(batch, cache), batch))
+
+
+class EncoderDecoder(Network):
+    """A decoder that attends to what an encoder read (1706.03762).
+
+    A batch holds what the encoder's `Stack` reads, and for the decoder the same names after "decoder_". With a cache
+    the encoder's part is read by the first forward alone, and later batches need not hold it.
+    """
+
+    continues: ClassVar = DECODER + "input_ids"
+
+    def __init__(self, embed: Tokens, core: Transformer, head: Vocabulary | Label | Joint, encoder: Stack) -> None:
+        super().__init__(embed, core, head)
+        self.encoder = encoder
+
+    def read(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The encoder's states (B, S, D), and who of them is real: (B, 1, 1, S), None = all."""
+        segments = batch.get("segment_ids")
+        return self.encoder.states(batch), None if segments is None else (segments > 0)[:, None, None]
+
+    def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """The decoder's states after the last layer (B, T, D)."""
+        memory, mask = self.read(batch) if cache is None or cache.memory is None else cache.memory
+        if cache is not None:
+            cache.memory = memory, mask
+        own = {name.removeprefix(DECODER): tensor for name, tensor in batch.items() if name.startswith(DECODER)}
+        return self.states(own, cache, memory, mask)
+
+
+class Towers(Network):
+    """A stack for texts and one for images, whose pooled states are compared (CLIP, 2103.00020).
+
+    A batch holds what both read, and segment_ids where texts are padded.
+    """
+
+    def __init__(self, embed: Tokens, core: Transformer, head: Pair, encoder: Stack) -> None:
+        super().__init__(embed, core, head)
+        self.encoder = encoder
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Scaled cosines of each image with each text (images, texts)."""
+        assert isinstance(self.head, Pair)
+        texts = self.head.text_vectors(self.hidden(batch), batch["input_ids"])
+        return self.head.compared(texts, self.head.image_vectors(self.encoder.states(self._seen(batch))))
+
+    def _seen(self, batch: Batch) -> Batch:
+        """What the images' stack reads: text columns are none of its business."""
+        return {self.encoder.embed.reads: batch[self.encoder.embed.reads]}

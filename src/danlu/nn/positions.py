@@ -55,7 +55,7 @@ def _linear(plain: Tensor, rotary: Rotary) -> Tensor:
 
 def _llama3(plain: Tensor, rotary: Rotary) -> Tensor:
     """Stretch long wavelengths fully, short ones not at all, those between smoothly (2407.21783)."""
-    turns = rotary.original_length * plain / (2 * math.pi)
+    turns = rotary.original_length / (2 * math.pi / plain)  # by wavelength, to round as the stock models do
     smooth = (turns - rotary.low_freq_factor) / (rotary.high_freq_factor - rotary.low_freq_factor)
     smooth = smooth.clamp(0, 1)
     return (1 - smooth) * plain / rotary.factor + smooth * plain
@@ -77,9 +77,9 @@ def _yarn(plain: Tensor, rotary: Rotary) -> Tensor:
 SCALINGS = {"default": lambda plain, rotary: plain, "linear": _linear, "llama3": _llama3, "yarn": _yarn}
 
 
-def magnitude(rotary: Rotary) -> float:
-    """What YaRN multiplies cos and sin by, so that the attention's temperature stays; 1 for the others."""
-    if rotary.scaling != "yarn":
+def magnitude(rotary: Rotary, local: bool) -> float:
+    """What YaRN multiplies cos and sin by, so that the attention's temperature stays; 1 where nothing is stretched."""
+    if rotary.scaling != "yarn" or (local and rotary.local_theta > 0):
         return 1.0
     return rotary.magnitude or (0.1 * math.log(rotary.factor) + 1.0 if rotary.factor > 1 else 1.0)
 

@@ -61,7 +61,7 @@ class Block(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         x = self.attention(x, view, layer, cache)
         if self.across is not None:
-            x = self.across(x, across, layer, None, memory)
+            x = self.across(x, across, layer, cache, memory)
         return self.mlp(x)
 
 
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         turn = None
         if isinstance(self.config.position, Rotary):
             frequencies = self._frequencies[window] = self._frequencies[window].to(x.device)  # sent once
-            turn = rotation(frequencies, positions, magnitude(self.config.position), x.dtype)
+            turn = rotation(frequencies, positions, magnitude(self.config.position, window > 0), x.dtype)
         allowed = None
         if cache is None or window or not cache.alone:
             allowed = reach(queries, keys, causal=self.config.mask == "causal", window=window)

@@ -160,7 +160,7 @@ def _two_documents(batch: Batch) -> Batch:
 def _other(batch: Batch, where: Tensor, twin: Twin) -> Batch:
     """The batch with another token in each of these places."""
     ids = batch["input_ids"]
-    return batch | {"input_ids": torch.where(where, (ids + 1) % twin.architecture.embed.vocab, ids)}
+    return batch | {"input_ids": torch.where(where, (ids + 1) % twin.architecture.tokens.vocab, ids)}
 
 
 def _change(after: Tensor, before: Tensor, where: Tensor) -> float:

@@ -181,7 +181,7 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
         "hidden": HIDDEN,
     }
     core = replace(whole.core, layers=layers, **sizes)
-    embed = replace(whole.embed, vocab=vocab, positions=context if whole.embed.positions else 0)
+    embed = replace(whole.tokens, vocab=vocab, positions=context if whole.tokens.positions else 0)
     return replace(whole, core=core, embed=embed, context=context)
 
 

@@ -1,0 +1,143 @@
+"""ViT's form (2010.11929): an image as a row of patches behind a class token.
+
+Its files keep the names of transformers 4, which every version reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from danlu.models import encoder, foreign
+from danlu.models.architecture import Architecture, check_sizes
+from danlu.models.encoder import BLOCK, both
+from danlu.models.layout import Form, Layout, Weights
+from danlu.nn.config import TransformerConfig
+from danlu.nn.heads import LabelConfig
+from danlu.nn.stems import PatchesConfig
+
+HEAD_DIM = 64
+EPS = 1e-12
+ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}
+_LAYER, _ROOT = "vit.encoder.layer.{n}", "vit.embeddings"
+_PARTS = {"q": "query", "k": "key", "v": "value"}
+_MODULES = {
+    **{f"{BLOCK}.attention.inner.{ours}": f"{_LAYER}.attention.attention.{name}" for ours, name in _PARTS.items()},
+    f"{BLOCK}.attention.inner.o": f"{_LAYER}.attention.output.dense",
+    f"{BLOCK}.attention.norm": f"{_LAYER}.layernorm_before",
+    f"{BLOCK}.mlp.norm": f"{_LAYER}.layernorm_after",
+    f"{BLOCK}.mlp.inner.up": f"{_LAYER}.intermediate.dense",
+    f"{BLOCK}.mlp.inner.down": f"{_LAYER}.output.dense",
+    "core.norm": "vit.layernorm",
+    "embed.project": f"{_ROOT}.patch_embeddings.projection",
+}
+_BATCHED = {"embed.token": (1, 1), "embed.positions.weight": (1,)}  # stored with axes of length 1 before
+
+
+def _wrapped(state: Weights) -> Weights:
+    return {name: tensor[(None,) * len(_BATCHED.get(name, ()))] for name, tensor in state.items()}
+
+
+def _unwrapped(state: Weights) -> Weights:
+    return {name: tensor[(0,) * len(_BATCHED.get(name, ()))] for name, tensor in state.items()}
+
+
+LAYOUT = Layout(
+    both(_MODULES) | {"embed.token": f"{_ROOT}.cls_token", "embed.positions.weight": f"{_ROOT}.position_embeddings"},
+    "vit.",
+    (
+        Form("ViTForImageClassification", LabelConfig(1, "first"), both({"head.output": "classifier"})),
+        Form("ViTModel", LabelConfig(0, "first", "tanh"), both({"head.dense": "vit.pooler.dense"})),
+    ),
+    (),
+    {},
+    _wrapped,
+    _unwrapped,
+)
+
+
+def preset(
+    labels: int, image: int, depth: int, *, dropout: float = 0.0, patch: int = 16, channels: int = 3, **sizes: int
+) -> Architecture:
+    """One dial: width 64 per layer, heads of 64, MLP four times the width; images of `image` pixels on each side.
+
+    `sizes` override it: width, heads, hidden. Raises ValueError where they do not fit together.
+    """
+    check_sizes(sizes, ("width", "heads", "hidden"))
+    width = sizes.get("width", HEAD_DIM * depth)
+    core = _core(
+        dim=width,
+        layers=depth,
+        heads=sizes.get("heads", max(width // HEAD_DIM, 1)),
+        hidden=sizes.get("hidden", 4 * width),
+        mlp="gelu",
+        norm_eps=EPS,
+        dropout=dropout,
+        attention_dropout=dropout,
+    )
+    embed = PatchesConfig(image, patch, channels)
+    return Architecture(core, embed, LabelConfig(labels, "first"), embed.count)
+
+
+def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
+    """config.json; an image model has no tokens."""
+    form, core, embed = LAYOUT.form_of(architecture.head), architecture.core, architecture.embed
+    assert form is not None
+    patches = embed if isinstance(embed, PatchesConfig) else PatchesConfig(1, 1)
+    return {
+        **form.write(architecture.head),
+        "model_type": "vit",
+        "hidden_size": core.dim,
+        "num_hidden_layers": core.layers,
+        "num_attention_heads": core.heads,
+        "intermediate_size": core.hidden,
+        "hidden_act": next((theirs for theirs, ours in ACTIVATIONS.items() if ours == core.mlp), core.mlp),
+        "hidden_dropout_prob": core.dropout,
+        "attention_probs_dropout_prob": core.attention_dropout,
+        "layer_norm_eps": core.norm_eps,
+        "image_size": patches.image,
+        "patch_size": patches.patch,
+        "num_channels": patches.channels,
+        "qkv_bias": True,
+        "initializer_range": 0.02,
+        "torch_dtype": dtype,
+    }
+
+
+def from_hf(config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a config.json; raises UserError E320 for what danlu does not carry."""
+    foreign.only(config, qkv_bias=True, pooler_act="tanh")
+    foreign.only(config, pooler_output_size=config.get("hidden_size", 768))
+    dim, heads = foreign.positive(config, "hidden_size", 768), foreign.positive(config, "num_attention_heads", 12)
+    kind = config.get("hidden_act", "gelu")
+    if dim % heads or kind not in ACTIVATIONS:
+        raise foreign.refusal("num_attention_heads" if dim % heads else "hidden_act", heads if dim % heads else kind)
+    core = _core(
+        dim=dim,
+        heads=heads,
+        layers=foreign.positive(config, "num_hidden_layers", 12),
+        hidden=foreign.positive(config, "intermediate_size", 3072),
+        mlp=ACTIVATIONS[kind],
+        norm_eps=foreign.number(config, "layer_norm_eps", 1e-12),
+        dropout=foreign.number(config, "hidden_dropout_prob", 0.0),
+        attention_dropout=foreign.number(config, "attention_probs_dropout_prob", 0.0),
+    )
+    embed = patches(config, 224, 16)
+    return Architecture(core, embed, LAYOUT.form_named(config).read(config), embed.count)
+
+
+def patches(config: Mapping[str, Any], image: int, patch: int, **form: Any) -> PatchesConfig:
+    """The stem of a config.json, with the sizes where it gives none; E320 for one that is no square of squares."""
+    image, patch = foreign.positive(config, "image_size", image), foreign.positive(config, "patch_size", patch)
+    if patch > image:
+        raise foreign.refusal("patch_size", patch)
+    return PatchesConfig(image, patch, foreign.positive(config, "num_channels", 3), **form)
+
+
+def _core(*, dim: int, heads: int, **free: Any) -> TransformerConfig:
+    if dim % heads:
+        raise ValueError(f"width ({dim}) must be a multiple of heads ({heads})")
+    return TransformerConfig(
+        dim=dim, heads=heads, kv_heads=heads, head_dim=dim // heads, norm="layer", bias="all", position=None,
+        mask="full", **free,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Images and sounds to vectors, in place of a table of tokens.
+
+Shapes: B batch · C channels · H height and width in pixels · N patches · M mel bands · F frames · D width of the stack
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from danlu.nn.embed import table_of
+from danlu.nn.norm import Norm
+
+
+@dataclass(frozen=True)
+class PatchesConfig:
+    """Squares of an image (ViT, 2010.11929), after a class token, with a learned table of places."""
+
+    image: int  # pixels on each side
+    patch: int  # pixels on each side
+    channels: int = 3
+    bias: str = "all"  # none | all
+    norm: str = "none"  # none | layer (CLIP)
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.image < self.patch:
+            raise ValueError(f"an image of {self.image} pixels holds no patch of {self.patch}")
+
+    @property
+    def count(self) -> int:
+        """Patches, and the class token."""
+        return (self.image // self.patch) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class FramesConfig:
+    """Frames of sound (Whisper, 2212.04356): two convolutions, the second halving time, and a table of places."""
+
+    mels: int
+    positions: int  # of places after the halving
+
+    @property
+    def count(self) -> int:
+        return self.positions
+
+
+class Patches(nn.Module):
+    """One vector per patch, behind that of the class token."""
+
+    reads: ClassVar = "pixel_values"
+
+    def __init__(self, config: PatchesConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        side = config.patch
+        self.project = nn.Conv2d(config.channels, dim, side, side, bias=config.bias == "all")
+        self.token = nn.Parameter(torch.zeros(dim))
+        self.positions = table_of(config.count, dim)
+        self.norm = Norm(dim, config.norm, config.norm_eps) if config.norm != "none" else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return self.project.weight.dtype
+
+    def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        """pixels (B, C, H, H) -> (B, 1 + N, D). Raises ValueError for an image of another size."""
+        if pixels.shape[-2:] != (self.config.image, self.config.image):
+            raise ValueError(f"made for {self.config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
+        patches = self.project(pixels.to(self.dtype)).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.to(self.dtype).expand(len(patches), 1, -1), patches), 1) + self.positions.weight
+        return x if self.norm is None else self.norm(x)
+
+
+class Frames(nn.Module):
+    """One vector per two frames; the table of places is fixed, as published models have it."""
+
+    reads: ClassVar = "input_features"
+
+    def __init__(self, config: FramesConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.first = nn.Conv1d(config.mels, dim, 3, padding=1)
+        self.second = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+        self.positions = table_of(config.positions, dim).requires_grad_(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return self.first.weight.dtype
+
+    def forward(self, features: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        """features (B, M, F) -> (B, F / 2, D). Raises ValueError where F / 2 is not the number of places."""
+        x = F.gelu(self.second(F.gelu(self.first(features.to(self.dtype))))).transpose(1, 2)
+        if x.shape[1] != self.config.positions:
+            raise ValueError(f"made for {2 * self.config.positions} frames; got {features.shape[-1]}")
+        return x + self.positions.weight
+
+
+def waves(count: int, width: int) -> Tensor:
+    """(count, width) fp32: sines, then cosines, of wavelengths from 2 pi to 20000 pi (Whisper's first table)."""
+    half = width // 2
+    rates = torch.exp(-math.log(10_000.0) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = torch.arange(count, dtype=torch.float32)[:, None] * rates
+    return torch.cat((angles.sin(), angles.cos()), 1)
