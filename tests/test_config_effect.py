@@ -229,6 +229,11 @@ DATA: dict[str, tuple[list[str], str]] = {  # key: (what stands beside it, the c
     "record": (["data.path=notes"], "line"),
     "section": (["data.path=notes", "data.record=section"], "200"),
     "columns": ([], '{text = "body"}'),
+    "valid": ([], '["held.jsonl"]'),
+    "test": ([], '["held.jsonl"]'),
+    "shape": ([], "pair"),
+    "header": (["data.path=table.csv"], "false"),
+    "pattern": (["data.path=notes"], "(?P<text>.*)"),
     "encoding": (["data.path=gb.txt"], "utf-8"),
     "bad_records": (["data.path=bad.jsonl"], "skip"),
     "exclude": ([], '["more.jsonl"]'),
@@ -258,6 +263,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = [line(text=f"  {text}\u00a0 ", body=f"Another: {text}") for text in ROWS]
     (here / "texts" / "rows.jsonl").write_text("".join([*named, *named[:5]]), encoding="utf-8")
     (here / "texts" / "more.jsonl").write_text("".join(line(text=f"More of {t}", body=t) for t in ROWS[:40]), "utf-8")
+    (here / "held.jsonl").write_text("".join(line(text=f"Held out: {t}") for t in ROWS[:20]), encoding="utf-8")
+    (here / "table.csv").write_text("text\n" + "".join(f'"{t}"\n' for t in ROWS[:60]), encoding="utf-8")
     (here / "notes").mkdir()
     paragraphs = ["\n".join(ROWS[at : at + 5]) for at in range(0, 100, 5)]
     (here / "notes" / "notes.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
@@ -296,7 +303,8 @@ def test_every_way_of_reading_reaches_the_rows_to_tune_on(key: str) -> None:
     values: Keys = {
         "format": "csv", "record": "line", "section": 300, "columns": {"text": "b"}, "encoding": "utf-8",
         "bad_records": "skip", "exclude": ["x"], "clean": ["drop_empty"], "dedup": {"threshold": 0.5},
-        "split": {"valid": 0.3},
+        "split": {"valid": 0.3}, "valid": ["v"], "test": ["t"], "shape": "text", "header": False,
+        "pattern": "(?P<text>.*)",
     }  # fmt: skip
     tune = {"data": ["y"], key: values[key]}
     recipe = Recipe.model_validate({"task": "language_modeling", "data": {"path": "x"}, "finetune": tune})

@@ -56,12 +56,13 @@ def _tables() -> dict[str, dict[str, Any]]:
              "steps": [{"name": "exact_duplicates", "dropped": 320, "kept": 8894}]}  # fmt: skip
     metrics = {"schema": 1, "split": "test", "models": {
         "5-gram": {"bits_per_byte": 2.104},
-        "base": {"loss": 3.912, "perplexity": 50.0, "accuracy": 0.381, "bits_per_byte": 1.672},
-        "tuned": {"loss": 4.05, "perplexity": 57.4, "accuracy": 0.37, "bits_per_byte": 1.731}},
-        "answers": {"base": {"loss": 4.4, "perplexity": 81.5, "accuracy": 0.301, "bits_per_byte": 1.9},
-                    "tuned": {"loss": 3.6, "perplexity": 36.6, "accuracy": 0.42, "bits_per_byte": 1.5}}}  # fmt: skip
+        "base": {"loss": 3.912, "perplexity": 50.0, "token_accuracy": 0.381, "bits_per_byte": 1.672},
+        "tuned": {"loss": 4.05, "perplexity": 57.4, "token_accuracy": 0.37, "bits_per_byte": 1.731}},
+        "answers": {
+            "base": {"loss": 4.4, "perplexity": 81.5, "token_accuracy": 0.301, "bits_per_byte": 1.9},
+            "tuned": {"loss": 3.6, "perplexity": 36.6, "token_accuracy": 0.42, "bits_per_byte": 1.5}}}  # fmt: skip
     before = {"megabytes": 50.3, "tokens_per_second": 212.0, "loss": 3.6, "perplexity": 36.6}
-    after = {"megabytes": 15.9, "tokens_per_second": 301.0, "loss": 3.61, "perplexity": 36.9, "accuracy": 0.419}
+    after = {"megabytes": 15.9, "tokens_per_second": 301.0, "loss": 3.61, "perplexity": 36.9, "token_accuracy": 0.419}
     body = '    """Read a configuration file."""\n    with open(path) as file:\n        return json.load(file)\n'
     samples = [
         {"prompt": "def read_config(path):\n", "text": body},
@@ -163,7 +164,7 @@ def test_the_figures_are_those_of_the_stages(tmp_path: Path, language: str) -> N
     assert found.value("answers", "perplexity", "int8") == 36.9
     best = {(row.group, row.label): [c for c in found.columns if row.is_best(c)] for row in found.rows}
     assert best["held_out", messages.text("metrics.bits_per_byte")] == ["base"]
-    assert best["answers", messages.text("metrics.accuracy")] == ["tuned"]
+    assert best["answers", messages.text("metrics.token_accuracy")] == ["tuned"]
     assert best["use", messages.text("report.megabytes")] == ["int8"]
     assert best["made", messages.text("report.parameters")] == []
 

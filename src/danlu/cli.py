@@ -153,16 +153,16 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _init(options: argparse.Namespace) -> None:
-    from danlu.data.sniff import recipe_text, sniff
+    from danlu.data import starter
     from danlu.files import write_text
 
     recipe = Path(options.recipe)
     if recipe.exists() and not options.force:
         raise UserError("E114", path=recipe)
-    sniffed = sniff(Path(options.path))
-    write_text(recipe, recipe_text(sniffed, Path(os.path.relpath(options.path, recipe.resolve().parent))))
-    done = {"recipe": recipe, "rows": sniffed.rows}
-    _print(done if options.json else text("cli.initialised", path=recipe, rows=sniffed.rows), options)
+    written, rows = starter.recipe(Path(options.path), Path(os.path.relpath(options.path, recipe.resolve().parent)))
+    write_text(recipe, written)
+    said = text("cli.initialised", path=recipe, rows=rows)
+    _print({"recipe": recipe, "rows": rows} if options.json else said, options)
 
 
 def _run(options: argparse.Namespace) -> int:

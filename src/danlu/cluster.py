@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from danlu.config import Auto, Positive, PositiveInt, Section, count, seconds
+from danlu.config import Auto, Positive, PositiveInt, Section
 from danlu.forecast import Sizes, Synthetic, Vocabulary, shape_of
 from danlu.graph import Life, State
 from danlu.messages import text
+from danlu.quantity import count, seconds
 from danlu.recipe import read
 
 if TYPE_CHECKING:

@@ -4,40 +4,16 @@ This is the only statement of the keys: strict reading (recipe.py), the starter 
 and the reference pages are derived from it. Values that are measured later stay "auto" here, as written.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from danlu import catalogue
 from danlu.messages import text
-
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-
-
-def seconds(duration: str) -> float:
-    """Seconds of a duration as written: "90s", "5min", "1.5h".
-
-    Raises:
-        ValueError: not a duration.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(duration).lower())
-    if not match or match[2] not in _SECONDS or float(match[1]) <= 0:
-        raise ValueError(text("recipe.expected.duration"))
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def count(number: int | str) -> int:
-    """The number behind "50M", "1.5B", "20k" or 5000.
-
-    Raises:
-        ValueError: not a positive count.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmbg]?)\s*", str(number).lower())
-    if not match or float(match[1]) <= 0:
-        raise ValueError(text("recipe.expected.count"))
-    return int(float(match[1]) * _SCALE[match[2]])
+from danlu.quantity import count, seconds
 
 
 def _checked(parse: Any) -> AfterValidator:
@@ -99,6 +75,8 @@ class Dedup(Section):
 
 class Data(Section):
     path: Paths = Field(description="file, folder, glob, or a list of them")
+    valid: Paths | None = Field(None, description="files held out to watch training, in the place of a share")
+    test: Paths | None = Field(None, description="files held out for the final figures, in the place of a share")
     format: Literal["auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
         "auto", description="how files are read"
     )
@@ -106,7 +84,14 @@ class Data(Section):
     section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
         4000, description="characters of a section"
     )
-    columns: dict[str, str] = Field({}, description='ours = "yours"')
+    shape: Literal["auto", "text", "pair", "chat", "labelled"] = Field(
+        "auto", description="what a row holds; auto: what the task reads, else what is found"
+    )
+    header: bool = Field(True, strict=True, description="whether the first line of a table names its columns")
+    pattern: str | None = Field(
+        None, description="a regular expression whose named groups are the columns of a line of plain text"
+    )
+    columns: dict[str, str] = Field({}, description='ours = "yours"; a column without a name is "1", "2", ...')
     encoding: str = Field("auto", description="auto, utf-8, utf-16, gb18030, ...")
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
     exclude: list[str] = Field([], description="glob patterns of files to leave out")
@@ -115,12 +100,34 @@ class Data(Section):
     dedup: Dedup = Field(Dedup(), description="how near copies are found")
     split: Split = Field(Split(), description="held-out shares, drawn after duplicates are gone")
 
+    @model_validator(mode="after")
+    def _named_groups(self) -> "Data":
+        if self.pattern is None:
+            return self
+        try:
+            if re.compile(self.pattern).groupindex:
+                return self
+            reason = text("recipe.no_group")
+        except re.error as error:
+            reason = str(error)
+        raise ValueError(text("recipe.pattern", reason=reason))
+
+    def held_out(self) -> dict[str, list[str]]:
+        """The splits that files are named for."""
+        return {name: paths for name in ("valid", "test") if (paths := getattr(self, name))}
+
+    def paths(self) -> tuple[str, ...]:
+        """All raw files that are named."""
+        return (*self.path, *itertools.chain.from_iterable(self.held_out().values()))
+
 
 _BYTES_AND_CONTROL = 256 + 3  # every byte is a token; so are the end of a text, the start and the end of a turn
 
 
 class Tokenizer(Section):
-    type: Literal["bpe", "wordpiece", "char"] = Field("bpe", description="how text is cut into tokens")
+    type: Literal["auto", "bpe", "wordpiece", "char"] = Field(
+        "auto", description="how text is cut into tokens; auto: bpe, and wordpiece for bert"
+    )
     vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field(
         "auto", description="tokens in the vocabulary"
     )
@@ -133,8 +140,8 @@ class Tokenizer(Section):
 
 
 class ModelSection(Section):
-    arch: Literal["gpt", "qwen3", "gpt2"] = Field(
-        "gpt", description="the form of the network; gpt is the modern one (Qwen3's)"
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert"] = Field(
+        "auto", description="form of the network: gpt is Qwen3's, bert reads both ways; auto: what suits the task"
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
@@ -335,6 +342,12 @@ class Recipe(Section):
             if given:
                 raise ValueError(text("recipe.base_decides", keys=", ".join(given)))
         return self
+
+    @property
+    def backbone(self) -> ModelSection:
+        """The model with the form that it says, else the one that suits the task."""
+        suited = catalogue.stated(self.task, "arch") or "gpt"
+        return self.model.model_copy(update={"arch": suited}) if self.model.arch == "auto" else self.model
 
     def reading(self) -> Data:
         """How the rows of [finetune] data are read."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import tomli_w
 
 from danlu import device, files
-from danlu.config import Serve, seconds
+from danlu.config import Serve
 from danlu.errors import UserError
 from danlu.graph import Life, Run, View
 from danlu.messages import text
+from danlu.quantity import seconds
 from danlu.recipe import Loaded, load_recipe
 
 _EXCLUDED = ("test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3")

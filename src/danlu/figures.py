@@ -95,7 +95,10 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("loss", _measure(3), min),
     ("perplexity", _measure(2), min),
     ("bits_per_byte", _measure(3), min),
+    ("token_accuracy", _share, max),
     ("accuracy", _share, max),
+    ("macro_f1", _share, max),
+    ("mcc", _measure(3), max),
 )
 _MADE: tuple[tuple[str, Form], ...] = (("parameters", short), ("tokens", short), ("training_seconds", duration))
 _USE: tuple[tuple[str, Form, Any], ...] = (
@@ -112,7 +115,7 @@ def figures(run: Run) -> Figures:
     held_out, answers = dict(measured.get("models", {})), dict(measured.get("answers", {}))
     use = {list(trained)[-1]: compared["before"], "int8": compared["after"]} if compared and trained else {}
     (answers or held_out).update({"int8": use["int8"]} if use else {})
-    grams = [name for name in held_out if name.endswith("-gram")]
+    grams = [name for name in held_out if name.endswith("-gram") or name == "bag"]
     for column in (*grams, *(name for name in ("base", "tuned") if name in {*trained, *held_out}), *use):
         found.columns.setdefault(column, _shown(column))
     made = {column: lineage.facts for column, lineage in trained.items()}

@@ -191,7 +191,7 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
     tokens, vocab = size.tokens(state)
     recipe, train = life.loaded.recipe, state.node.config["train"]
     first = recipe.training("pretrain") if state.node.name == "finetune" else train
-    return architecture(recipe.model, first, vocab, tokens, where), vocab, tokens
+    return architecture(recipe.backbone, first, vocab, tokens, where), vocab, tokens
 
 
 class Vocabulary:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.config import Recipe
+from danlu import catalogue
+from danlu.config import Data, Recipe
 from danlu.errors import UserError
 
 
@@ -33,7 +34,7 @@ def life(recipe: Recipe) -> list[Node]:
     if tune and trained == "finetune":
         raise UserError("E119")
     nodes = [  # all data first: a bad row is found before hours of training
-        Node("prepare", "prepare", recipe.data, raw=tuple(recipe.data.path)),
+        Node("prepare", "prepare", _reading(recipe.data, recipe.task), raw=recipe.data.paths()),
         Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
     ]
     if tune:
@@ -53,13 +54,17 @@ def life(recipe: Recipe) -> list[Node]:
 
 
 def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
-    return {"tokenizer": recipe.tokenizer, "task": task}
+    wanted = recipe.tokenizer.type
+    kind = ("wordpiece" if recipe.backbone.arch == "bert" else "bpe") if wanted == "auto" else wanted
+    encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task}
+    cut = catalogue.stated(task, "long") == "cut"
+    return encoding | ({"context": recipe.model.context} if cut else {})
 
 
 def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
     config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
     if stage == "pretrain":
-        return config | {"model": recipe.model}
+        return config | {"model": recipe.backbone}
     tune = recipe.finetune
     return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
 
@@ -71,4 +76,11 @@ def _tuning_rows(recipe: Recipe) -> Node:
         return Node("prepare_finetune", "prepare", {"derive": tune.derive}, {"rows": "prepare"})
     if not tune.data:
         raise UserError("E108")
-    return Node("prepare_finetune", "prepare", recipe.reading(), raw=tuple(tune.data))
+    reading = _reading(recipe.reading(), tune.task)
+    return Node("prepare_finetune", "prepare", reading, raw=reading.paths())
+
+
+def _reading(data: Data, task: str) -> Data:
+    """How rows are read: as the recipe says, else in the shape that the task needs."""
+    needed = catalogue.stated(task, "shape")
+    return data.model_copy(update={"shape": needed}) if needed and data.shape == "auto" else data

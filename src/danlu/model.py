@@ -1,7 +1,7 @@
 """A model with everything it needs to be used: network, processor, task; saved as a Hugging Face folder."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from danlu.models.architecture import Architecture, build
 from danlu.nn.generate import WAYS, Sampling, generate
 from danlu.nn.network import Network
 from danlu.randomness import generator
-from danlu.tasks.task import Task
+from danlu.tasks.task import Row, Task
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -39,12 +39,14 @@ class Output:
 class Model(nn.Module):
     """An nn.Module with one child, `net`. Loop, adapters and export see only that child."""
 
-    def __init__(self, net: Network, architecture: Architecture, processor: Text, task: str):
+    def __init__(
+        self, net: Network, architecture: Architecture, processor: Text, task: str, labels: Sequence[str] = ()
+    ):
         super().__init__()
         self.net = net
         self.architecture, self.processor = architecture, processor
         self.task_name = task
-        self.task: Task = tasks.load(task)(processor)
+        self.task: Task = tasks.load(task)(processor, labels, architecture.context)
         self.quantized = ""
 
     # --- what the serving engine asks for ---
@@ -61,6 +63,11 @@ class Model(nn.Module):
     def chat(self) -> bool:
         """Whether it was taught the chat template."""
         return self.taught_chat
+
+    @property
+    def judges(self) -> bool:
+        """Whether it answers a row at once (a class, a score) instead of going on with text."""
+        return self.task.labelled
 
     @property
     def usual(self) -> Sampling:
@@ -96,16 +103,48 @@ class Model(nn.Module):
             yield detokenizer.push(int(token))
         yield detokenizer.flush()
 
-    def predict(self, prompt: str, sampling: Sampling | None = None) -> str:
-        """Continue a text once, or answer it."""
+    def predict(self, prompt: str, sampling: Sampling | None = None) -> Any:
+        """Continue a text once, or answer it; where the task has labels, what `Task.predict` says of the text."""
+        if self.judges:
+            return self.judge([{"text": prompt}])[0]
         return "".join(self.stream(prompt, sampling))
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        """What the task predicts for rows, in their order; each is read as one of the rows to train on is."""
+        examples = [self.task.encode({"label": None, **row}) for row in rows]
+        training = self.net.training
+        self.net.eval()
+        batch = {name: each.to(self.net.device) for name, each in self.processor.collate(examples).items()}
+        answers = self.task.predict(self.net, batch)
+        self.net.train(training)
+        return answers
 
     # --- folders ---
 
     @classmethod
-    def from_architecture(cls, architecture: Architecture, processor: Text, task: str, seed: int = 1) -> "Model":
+    def from_architecture(
+        cls, architecture: Architecture, processor: Text, task: str, seed: int = 1, labels: Sequence[str] = ()
+    ) -> "Model":
         """A fresh model; its weights are a pure function of the seed."""
-        return cls(build(architecture, generator(seed, "init")), architecture, processor, task)
+        shaped = replace(architecture, head=tasks.load(task)(processor, labels).head(architecture))
+        return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels)
+
+    def for_task(self, task: str, seed: int, labels: Sequence[str] = ()) -> "Model":
+        """This model with another task: its own head where that fits, else a new one with first weights.
+
+        Raises:
+            UserError: E313, its head was trained for other labels.
+        """
+        architecture = replace(self.architecture, head=tasks.load(task)(self.processor, labels).head(self.architecture))
+        if self.task.labelled and self.task_name == task and tuple(labels) != self.task.labels:
+            raise UserError("E313", ours=", ".join(self.task.labels[:8]), theirs=", ".join(labels[:8]))
+        net = self.net
+        if architecture.head != self.architecture.head:
+            net = build(architecture, generator(seed, "head"))
+            net.embed, net.core = self.net.embed, self.net.core
+        made = Model(net, architecture, self.processor, task, labels)
+        made.taught_chat, made.ways = self.taught_chat, self.ways
+        return made
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "Model":
@@ -130,7 +169,7 @@ class Model(nn.Module):
             highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
             raise UserError("E328", path=folder, highest=highest, rows=rows)
         network = build(architecture, generator(0, "load"))
-        model = cls(network, architecture, processor, ours.get("task", "language_modeling"))
+        model = cls(network, architecture, processor, ours.get("task", "language_modeling"), _labels(config))
         model.taught_chat = bool(ours.get("chat"))
         model.ways = _ways(folder)
         model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
@@ -163,6 +202,8 @@ class Model(nn.Module):
         family = models.by_model_type(carrier)
         config = family.to_hf(self.architecture, self._tokens())
         ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
+        if self.task.labelled:
+            config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
         state = weights or {name: tensor.detach() for name, tensor in self.net.state_dict().items()}
         if self.quantized:  # no stock family has our int8 layout: said in the folder, so that none misreads it
             config = {"model_type": "danlu", "danlu": ours | {"quantized": self.quantized, "carrier": config}}
@@ -190,6 +231,16 @@ class Model(nn.Module):
             "top_p": self.usual.top_p,
             **self.ways,
         }
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """The labels of a config.json, in the order of their numbers."""
+    named = config.get("id2label") or {}
+    return [str(named[number]) for number in sorted(named, key=int)]
+
+
+def _numbered(labels: Sequence[str]) -> dict[str, int]:
+    return {label: number for number, label in enumerate(labels)}
 
 
 def _ways(folder: Path) -> dict[str, Any]:

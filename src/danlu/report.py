@@ -81,7 +81,9 @@ def _tiles(run: Run, found: Figures) -> Iterator[str]:
     notes = {
         "bits_per_byte": _against_baseline(found, model),
         "perplexity": _against_base(found, "perplexity"),
-        "accuracy": _against_base(found, "accuracy"),
+        "token_accuracy": _against_base(found, "token_accuracy"),
+        "accuracy": _against_bag(found, "accuracy"),
+        "macro_f1": _against_bag(found, "macro_f1"),
     }
     tiles = [_tile(found, name, model, note) for name, note in notes.items()] + [_int8(run)]
     if any(tiles):
@@ -103,12 +105,18 @@ def _against_baseline(found: Figures, model: str) -> str:
     return text(f"report.{better}", share=f"{abs(1 - ours / theirs):.0%}", other=found.columns[found.baseline])
 
 
+def _against_bag(found: Figures, name: str) -> str:
+    """Beside the bag of n-grams."""
+    other = found.value("held_out", name, "bag")
+    return "" if other is None else text("report.beside", value=f"{other:.1%}", other=found.columns["bag"])
+
+
 def _against_base(found: Figures, name: str) -> str:
     """How the answers changed by tuning."""
     before, after = (found.value("answers", name, column) for column in ("base", "tuned"))
     if before is None or after is None:
         return ""
-    form = "{:.1%}" if name == "accuracy" else "{:,.1f}"
+    form = "{:.1%}" if name == "token_accuracy" else "{:,.1f}"
     return text("report.tuning", before=form.format(before), after=form.format(after))
 
 
@@ -179,7 +187,7 @@ def _loss(run: Run, name: str) -> Iterator[str]:
     if len(train) < 2:
         return
     facts = Lineage.read(run.folders[name]).facts
-    guess = math.log(facts["vocabulary"]) if facts.get("vocabulary", 0) > 1 else None
+    guess = math.log(facts["choices"]) if facts.get("choices", 0) > 1 else None
     about = text(
         "report.training",
         steps=f"{facts.get('steps', 0):,}",

@@ -7,10 +7,10 @@ from typing import Any
 
 from danlu import files
 from danlu.artifact import Lineage
-from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.graph import STORE, Run, differences, runs
 from danlu.messages import text
+from danlu.quantity import seconds
 from danlu.recipe import load_recipe
 
 CONFIG = "config.json"  # what makes a folder a model folder

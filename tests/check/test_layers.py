@@ -7,6 +7,8 @@ from tests.check.tree import Import, Module, imports, modules
 LAYERS = {
     "leaves": (
         "",
+        "quantity",
+        "catalogue",
         "messages",
         "errors",
         "disk",

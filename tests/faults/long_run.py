@@ -58,7 +58,6 @@ class Report:
     steps: int = 0
     tokens: int = 0
     kills: list[int] = field(default_factory=list)  # the step that was last logged at each
-    redone: int = 0  # steps that were taken twice
     minutes: float = 0.0
     weights: dict[str, str] = field(default_factory=dict)
     equal: bool = False

@@ -46,6 +46,13 @@ def test_equal_to_torch_in_float64(chunk: int, block: int, monkeypatch: pytest.M
 def test_gradient_is_that_of_finite_differences() -> None:
     hidden, weight, targets = problem(9, 5, 11, torch.float64)
     assert torch.autograd.gradcheck(lambda h, w: chunked_cross_entropy(h, w, targets, chunk=4), (hidden, weight))
+    bias = torch.randn(len(weight), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: chunked_cross_entropy(h, w, targets, bias=b, chunk=4), (hidden, weight, bias)
+    )
+    biased = chunked_cross_entropy(hidden, weight, targets, bias=bias)
+    known = torch.nn.functional.cross_entropy(hidden @ weight.T + bias, targets, reduction="sum")
+    assert torch.allclose(biased, known)
 
 
 def test_bf16_is_as_good_as_its_numbers() -> None:

@@ -27,6 +27,7 @@ class Tiny:
     processor: Text
     context: int = CONTEXT
     chat: bool = True
+    judges: bool = False
     usual: Sampling = field(default_factory=Sampling)
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:

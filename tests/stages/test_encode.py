@@ -41,7 +41,7 @@ def _run(
     out: Path, inputs: dict[str, Path], task: str = "language_modeling", max_answer: int | None = None, **tokenizer: Any
 ) -> Any:
     out.mkdir()
-    config = {"tokenizer": Tokenizer(**tokenizer), "task": task, "max_answer": max_answer}
+    config = {"tokenizer": Tokenizer(**{"type": "bpe"} | tokenizer), "task": task, "max_answer": max_answer}
     context = SimpleNamespace(
         config=config, inputs=inputs, out=out, facts={}, output_hash="", progress=lambda *_: None, view=Silent()
     )

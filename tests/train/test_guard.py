@@ -20,8 +20,9 @@ from danlu.errors import UserError
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint, guard
+from danlu.train.log import said
 from danlu.train.loop import Incident, Stepped, Training
-from danlu.train.session import CHECKPOINTS, Interrupted, Result, _said, fit
+from danlu.train.session import CHECKPOINTS, Interrupted, Result, fit
 from tests.train.tiny import PLAN, Processor, Watch, log, network, request, same, training
 
 Weights = dict[str, Tensor]
@@ -270,7 +271,7 @@ INCIDENTS = [
 def test_each_incident_is_one_line_with_its_figures(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DANLU_LANG", language)
     for incident, figures in INCIDENTS:
-        line = _said(incident)
+        line = said(incident)
         assert "\n" not in line
         assert [figure for figure in figures if figure not in line] == []
 

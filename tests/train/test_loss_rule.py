@@ -5,7 +5,7 @@ Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is 
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -18,18 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from danlu import tasks
+from danlu import catalogue, models, tasks
 from danlu.data.loader import IGNORE, Loader
 from danlu.modalities.text import Text
-from danlu.models import qwen3
 from danlu.models.architecture import build
 from danlu.nn.network import Network
 from danlu.proof.gradients import Named, accumulated, counted, difference, documents, gradient, padded
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Task
-from tests.serve.tiny import fitted
+from tests.serve.tiny import CORPUS, fitted
 
 CONTEXT = 24
+LABELS = ("good", "bad", "neither")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 WORDS = ["the", "quick", "brown", "fox", "炼丹炉", "jumps", "over", "金丹", "lazy", "dog"]
@@ -41,9 +41,27 @@ def text() -> Text:
 
 
 @cache
-def network(dtype: torch.dtype, form: str) -> Network:
-    """One layer with rotary positions, weights far from zero, no dropout."""
-    shape = qwen3.preset(text().vocab_size, CONTEXT, 1, width=16, heads=2, head_dim=8, hidden=32)
+def words() -> Text:
+    """A vocabulary with BERT's control tokens."""
+    return Text.fit(CORPUS, type="wordpiece", vocab_size=400)
+
+
+def task_of(name: str) -> Task:
+    """The task with what it needs: labels, a context to cut to, a mask token."""
+    processor = words() if catalogue.stated(name, "arch") == "bert" else text()
+    made: Task = tasks.load(name)(processor, LABELS, CONTEXT)
+    return made
+
+
+@cache
+def network(dtype: torch.dtype, form: str, task: str = "language_modeling") -> Network:
+    """One layer, weights far from zero, no dropout."""
+    learned = task_of(task)
+    arch = catalogue.stated(task, "arch") or "qwen3"
+    sizes = {"head_dim": 8} if arch == "qwen3" else {}
+    vocab = learned.processor.vocab_size
+    shape = models.preset(arch, vocab, CONTEXT, 1, width=16, heads=2, hidden=32, **sizes)
+    shape = replace(shape, head=learned.head(shape))
     made, noise = build(shape, torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in made.parameters():
@@ -95,7 +113,8 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     """A row that every text task can read."""
     words = [WORDS[(index * 7 + at * 3) % len(WORDS)] for at in range(given_words + answer_words)]
     question, answer = " ".join(words[:given_words]), " ".join(words[given_words:])
-    return {"text": f"{question} {answer}", "prompt": question, "completion": answer}
+    both = {"text": f"{question} {answer}", "prompt": question, "completion": answer}
+    return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)]}
 
 
 def packed(task: Task, drawn: Drawn) -> Batch:
@@ -105,7 +124,8 @@ def packed(task: Task, drawn: Drawn) -> Batch:
     for example in examples if drawn.masked else ():
         if "loss_mask" in example:
             example["loss_mask"] = random.integers(0, 2, len(example["input_ids"]))
-    loader = Loader(Ragged(examples), CONTEXT, long="split", seed=1)  # type: ignore[arg-type]
+    columns: Any = Ragged(examples)
+    loader = Loader(columns, CONTEXT, long=task.long, seed=1, ahead=task.ahead)
     batch = loader.assemble(list(range(len(loader))))
     return task.corrupt(batch, torch.Generator().manual_seed(1))
 
@@ -127,9 +147,11 @@ def ranked(task: Task, net: Network, shares: Sequence[Batch]) -> Named:
     return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
 
 
-def figures(task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64) -> dict[str, float]:
+def figures(
+    task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64, name: str = "language_modeling"
+) -> dict[str, float]:
     """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
-    net, batch = network(dtype, drawn.form), packed(task, drawn)
+    net, batch = network(dtype, drawn.form, name), packed(task, drawn)
     alone = documents(batch)
     beside = padded(alone, CONTEXT)
     whole = gradient(task, net, [beside])
@@ -144,26 +166,26 @@ def figures(task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64) -> dic
     }
 
 
-def obeys(task: Task, drawn: Drawn) -> None:
+def obeys(task: Task, drawn: Drawn, name: str = "language_modeling") -> None:
     """The contract of a task. Those that say that their samples see each other are never split, so exempt."""
     if task.coupled != "none":
         return
-    exact = figures(task, drawn)
+    exact = figures(task, drawn, name=name)
     assert max(exact.values()) <= EXACT, exact
-    rounded = figures(task, drawn, torch.float32)
+    rounded = figures(task, drawn, torch.float32, name)
     limits = {name: SPLIT if name in ("accumulated", "ranks", "all ranks") else PACKED for name in rounded}
     assert all(rounded[name] <= limits[name] for name in rounded), rounded
 
 
 def every() -> list[Task]:
-    return [tasks.load(name)(text()) for name in tasks.names()]
+    return [task_of(name) for name in tasks.names()]
 
 
 @pytest.mark.parametrize("name", tasks.names())
 @QUICK
 @given(drawn=DRAWN)
 def test_every_task_obeys_the_loss_rule(name: str, drawn: Drawn) -> None:
-    obeys(tasks.load(name)(text()), drawn)
+    obeys(task_of(name), drawn, name)
 
 
 @QUICK
@@ -221,7 +243,7 @@ class BatchNormed(LanguageModeling):
         return {"loss": F.cross_entropy(logits, labels, reduction="sum")}
 
 
-UNEVEN = Drawn([(1, 2), (6, 9), (3, 3), (8, 12), (2, 5)], 0, [0.3], "sdpa")
+UNEVEN = Drawn([(1, 2), (6, 9), (3, 3), (8, 12), (2, 5)], 0, [0.3, 0.6], "sdpa")
 
 
 @pytest.mark.parametrize("broken", [MeanOfMeans, CountsPadding, Contrast, BatchNormed])

@@ -7,8 +7,8 @@ connected components, and the smallest id of each stays. Nothing depends on orde
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations, pairwise, product
 from pathlib import Path
@@ -73,6 +73,21 @@ def frame_of(folder: Path, engine: str = "local") -> daft.DataFrame:
     if engine != "local":
         daft.set_runner_ray(engine, noop_if_initialized=True)
     return daft.read_parquet(f"{folder}/*.parquet").select("id", "text")
+
+
+def spared(found: Duplicates, held_out: Set[str]) -> Duplicates:
+    """The same where rows that were given to be held out all stay: what is a copy of one goes in its place."""
+    clusters = []
+    for cluster in found.clusters:
+        stay = [each for each in cluster if each in held_out]
+        go = [each for each in cluster if each not in held_out]
+        clusters.append([*stay[:1], *go] if stay else cluster)
+    same = {each for first, second, jaccard in found.pairs if jaccard == 1.0 for each in (first, second)}
+    exact = found.exact | {
+        each for cluster in clusters if cluster[0] in held_out for each in cluster[1:] if each in same
+    }
+    gone = {each for cluster in clusters for each in cluster[1:]}
+    return replace(found, clusters=[each for each in clusters if len(each) > 1], exact=exact & gone)
 
 
 def find(frame: daft.DataFrame, *, threshold: float, ngram: Ngram, size: int) -> Duplicates:

@@ -20,6 +20,7 @@ AUTO: dict[str, tuple[str, ...]] = {
     "code": ("drop_empty", "drop_short", "drop_garbled", "drop_long_lines", "dedup"),
     "pair": ("normalize", "drop_empty", "drop_garbled", "dedup"),
     "chat": ("normalize", "drop_empty", "drop_garbled", "dedup"),
+    "labelled": ("normalize", "drop_empty", "dedup"),
 }
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")

@@ -5,7 +5,9 @@ prose is cut into sections.
 """
 
 import csv
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
+_TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
 _LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
 
 
@@ -26,6 +29,8 @@ class Cut:
 
     record: str = "auto"  # auto file section line
     section: int = 4000  # characters
+    header: bool = True  # whether the first line of a table names its columns; else they are "1", "2", ...
+    pattern: str | None = None  # whose named groups are the columns of a line of plain text
 
 
 def read(file: SourceFile, cut: Cut) -> Iterator[Item]:
@@ -38,12 +43,22 @@ def read(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 
 def _text(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    if cut.pattern:
+        return _matched(file, re.compile(cut.pattern))
     record = cut.record if cut.record != "auto" else "file" if file.code else "section"
     if record == "file":
         return iter([(1, {"text": "".join(line for _, line in file.lines())})])
     if record == "line":
         return ((number, {"text": line.rstrip("\n")}) for number, line in file.lines() if line.strip())
     return _sections(file, cut.section)
+
+
+def _matched(file: SourceFile, pattern: re.Pattern[str]) -> Iterator[Item]:
+    """A record for each line that is not blank, by the groups of a pattern."""
+    for number, line in file.lines():
+        if line.strip():
+            match = pattern.fullmatch(line.rstrip("\r\n"))
+            yield number, match.groupdict() if match else Flaw("pattern", found=line.strip()[:40])
 
 
 def _sections(file: SourceFile, size: int) -> Iterator[Item]:
@@ -110,12 +125,16 @@ def _csv(file: SourceFile, cut: Cut) -> Iterator[Item]:
     csv.field_size_limit(LINE_LIMIT)
     numbered = file.lines()
     start, first = next(((number, line) for number, line in numbered if line.strip()), (1, ""))
-    delimiter = delimiter_of(first) if file.format == "csv" else "\t"
-    (header,) = list(csv.reader([first], delimiter=delimiter)) or [[]]
+    form: dict[str, Any] = {"delimiter": delimiter_of(first)} if file.format == "csv" else _TABS
+    (header,) = list(csv.reader([first], **form)) or [[]]
+    if not cut.header:
+        lines = itertools.chain([first], (line for _, line in numbered))
+        names = [str(index) for index in range(1, len(header) + 1)]
+        return _table(csv.reader(lines, **form, strict=True), names, start)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise UserError("E212", where=f"{file.name}:{start}", column=repeated[0])
-    return _table(csv.reader((line for _, line in numbered), delimiter=delimiter, strict=True), header, start + 1)
+    return _table(csv.reader((line for _, line in numbered), **form, strict=True), header, start + 1)
 
 
 def _table(rows: Any, header: list[str], start: int) -> Iterator[Item]:

@@ -41,18 +41,20 @@ WHOLE = Share()
 class Loader:
     """Packed batches of one split.
 
-    A batch holds input_ids, labels (the token after each input; -100 = padding or not learned), position_ids
-    (from 0 in each window) and segment_ids (0 = padding), all (B, T) int64.
+    A batch holds input_ids, labels (-100 = padding or not learned), position_ids (from 0 in each window) and
+    segment_ids (0 = padding), all (B, T) int64, and the other ragged columns of the rows. Labels are the tokens that
+    stand `ahead` of the inputs; with 0 they are the column of that name, or left to what corrupts the batch.
     """
 
     share = WHOLE  # of each batch, where several ranks work on one training
 
-    def __init__(self, columns: Columns, context: int, *, long: str, seed: int):
+    def __init__(self, columns: Columns, context: int, *, long: str, seed: int, ahead: int = 1):
         self.tokens = columns.flat("input_ids")
         self.mask = columns.flat("loss_mask") if "loss_mask" in columns.names else None
-        self.context, self.seed, self.long = context, seed, long
+        self.others = {name: columns.flat(name) for name in columns.names if name not in ("input_ids", "loss_mask")}
+        self.context, self.seed, self.long, self.ahead = context, seed, long, ahead
         self.rows = len(columns)
-        self.windows = windows(columns.offsets("input_ids")[:], context, long=long)
+        self.windows = windows(columns.offsets("input_ids")[:], context, long=long, ahead=ahead)
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
 
@@ -63,7 +65,7 @@ class Loader:
     @property
     def dropped(self) -> int:
         """Rows left out because they are longer than the context."""
-        return self.rows - len(self.windows) if self.long == "drop" else 0
+        return self.rows - len(self.windows) if self.long != "split" else 0
 
     @property
     def predictions(self) -> int:
@@ -96,21 +98,31 @@ class Loader:
 
     def assemble(self, rows: list[int]) -> Batch:
         """Packed rows as one batch; every row is `context` long. Without rows it is one of padding alone."""
-        shape = (max(1, len(rows)), self.context)
-        ids, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-        labels = np.full(shape, IGNORE, dtype=np.int64)
+        batch = self._blank(max(1, len(rows)))
         for b, row in enumerate(rows):
             at = 0
             for segment, w in enumerate(self.groups[row], 1):
                 start, size = int(self.windows.start[w]), int(self.windows.length[w])
-                here = slice(at, at + size)
-                ids[b, here] = self.tokens[start : start + size]
-                labels[b, here] = self._targets(start + 1, size)
-                positions[b, here] = np.arange(size)
-                segments[b, here] = segment
+                here = (b, slice(at, at + size))
+                batch["input_ids"][here] = self.tokens[start : start + size]
+                batch["position_ids"][here] = np.arange(size)
+                batch["segment_ids"][here] = segment
+                if self.ahead:
+                    batch["labels"][here] = self._targets(start + self.ahead, size)
+                for name, column in self.others.items():
+                    batch[name][here] = column[start : start + size]
                 at += size
-        arrays = {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_ids": segments}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _blank(self, rows: int) -> dict[str, np.ndarray]:
+        """Padding alone: no token, no label."""
+        shape = (rows, self.context)
+        names = ("input_ids", "position_ids", "segment_ids", *self.others)
+        batch = {name: np.zeros(shape, dtype=np.int64) for name in names}
+        labels = self.others.get("labels")
+        if labels is not None and labels.dtype.kind == "f":  # a number to learn
+            return batch | {"labels": np.full(shape, np.nan, dtype=np.float32)}
+        return batch | {"labels": np.full(shape, IGNORE, dtype=np.int64)}
 
     def _targets(self, start: int, size: int) -> np.ndarray:
         targets = self.tokens[start : start + size].astype(np.int64)

@@ -10,7 +10,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Windows:
-    """Pieces of rows: piece i is the `length[i]` inputs at flat position `start[i]`; its targets lie one further."""
+    """Pieces of rows: piece i is the `length[i]` inputs at flat position `start[i]`."""
 
     start: Ints  # (W,)
     length: Ints  # (W,)
@@ -19,9 +19,9 @@ class Windows:
         return len(self.start)
 
 
-def windows(offsets: Ints, context: int, *, long: str) -> Windows:
-    """Cut rows of n tokens (n - 1 predictions) into pieces of at most `context`; `long` = "drop" drops long rows."""
-    predictions = np.maximum(np.diff(offsets) - 1, 0)
+def windows(offsets: Ints, context: int, *, long: str, ahead: int = 1) -> Windows:
+    """Cut rows of n tokens (n - ahead inputs) into pieces of at most `context`; `long` = "split", else they go."""
+    predictions = np.maximum(np.diff(offsets) - ahead, 0)
     whole = (predictions > 0) & (predictions <= context)
     pieces = -(-predictions // context) if long == "split" else whole.astype(np.int64)
     row = np.repeat(np.arange(len(predictions)), pieces)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from danlu import messages
 from danlu.data import filters, formats, shapes
@@ -43,6 +43,7 @@ class Reader:
     columns: Mapping[str, str]
     plan: Mapping[str, Sequence[str]]
     bad: str = "fail"
+    wanted: str = "auto"  # the shape that the rows must have
     flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
     flawed: int = 0
     read: int = 0
@@ -54,7 +55,7 @@ class Reader:
             UserError: E201 a file has none of the columns we know, E214 texts and chats are mixed.
         """
         found: dict[Shape, SourceFile] = {}
-        problems = []
+        problems: list[UserError] = []
         for file in files:
             try:
                 found.setdefault(self._shape_of_file(file), file)
@@ -99,13 +100,24 @@ class Reader:
         return record
 
     def _shape_of_file(self, file: SourceFile) -> Shape:
-        if file.format in ("text", "code"):
+        if file.format in ("text", "code") and self.wanted in ("auto", "text"):
             return "text"
         seen = [raw for _, raw in islice(formats.read(file, self.cut), _LOOKED_AT) if isinstance(raw, dict)]
+        if self.wanted != "auto":
+            return self._as_wanted(file, seen)
         shaped = [shape for raw in seen if (shape := self._shape_of_record(raw))]
         if not shaped and seen:
             raise missing_column(file, seen[0], self.columns)
         return max(sorted(set(shaped)), key=shaped.count, default="text")
+
+    def _as_wanted(self, file: SourceFile, seen: Sequence[Row]) -> Shape:
+        """The shape that the rows must have, where a file has its columns."""
+        shape = cast(Shape, self.wanted)
+        needed = {ours: self.columns.get(ours, ours) for ours in shapes.COLUMNS[shape]}
+        for ours, yours in needed.items():
+            if seen and yours not in seen[0] and not (shape == "chat" and self._shape_of_record(seen[0])):
+                raise missing_column(file, seen[0], self.columns, ours)
+        return shape
 
     def _shape_of_record(self, raw: Row) -> Shape | None:
         try:
@@ -132,9 +144,9 @@ def digest(record: Record) -> str:
     return hashlib.sha256(shapes.content(record.row).encode("utf-8")).hexdigest()
 
 
-def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str]) -> UserError:
+def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absent: str = "") -> UserError:
     """E201 with the columns that there are, a sample, and the likeliest one as the fix."""
-    absent = next((ours for ours, yours in columns.items() if yours not in row), "text")
+    absent = absent or next((ours for ours, yours in columns.items() if yours not in row), "text")
     texts = {name: len(value) for name, value in row.items() if isinstance(value, str)}
     best = max(texts, key=lambda name: texts[name], default="...")
     evidence = [

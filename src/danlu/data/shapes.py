@@ -1,16 +1,20 @@
 """The shapes of a row, and how the shapes of others become ours: text, prompt/completion pairs, chats.
 
 Recognised: text; prompt + completion; messages; Alpaca (instruction, input, output); ShareGPT (conversations).
+Labelled rows are read where a task needs them: a text, or two of them, and the label that stands for it.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Shape = Literal["text", "pair", "chat"]
+Shape = Literal["text", "pair", "chat", "labelled"]
 Row = dict[str, Any]
 
-COLUMNS: dict[str, tuple[str, ...]] = {"text": ("text",), "pair": ("prompt", "completion"), "chat": ("messages",)}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "text": ("text",), "pair": ("prompt", "completion"), "chat": ("messages",), "labelled": ("text", "label"),
+}  # fmt: skip
+OPTIONAL: dict[str, tuple[str, ...]] = {"labelled": ("text_pair",)}  # columns that some rows of a shape have
 _ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
     "function_call": "assistant", "tool": "tool", "observation": "tool", "function": "tool",
@@ -46,14 +50,20 @@ def shape_of(row: Mapping[str, Any]) -> Shape | None:
     return "text" if "text" in row else None
 
 
+def holds(row: Mapping[str, Any], shape: Shape) -> bool:
+    """Whether a record has what a row of that shape needs; a pair is a chat of two turns."""
+    return shape_of(row) in ("chat", "pair") if shape == "chat" else set(COLUMNS[shape]) <= row.keys()
+
+
 def canonical(row: Mapping[str, Any], shape: Shape) -> Row:
     """The record in our columns for `shape`; a pair becomes a chat where chats are wanted.
 
     Raises:
         Flaw: a field is absent, is no text, or holds half of a surrogate pair; a chat without an answer.
     """
-    found = shape_of(row)
-    if found != shape and (found, shape) != ("pair", "chat"):
+    if shape == "labelled":
+        return _labelled(row)
+    if not holds(row, shape):
         raise Flaw("shape", wanted=" + ".join(COLUMNS[shape]), found=", ".join(map(str, row)))
     if shape == "chat":
         return {"messages": _chat(row)}
@@ -64,7 +74,9 @@ def plain(row: Row) -> str:
     """All text of a canonical row, as one string: what is filtered and compared."""
     if "messages" in row:
         return "\n".join(turn["content"] for turn in row["messages"])
-    return row["text"] if "text" in row else f"{row['prompt']}\n{row['completion']}"
+    if "text" in row:
+        return str(row["text"]) if row.get("text_pair") is None else f"{row['text']}\n{row['text_pair']}"
+    return f"{row['prompt']}\n{row['completion']}"
 
 
 def content(row: Row) -> str:
@@ -76,21 +88,48 @@ def mapped(row: Row, change: Any) -> Row:
     """The row with `change` (str -> str) applied to each of its texts."""
     if "messages" in row:
         return {"messages": [{**turn, "content": change(turn["content"])} for turn in row["messages"]]}
-    return {name: change(value) for name, value in row.items()}
+    return {name: value if name == "label" else change(value) for name, value in row.items()}
 
 
 def stored(row: Row) -> dict[str, str]:
-    """The row as strings for a parquet file: messages as JSON."""
+    """The row as strings for a parquet file: messages as JSON, all of its text in `text`."""
     if "messages" in row:
         return {"messages": json.dumps(row["messages"], ensure_ascii=False)}
-    return row
+    return row | {"text": plain(row)} if "label" in row else row
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
     """A row as it was before `stored`, without id and source."""
     if row.get("messages"):
         return {"messages": json.loads(row["messages"])}
+    if row.get("label") is not None:
+        first, second = texts(row)
+        return {"text": first, "label": row["label"]} | ({"text_pair": second} if second is not None else {})
     return {name: row[name] for name in COLUMNS["pair" if row.get("prompt") is not None else "text"]}
+
+
+def texts(row: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The one text of a stored labelled row, or its two."""
+    pair = row.get("text_pair")
+    return (row["text"], None) if pair is None else (row["text"].removesuffix(f"\n{pair}"), pair)
+
+
+def _labelled(row: Mapping[str, Any]) -> Row:
+    if absent := [name for name in COLUMNS["labelled"] if name not in row]:
+        raise Flaw("column", column=absent[0], found=", ".join(map(str, row)))
+    texts = {name: _text(row[name], name) for name in ("text", "text_pair") if row.get(name) is not None}
+    return {"text": "", **texts, "label": _label(row["label"])}
+
+
+def _label(value: Any) -> str:
+    """A label as a string: 1, 1.0 and "1" are one; true and "true" are one."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Flaw("no_label")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    return _text(value, "label").strip()
 
 
 def _text(value: Any, name: str) -> str:

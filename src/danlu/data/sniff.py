@@ -1,6 +1,5 @@
 """What a file or folder holds, found by looking, and the short recipe that trains on it."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from danlu import messages
 from danlu.data import formats, records, shapes, sources
 from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
+from danlu.data.starter import commented, quoted
 from danlu.errors import UserError
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -84,9 +84,9 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
     """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
     lines = [f"# {messages.text('init.head', **_described(sniffed))}"]
     lines += [f"# {line}" for line in (messages.text("init.run"), *sniffed.suggestions)]
-    lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {_quoted(path.as_posix())}"]
+    lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {quoted(path.as_posix())}"]
     lines += _data_keys(sniffed)
-    lines += ["", "[model]", _commented("depth", '"auto"', "depth")]
+    lines += ["", "[model]", commented("depth", '"auto"', "depth")]
     return "\n".join(lines + (_text_keys(sniffed) if sniffed.shape == "text" else _answer_keys(sniffed))) + "\n"
 
 
@@ -206,18 +206,18 @@ def _described(sniffed: Sniffed) -> dict[str, Any]:
 def _data_keys(sniffed: Sniffed) -> list[str]:
     keys = []
     if sniffed.mapping:
-        inner = ", ".join(f"{ours} = {_quoted(yours)}" for ours, yours in sniffed.mapping.items())
-        keys.append(_commented("columns", f"{{ {inner} }}", "columns"))
+        inner = ", ".join(f"{ours} = {quoted(yours)}" for ours, yours in sniffed.mapping.items())
+        keys.append(commented("columns", f"{{ {inner} }}", "columns"))
     if sniffed.exclude:
-        keys.append(_commented("exclude", f"[{', '.join(map(_quoted, sniffed.exclude))}]", "exclude"))
-    return [*keys, _commented("split", "{ valid = 0.05, test = 0.05 }", "split")]
+        keys.append(commented("exclude", f"[{', '.join(map(quoted, sniffed.exclude))}]", "exclude"))
+    return [*keys, commented("split", "{ valid = 0.05, test = 0.05 }", "split")]
 
 
 def _text_keys(sniffed: Sniffed) -> list[str]:
     return [
-        _commented("context", "256", "context"),
-        *("", "[pretrain]", _commented("budget", '"5min"', "budget")),
-        _commented("sample", _quoted(sniffed.sample), "sample"),
+        commented("context", "256", "context"),
+        *("", "[pretrain]", commented("budget", '"5min"', "budget")),
+        commented("sample", quoted(sniffed.sample), "sample"),
     ]
 
 
@@ -228,16 +228,7 @@ def _answer_keys(sniffed: Sniffed) -> list[str]:
     """
     length = ("epochs", "3.0") if sniffed.bytes < _FEW else ("budget", '"6min"')
     return [
-        _commented("context", "256", "context"),
-        *("", "[pretrain]", _commented("budget", '"3min"', "budget"), _commented("decay", "0.06", "decay")),
-        *("", "[finetune]", _commented("derive", '"same_rows"', "answers"), _commented(*length, length[0])),
+        commented("context", "256", "context"),
+        *("", "[pretrain]", commented("budget", '"3min"', "budget"), commented("decay", "0.06", "decay")),
+        *("", "[finetune]", commented("derive", '"same_rows"', "answers"), commented(*length, length[0])),
     ]
-
-
-def _commented(key: str, value: str, note: str) -> str:
-    return f"{f'{key} = {value}':<40}  # {messages.text(f'init.note.{note}')}"
-
-
-def _quoted(text: str) -> str:
-    """A TOML string: JSON's escapes are TOML's too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

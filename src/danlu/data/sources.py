@@ -18,7 +18,7 @@ from danlu.errors import UserError
 from danlu.messages import text
 
 PACKED = (".gz", ".xz")
-TEXT = (".txt", ".md", ".markdown", ".rst", ".text")
+TEXT = (".txt", ".md", ".markdown", ".rst", ".text", ".label", ".conll", ".bio", ".bmes")
 CODE = (
     ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".go",
     ".rs", ".rb", ".php", ".swift", ".kt", ".scala", ".lua", ".pl", ".r", ".jl", ".sh", ".sql", ".hs", ".ml", ".ex",

@@ -135,6 +135,38 @@ class Text(Modality):
         pad = self.roles.get("pad", "[PAD]")
         return self.control[pad] if pad in self.control else self.control.get("[PAD]", self.end_id)
 
+    @property
+    def opening(self) -> int:
+        """The token before a text that is read as a whole."""
+        return self._first_of("[CLS]", "<s>", END)
+
+    @property
+    def closing(self) -> int:
+        """The token after a text, or between two."""
+        return self._first_of("[SEP]", "</s>", END)
+
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one."""
+        return self._first_of("[MASK]", "<mask>")
+
+    def joined(self, first: str, second: str | None = None, limit: int | None = None) -> tuple[list[int], list[int]]:
+        """The ids of one text or of two, between control tokens, and of which each is a part (0 or 1).
+
+        At most `limit` of them: the longer text loses tokens from its end first.
+        """
+        one, two = self.encode(first), self.encode(second) if second is not None else None
+        between = [self.closing] * (2 if two is not None and "</s>" in self.control else 1)
+        around = 1 + len(between) + (two is not None)
+        if limit is not None:
+            _shorten(one, two, max(0, limit - around))
+        ids = [self.opening, *one, *between]
+        kinds = [0] * (len(ids) - len(between) + 1) + [1] * (len(between) - 1)
+        return (ids, kinds) if two is None else ([*ids, *two, self.closing], kinds + [1] * (len(two) + 1))
+
+    def _first_of(self, *names: str) -> int:
+        return next((self.control[name] for name in names if name in self.control), None) or self._named(names[-1])
+
     def _named(self, name: str) -> int:
         if name not in self.control:
             raise UserError("E310", name=name)
@@ -272,6 +304,15 @@ def _without_control(tokenizer: Tokenizer) -> Tokenizer:
 
 def _table(pieces: dict[int, bytes], special: set[int], size: int) -> list[bytes]:
     return [b"" if index in special else pieces.get(index, b"") for index in range(size)]
+
+
+def _shorten(one: list[int], two: list[int] | None, room: int) -> None:
+    """Cut the ends of two texts until both fit, the longer first."""
+    other = len(two or ())
+    keep = min(len(one), max(room - other, room - room // 2))
+    del one[keep:]
+    if two is not None:
+        del two[max(0, room - keep) :]
 
 
 def _padded(rows: Sequence[Any], filler: int) -> "torch.Tensor":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.models.architecture import Architecture
+    from danlu.nn.heads import LabelConfig
 
 # Where the form of one holds a model of another too, the earlier one carries it.
 FAMILIES = (
@@ -90,6 +92,22 @@ def carries(name: str, architecture: Architecture) -> bool:
 def carrier(architecture: Architecture) -> str | None:
     """The stock family whose form is exactly this one, or None."""
     return next((name for name in FAMILIES if carries(name, architecture)), None)
+
+
+def label_head(architecture: Architecture, count: int, *, each: bool = False) -> LabelConfig:
+    """The head that the architecture's family puts on it for `count` labels, of a text or of each of its tokens.
+
+    Raises:
+        UserError: E309, no family carries the architecture, or not with such a head.
+    """
+    from danlu.nn.heads import LabelConfig
+
+    name = carrier(architecture)
+    for form in family(name).LAYOUT.forms if name else ():
+        head = form.head
+        if isinstance(head, LabelConfig) and head.answer == "labels" and head.count and (head.pool == "each") == each:
+            return replace(head, count=count)
+    raise UserError("E309")
 
 
 def names() -> dict[str, str]:

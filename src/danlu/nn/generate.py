@@ -102,8 +102,10 @@ def score(network: Network, ids: Sequence[int]) -> Tensor:
     tokens = torch.tensor([ids], device=network.device)
     assert isinstance(network.head, Vocabulary)
     with torch.no_grad():
-        hidden = network.head.prepare(network.hidden({"input_ids": tokens[:, :-1]})[0])
-        return -token_losses(hidden, network.head.weight, tokens[0, 1:])[0]
+        head = network.head
+        assert isinstance(head, Vocabulary)
+        hidden = head.prepare(network.hidden({"input_ids": tokens[:, :-1]})[0])
+        return -token_losses(hidden, head.weight, tokens[0, 1:], bias=head.bias)[0]
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from danlu.nn.dropout import Dropout
 from danlu.nn.linear import Linear
+from danlu.nn.masks import endings, openings
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
 
@@ -122,7 +123,7 @@ class Label(nn.Module):
         self.output = Linear(dim, config.count, config.bias == "all") if config.count else None
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(B, T, D) -> (B, D), or (B, T, D) for "each". Real tokens are those whose segment_ids are not 0."""
+        """(B, T, D) -> (N, D) for N segments, or (B, T, D) for "each". Tokens of segment 0 are padding."""
         return hidden if self.config.pool == "each" else pooled(hidden, batch.get("segment_ids"), self.config.pool)
 
     def prepare(self, states: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class Label(nn.Module):
         return self.dropout(states)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Pooled states (B, D) or (B, T, D) -> (..., C)."""
+        """Pooled states (N, D) or (B, T, D) -> (..., C)."""
         states = self.prepare(states)
         return states if self.output is None else self.output(states)
 
@@ -182,14 +183,14 @@ class Pair(nn.Module):
 
 
 def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:
-    """(B, T, D) -> (B, D): the first or the last real token's state, or the mean over all real tokens."""
-    real = torch.ones_like(hidden[..., 0], dtype=torch.bool) if segments is None else segments > 0
-    if way == "mean":
-        share = real.to(hidden.dtype)[..., None]
-        return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
-    places = torch.arange(hidden.shape[1], device=hidden.device)
-    if way == "first":
-        at = torch.where(real, places, hidden.shape[1] - 1).amin(1)
-    else:
-        at = torch.where(real, places, 0).amax(1)
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), at]
+    """(B, T, D) -> (N, D): the first or the last token's state of each of N segments, or the mean over its tokens.
+
+    Segments stand in order of rows and places; a row whose tokens all have one number is one segment.
+    """
+    if segments is None:
+        segments = torch.ones_like(hidden[..., 0], dtype=torch.long)
+    if way != "mean":
+        return hidden[openings(segments) if way == "first" else endings(segments)]
+    real, number = segments > 0, openings(segments).flatten().cumsum(0).view_as(segments) - 1
+    sums = hidden.new_zeros(int(number[-1, -1]) + 1, hidden.shape[-1]).index_add_(0, number[real], hidden[real])
+    return sums / torch.bincount(number[real], minlength=len(sums))[:, None]

@@ -19,23 +19,26 @@ BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough 
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0, ignore: int | None = -100
-) -> Tensor:
-    """SUM over tokens of -log softmax(hidden · weightᵀ)[target], a scalar in fp32 (fp64 for fp64).
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, chunk: int = 0,
+    ignore: int | None = -100,
+) -> Tensor:  # fmt: skip
+    """SUM over tokens of -log softmax(hidden · weightᵀ + bias)[target], a scalar in fp32 (fp64 for fp64).
 
-    hidden (N, D), weight (V, D), targets (N,), of which those equal to `ignore` do not count (None: all
+    hidden (N, D), weight (V, D), bias (V,), targets (N,), of which those equal to `ignore` do not count (None: all
     do); `chunk` tokens at a time. Gradients are computed in the forward, so that the logits of a chunk are formed once
     and dropped.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, ignore)
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, chunk, ignore)
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int = 0) -> tuple[Tensor, Tensor]:
+def token_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, chunk: int = 0
+) -> tuple[Tensor, Tensor]:
     """For evaluation: the loss (N,) of each token, and whether (N,) no other token is held more likely there."""
     losses = torch.empty(len(targets), dtype=_wide(hidden), device=hidden.device)
     hits = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
-    for rows, padded in _chunks(_evened(hidden), weight, chunk):
+    for rows, padded in _chunks(_evened(hidden), weight, bias, chunk):
         logits = padded[: len(targets[rows])]
         for block in _blocks(logits):
             wide = logits[block].to(losses.dtype)
@@ -47,7 +50,9 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk: int 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, ignore: int | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, ignore: int | None
+    ) -> Tensor:
         total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
         counted = None if ignore is None else (targets != ignore).nonzero().flatten()
         if counted is not None and len(counted) == len(targets):
@@ -57,22 +62,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_used = torch.empty_like(used)
         tuned = ctx.needs_input_grad[1]
         d_weight = torch.zeros(weight.shape, dtype=_wide(weight), device=weight.device) if tuned else None
-        for rows, logits in _chunks(used, weight, chunk):
+        d_bias = torch.zeros_like(bias, dtype=_wide(weight)) if bias is not None and ctx.needs_input_grad[2] else None
+        for rows, logits in _chunks(used, weight, bias, chunk):
             real = len(labels[rows])
             total += _to_gradient_(logits[:real], labels[rows])
             logits[real:].zero_()
             torch.mm(logits, weight, out=d_used[rows])
             if d_weight is not None:
                 d_weight += logits.T @ used[rows]
+            if d_bias is not None:
+                d_bias += logits.sum(0, dtype=d_bias.dtype)
         d_used = d_used[: len(labels)]
         d_hidden = d_used if counted is None else torch.zeros_like(hidden).index_copy_(0, counted, d_used)
-        ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
+        of_table = (each if each is None else each.to(weight.dtype) for each in (d_weight, d_bias))
+        ctx.save_for_backward(d_hidden, *of_table)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grads[0], None if d_weight is None else d_weight * grads[0], None, None, None
+        return *(each if each is None else each * grads[0] for each in ctx.saved_tensors), None, None, None
 
 
 def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
@@ -90,7 +98,7 @@ def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
-def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their logits, chunk after chunk, in one buffer."""
     most = chunk or max((CHUNK_LOGITS if hidden.is_cpu else GPU_CHUNK_LOGITS) // len(weight), 64)
     size = max(math.ceil(len(hidden) / max(math.ceil(len(hidden) / most), 1)), 1)  # chunks of one size
@@ -98,7 +106,8 @@ def _chunks(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[tuple[slice,
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
         logits = buffer[: len(hidden[rows])]
-        yield rows, torch.mm(hidden[rows], weight.T, out=logits)
+        torch.mm(hidden[rows], weight.T, out=logits)
+        yield rows, logits if bias is None else logits.add_(bias.to(logits.dtype))
 
 
 def _evened(hidden: Tensor) -> Tensor:

@@ -24,9 +24,23 @@ def segment_mask(segments: Tensor) -> Tensor | None:
 def segment_positions(segments: Tensor) -> Tensor:
     """(B, T) segment numbers -> (B, T) positions that restart at 0 with each segment."""
     index = torch.arange(segments.shape[1], device=segments.device)
+    return index - torch.where(_begins(segments), index, 0).cummax(dim=1).values
+
+
+def openings(segments: Tensor) -> Tensor:
+    """(B, T) segment numbers -> (B, T): True at the first token of each segment that is not padding."""
+    return _begins(segments) & (segments > 0)
+
+
+def endings(segments: Tensor) -> Tensor:
+    """(B, T) segment numbers -> (B, T): True at the last token of each segment that is not padding."""
+    return _begins(segments.flip(1)).flip(1) & (segments > 0)
+
+
+def _begins(segments: Tensor) -> Tensor:
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - torch.where(starts, index, 0).cummax(dim=1).values
+    return starts
 
 
 def reach(queries: Tensor, keys: Tensor, *, causal: bool, window: int) -> Tensor | None:

@@ -76,7 +76,7 @@ class Network(Stack):
         return self.states(batch, cache)
 
     def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
-        """Logits: (B, T, V) over the vocabulary, or (B, C) or (B, T, C) over labels; both where the head is a Joint."""
+        """Logits: (B, T, V) over the vocabulary, or over labels (N, C) of segments or (B, T, C); both of a Joint."""
         return self.head(self.head.pool(self.hidden(batch, cache), batch))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from danlu.data.loader import IGNORE
 from danlu.messages import text
 from danlu.modalities.chat import END, END_TURN, ROLES
 from danlu.modalities.text import Text
@@ -26,6 +27,8 @@ assert ASSISTANT in ROLES
 
 def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
+    if twin.task.labelled:
+        return _labels(twin)
     processor, found = twin.task.processor, _learned(twin)
     wrong, rows = 0, list[list[Shown]]()
     for index, (tokens, learned) in sorted(found.items()):
@@ -38,6 +41,19 @@ def mask(twin: Twin) -> Check:
     return Check(
         "mask", float(wrong) if found else float("nan"), 0.0, text("proof.rows", count=len(found)), rows[-_SHOWN_ROWS:]
     )
+
+
+def _labels(twin: Twin) -> Check:
+    """Rows that do not carry their label, or carry another beside it, in the batches that training would see."""
+    loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
+    wrong = 0
+    for place, group in enumerate(loader.groups):
+        batch = loader.assemble([place])
+        for segment, window in enumerate(group, 1):
+            row = twin.rows[int(np.searchsorted(offsets, loader.windows.start[window], side="right")) - 1]
+            said = [int(label) for label in batch["labels"][0][batch["segment_ids"][0] == segment] if label != IGNORE]
+            wrong += [twin.task.labels[label] for label in said] != [row["label"]]
+    return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(loader.windows)))
 
 
 def _learned(twin: Twin) -> dict[int, tuple[list[int], list[bool]]]:

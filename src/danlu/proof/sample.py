@@ -70,8 +70,8 @@ def _read(node: Node, life: Life) -> Iterator[Row]:
     """Rows of the smallest raw files, one after the other, cleaned as the recipe says."""
     config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
     found = [_source(path, config) for path in paths[:_FILES]]
-    cut = formats.Cut(config.record, config.section)
-    reader = records.Reader(cut, config.columns, filters.plan(config.clean), config.bad_records)
+    cut = formats.Cut(config.record, config.section, config.header, config.pattern)
+    reader = records.Reader(cut, config.columns, filters.plan(config.clean), config.bad_records, config.shape)
     shape, started = reader.shape(found), time.monotonic()
     for file in found:
         for record in islice(reader.records(file, shape), ROWS):

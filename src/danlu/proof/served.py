@@ -25,11 +25,11 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     net.load_state_dict(weights)
     ids = _longest(twin).to(twin.device)
     trained = net.eval()({"input_ids": ids[None]})[0]
-    model = Model(net, twin.architecture, twin.task.processor, twin.task_name)
+    model = Model(net, twin.architecture, twin.task.processor, twin.task_name, twin.task.labels)
     model.save_pretrained(folder, merged_state(net, weights))
     opened = Model.from_pretrained(folder, twin.device)
     saved = opened.net({"input_ids": ids[None]})[0]
-    together = _stepped(opened, ids)
+    together = _beside(opened, ids) if opened.judges else _stepped(opened, ids)
     return [Check("saved", _apart(saved, trained), LIMIT), Check("served", _apart(together, trained), LIMIT)]
 
 
@@ -37,6 +37,13 @@ def _longest(twin: Twin) -> Tensor:
     """The longest row that fits, (T,)."""
     batch = twin.loader().assemble([0])
     return batch["input_ids"][0][batch["segment_ids"][0] == 1]
+
+
+def _beside(model: Model, ids: Tensor) -> Tensor:
+    """Logits (C,) of a text that is judged together with a longer one."""
+    longer = torch.cat([ids, ids[1:]])[: model.context]
+    batch = model.processor.collate([{"input_ids": longer}, {"input_ids": ids}])
+    return model.net({name: each.to(ids.device) for name, each in batch.items()})[1]
 
 
 def _stepped(model: Model, ids: Tensor) -> Tensor:

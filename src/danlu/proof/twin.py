@@ -53,7 +53,9 @@ class Twin:
         return Columns(self.folder / "columns" / split)
 
     def loader(self, split: str = "train") -> Loader:
-        return Loader(self.columns(split), self.architecture.context, long=self.task.long, seed=self.seed)
+        return Loader(
+            self.columns(split), self.architecture.context, long=self.task.long, ahead=self.task.ahead, seed=self.seed
+        )
 
     def network(self) -> Network:
         """The network with its first weights and adapters, in fp32; the same each time."""
@@ -108,9 +110,11 @@ def twins(life: Life, folder: Path) -> list[Twin]:
 
 def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     encode = sample.nodes[node.inputs["columns"]]
-    task = tasks.load(node.config["task"])(processor)
-    rows, examples = _short_enough(task, sample.rows(encode.inputs["rows"]), encode.config.get("max_answer"))
+    drawn = sample.rows(encode.inputs["rows"])
+    task = _task(node.config, processor, drawn)
+    rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)
+    whole = replace(whole, head=task.head(whole))
     most = min(node.config["context"], whole.context)
     context = _context([len(example["input_ids"]) for example in examples], task.long, most)
     adapters = _shrunk_adapters(node.config.get("adapt") or adapt.short(node.config.get("tune", "full")))
@@ -124,6 +128,13 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     if not len(made.loader()):
         raise UserError("E122", rows=len(rows), context=context)
     return made
+
+
+def _task(config: Mapping[str, Any], processor: Text, rows: Sequence[Row]) -> Task:
+    """The task of a training, with the labels of the sample."""
+    kind: Any = tasks.load(config["task"])
+    labels = sorted({row["label"] for row in rows}) if kind.labelled else ()
+    return kind(processor, labels, config["context"])
 
 
 def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:
@@ -166,7 +177,7 @@ def _form(life: Life, processor: Text) -> Architecture:
         carried = config.get("danlu", {}).get("carrier", config)
         return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
     depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
-    section = recipe.model.model_copy(update={"depth": depth})
+    section = recipe.backbone.model_copy(update={"depth": depth})
     return size.architecture(section, recipe.train, processor.vocab_size, 0)
 
 

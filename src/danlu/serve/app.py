@@ -14,6 +14,7 @@ from danlu.serve import jobs
 from danlu.serve.answers import ChatShape, Shape, TextShape
 from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK, Gate
+from danlu.serve.judge import Judge
 from danlu.serve.refusal import Refusal, of_faults, of_status
 from danlu.serve.response import GenerationResponse
 from danlu.serve.schema import (
@@ -22,11 +23,15 @@ from danlu.serve.schema import (
     Generated,
     ModelCard,
     ModelList,
+    Predictions,
+    PredictRequest,
 )
 from danlu.serve.wire import StrictRoute
 
 
-def create_app(engine: Engine, name: str, *, hosts: frozenset[str] | None = LOOPBACK, key: str | None = None) -> Gate:
+def create_app(
+    engine: Engine | Judge, name: str, *, hosts: frozenset[str] | None = LOOPBACK, key: str | None = None
+) -> Gate:
     """The application that serves `engine`'s model under the name `name`.
 
     `hosts`: the Host names it answers to, None for any. `key`: the bearer token that clients must send, if any.
@@ -37,12 +42,15 @@ def create_app(engine: Engine, name: str, *, hosts: frozenset[str] | None = LOOP
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
     _add_models(app, engine, name)
-    _add_generation(app, engine, name)
+    if isinstance(engine, Judge):
+        _add_judgement(app, engine, name)
+    else:
+        _add_generation(app, engine, name)
     _add_health(app, engine)
     return Gate(app, counters=engine.counters, hosts=hosts, key=key)
 
 
-def _add_models(app: FastAPI, engine: Engine, name: str) -> None:
+def _add_models(app: FastAPI, engine: Engine | Judge, name: str) -> None:
     card = ModelCard(id=name, created=int(time.time()), max_model_len=engine.served.context)
 
     @app.get("/v1/models")
@@ -72,7 +80,15 @@ def _add_generation(app: FastAPI, engine: Engine, name: str) -> None:
         return await respond(wish, jobs.of_chat, ChatShape(name))
 
 
-def _add_health(app: FastAPI, engine: Engine) -> None:
+def _add_judgement(app: FastAPI, judge: Judge, name: str) -> None:
+    @app.post("/predict")
+    async def predict(wish: PredictRequest) -> Predictions:
+        _check_model(wish.model or name, name)
+        said = await asyncio.wrap_future(judge.submit(wish.rows))
+        return Predictions(model=name, predictions=said)
+
+
+def _add_health(app: FastAPI, engine: Engine | Judge) -> None:
     @app.get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}

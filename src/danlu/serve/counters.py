@@ -7,6 +7,7 @@ from collections.abc import Iterator
 ROUTES = {
     "/v1/completions": "completions",
     "/v1/chat/completions": "chat",
+    "/predict": "predict",
     "/v1/models": "models",
     "/health/live": "health",
     "/health/ready": "health",

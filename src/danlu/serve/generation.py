@@ -31,6 +31,9 @@ class Served(Protocol):
     @property
     def usual(self) -> Sampling: ...
 
+    @property
+    def judges(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Job:

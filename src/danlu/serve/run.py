@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -17,13 +18,14 @@ from danlu.serve.app import create_app
 from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK
 from danlu.serve.generation import Served
+from danlu.serve.judge import Judge, Judged
 
 DRAIN_SECONDS = 30
 _HEADER_LIMIT = 16 * 1024  # bytes
 _CONNECTIONS = 1024
 
 
-def serve(load: Callable[[], Served], name: str, config: Serve, announce: Callable[[str], object]) -> None:
+def serve(load: Callable[[], Served | Judged], name: str, config: Serve, announce: Callable[[str], object]) -> None:
     """Serve the model that `load` returns, under `name`, until SIGTERM or Ctrl-C; then finish what is under way.
 
     `announce` is called with the address once the server answers.
@@ -36,7 +38,7 @@ def serve(load: Callable[[], Served], name: str, config: Serve, announce: Callab
 
 
 @contextmanager
-def background(served: Served, name: str, config: Serve) -> Iterator[str]:
+def background(served: Served | Judged, name: str, config: Serve) -> Iterator[str]:
     """The same server in a thread of this process, for as long as the block runs; gives its address."""
     up = threading.Event()
     with listen(config) as listening, _engine(served, config) as engine:
@@ -93,11 +95,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _engine(served: Served, config: Serve) -> Engine:
+def _engine(served: Served | Judged, config: Serve) -> Engine | Judge:
+    """What answers for a model: the engine where it goes on with text, else the judge."""
+    if served.judges:
+        return Judge(cast(Judged, served), waiting=config.queue)
+    served = cast(Served, served)
     return Engine(served, slots=config.slots, waiting=config.queue)
 
 
-def _server(engine: Engine, name: str, config: Serve, started: Callable[[], object]) -> "_Server":
+def _server(engine: Engine | Judge, name: str, config: Serve, started: Callable[[], object]) -> "_Server":
     hosts = LOOPBACK | {config.host} if _is_loopback(config.host) else None
     app = create_app(engine, name, hosts=hosts, key=config.api_key)
     settings = uvicorn.Config(
@@ -121,7 +127,7 @@ def _server(engine: Engine, name: str, config: Serve, started: Callable[[], obje
 class _Server(uvicorn.Server):
     """uvicorn, but a signal is a wish to end in order: nothing new is taken, and the exit code is 0."""
 
-    def __init__(self, settings: uvicorn.Config, engine: Engine, started: Callable[[], object]):
+    def __init__(self, settings: uvicorn.Config, engine: Engine | Judge, started: Callable[[], object]):
         super().__init__(settings)
         self._engine, self._when_started = engine, started
 

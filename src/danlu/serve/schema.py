@@ -97,6 +97,41 @@ class ChatRequest(Generated):
         return self.max_completion_tokens or self.max_tokens
 
 
+class PredictRequest(Strict):
+    """Texts to judge, each with its second text where the model reads pairs."""
+
+    model: str | None = Field(None, max_length=256)
+    text: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    text_pair: str | Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
+
+    @model_validator(mode="after")
+    def _as_many(self) -> "PredictRequest":
+        if self.text_pair is not None and len(_listed(self.text_pair)) != len(_listed(self.text)):
+            raise ValueError("text and text_pair must be of one length")
+        return self
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as the task reads them."""
+        texts = _listed(self.text)
+        pairs = [None] * len(texts) if self.text_pair is None else _listed(self.text_pair)
+        return [
+            {"text": text} | ({} if pair is None else {"text_pair": pair})
+            for text, pair in zip(texts, pairs, strict=True)
+        ]
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
+
+
+class Predictions(BaseModel):
+    """What the model says of each text, in their order."""
+
+    model: str
+    predictions: list[dict[str, Any]]
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int

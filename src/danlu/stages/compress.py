@@ -40,28 +40,39 @@ def compressed(model: "Model") -> "Model":
     from danlu.adapt.quantize import quantize
     from danlu.model import Model
 
-    smaller = Model(quantize(copy.deepcopy(model.net)), model.architecture, model.processor, model.task_name)
+    made = quantize(copy.deepcopy(model.net))
+    smaller = Model(made, model.architecture, model.processor, model.task_name, model.task.labels)
     smaller.taught_chat, smaller.quantized = model.taught_chat, "int8"
     return smaller.eval()
 
 
 def figures(model: "Model") -> dict[str, float]:
-    """Bytes of the weights, and tokens per second of greedy decoding (the faster of two rounds)."""
-    from danlu.nn.generate import Sampling, generate
-
+    """Bytes of the weights, and tokens per second of greedy decoding, or of reading (the faster of two rounds)."""
     size = sum(t.numel() * t.element_size() for t in model.net.state_dict().values())
     limit = min(_TOKENS, model.context - 2)
     best = float("inf")
     for _ in range(2):
         start = time.perf_counter()
-        made = sum(
-            1
-            for _ in generate(
-                model.net, [model.processor.end_id], Sampling(max_tokens=limit, temperature=0.0), end_ids=set()
-            )
-        )
+        made = (_spoken if model.task.ahead else _read)(model, limit)
         best = min(best, (time.perf_counter() - start) / max(1, made))
     return {"megabytes": size / 1e6, "tokens_per_second": 1 / best}
+
+
+def _spoken(model: "Model", limit: int) -> int:
+    """Generate so many tokens."""
+    from danlu.nn.generate import Sampling, generate
+
+    way = Sampling(max_tokens=limit, temperature=0.0)
+    return sum(1 for _ in generate(model.net, [model.processor.end_id], way, end_ids=set()))
+
+
+def _read(model: "Model", limit: int) -> int:
+    """Read one text of so many tokens."""
+    import torch
+
+    with torch.inference_mode():
+        model.net({"input_ids": torch.full((1, limit), model.processor.closing, device=model.net.device)})
+    return limit
 
 
 def compress_folder(source: Path, target: Path, device: str = "cpu") -> dict[str, Any]:

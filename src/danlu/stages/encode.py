@@ -34,7 +34,9 @@ def run(context: "Context") -> None:
     disk.require(context.out, _text(rows) * WRITTEN)
     processor = _processor(context, rows)
     processor.save(context.out)
-    task = tasks.load(context.config["task"])(processor)
+    kind: Any = tasks.load(context.config["task"])
+    labels = _labels(context, rows) if kind.labelled else ()
+    task = kind(processor, labels, context.config.get("context"))
     opening = next(_read(rows, "train"), None)
     if opening is None:
         raise UserError("E216")
@@ -42,11 +44,13 @@ def run(context: "Context") -> None:
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
     if out := sum(int(counts.get("left_out", 0)) for counts in splits.values()):
         context.view.line(message("encode.left_out", count=f"{out:,}", limit=context.config["max_answer"]))
+    if cut := sum(int(counts.get("cut", 0)) for counts in splits.values()):
+        context.view.line(message("encode.cut", count=f"{cut:,}", limit=task.context))
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
     shown = [_shown(processor, row, task.encode(row)) for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)]
     files.write_json(
         context.out / "tokens.json",
-        {"schema": 1, "tokenizer": about, "chat": chat, "splits": splits, "examples": shown},
+        {"schema": 1, "tokenizer": about, "chat": chat, "labels": labels, "splits": splits, "examples": shown},
     )
     context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
     context.output_hash = _content_hash(context.out)
@@ -65,6 +69,35 @@ def _processor(context: "Context", rows: Path) -> "Text":
     wanted = context.config["tokenizer"]
     texts = (row["text"] for row in _read(rows, "train"))
     return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size)
+
+
+# --- the labels ------------------------------------------------------------------------------------------
+
+
+def _labels(context: "Context", rows: Path) -> list[str]:
+    """The labels of the rows to train on, in order: numbers by value, before names.
+
+    Raises:
+        UserError: E251 there is only one, E252 a label occurs in held-out rows alone.
+    """
+    counts = {split: Counter(row["label"] for row in _read(rows, split)) for split in SPLITS}
+    known = counts["train"]
+    if len(known) == 1:
+        raise UserError("E251", label=next(iter(known)), rows=f"{known.total():,}")
+    for split in ("valid", "test"):
+        if unknown := [label for label in counts[split] if label not in known]:
+            found = [f"{label}: {counts[split][label]:,}" for label in unknown[:5]]
+            raise UserError("E252", label=unknown[0], split=split, evidence=found)
+    if rare := [label for label, times in known.items() if times == 1]:
+        context.view.line(message("encode.rare", count=len(rare), label=rare[0]))
+    return sorted(known, key=_order)
+
+
+def _order(label: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label
 
 
 # --- the columns ---------------------------------------------------------------------------------------
@@ -114,6 +147,7 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
         writer.add(example)
         ids = np.asarray(example["input_ids"], np.int64)
         counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
+        counts["cut"] += len(ids) == task.context
         if counts["rows"] % 100 == 0:
             context.progress(counts["rows"], total, message("encode.encoding", split=split))
     writer.close()
@@ -149,7 +183,9 @@ def _dtype(name: str, value: Any, vocab_size: int) -> str:
 
     if name == "input_ids":
         return token_dtype(vocab_size)
-    return "uint8" if name.endswith("_mask") else np.asarray(value).dtype.name
+    if name == "labels":
+        return "int32"
+    return "uint8" if name.endswith(("_mask", "type_ids")) else np.asarray(value).dtype.name
 
 
 # --- what is recorded ----------------------------------------------------------------------------------

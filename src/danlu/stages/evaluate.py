@@ -26,19 +26,22 @@ def run(context: "Context") -> None:
     steps = len(models) * 2 + bool(wanted.ngram)
     figures: dict[str, dict[str, float]] = {}
     if wanted.ngram:
-        figures[f"{wanted.ngram}-gram"] = {"bits_per_byte": baseline(context.inputs["columns"], wanted.ngram)}
+        figures |= _baseline(context, models["base"], wanted.ngram)
         context.progress(1, steps)
     for role, model in models.items():
-        figures[role] = measure(model, context.inputs["columns"], models["base"].task_name)
+        if model.task.labelled == models["base"].task.labelled:
+            figures[role] = measure(model, context.inputs["columns"], models["base"].task_name)
         context.progress(len(figures), steps, role)
     answers = {}
     if "tuning_columns" in context.inputs:
+        able = {role: model for role, model in models.items() if model.task.labelled == models["tuned"].task.labelled}
         learned = models["tuned"].task_name
-        answers = {role: measure(model, context.inputs["tuning_columns"], learned) for role, model in models.items()}
+        answers = {role: measure(model, context.inputs["tuning_columns"], learned) for role, model in able.items()}
     table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
     files.write_json(context.out / "metrics.json", _finite(table))
     last = models.get("tuned") or models["base"]
-    files.write_json(context.out / "samples.json", samples(last, context.inputs["columns"], wanted.samples))
+    shown = samples(last, context.inputs["columns"], wanted.samples) if last.task.ahead else []
+    files.write_json(context.out / "samples.json", shown)
     context.facts |= {"models": figures, "answers": answers}
     context.output_hash = files.sha256(context.out / "metrics.json")
     context.progress(1, 1)
@@ -51,9 +54,11 @@ def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
     from danlu.data.loader import Loader
     from danlu.train.loop import evaluate
 
-    learned = tasks.load(task)(model.processor)
+    learned = tasks.load(task)(model.processor, model.task.labels, model.context)
     columns = Columns(encoded / "columns" / _split(encoded))
-    return evaluate(learned, model.net, Loader(columns, model.context, long=learned.long, seed=0), _ROWS)
+    return evaluate(
+        learned, model.net, Loader(columns, model.context, long=learned.long, ahead=learned.ahead, seed=0), _ROWS
+    )
 
 
 def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
@@ -92,6 +97,45 @@ def _split(encoded: Path) -> str:
     from danlu.data.columns import Columns
 
     return next(name for name in ("test", "valid", "train") if len(Columns(encoded / "columns" / name)))
+
+
+def _baseline(context: "Context", model: "Model", order: int) -> dict[str, dict[str, float]]:
+    """The simple model that stands beside: n-grams of the tokens, as they follow each other or as a bag."""
+    columns = context.inputs["columns"]
+    if model.task.labelled:
+        return {"bag": bag(columns, len(model.task.labels))}
+    if not model.task.ahead:
+        return {}
+    return {f"{order}-gram": {"bits_per_byte": baseline(columns, order)}}
+
+
+def bag(encoded: Path, classes: int) -> dict[str, float]:
+    """Metrics of logistic regression on a bag of the training rows' 1-grams and 2-grams."""
+    import numpy as np
+    import torch
+
+    from danlu.metrics.bag import Bag
+    from danlu.metrics.classification import confusion, summary
+    from danlu.modalities.text import Text
+
+    (rows, labels), (held_out, truth) = (_labelled(encoded, split) for split in ("train", _split(encoded)))
+    found = Bag(rows, labels, classes, Text.load(encoded).vocab_size).predict(held_out)
+    matrix = confusion(torch.from_numpy(truth), torch.from_numpy(np.asarray(found)), classes)
+    return summary(matrix.numpy())
+
+
+def _labelled(encoded: Path, split: str) -> tuple[list[Any], Any]:
+    """The token ids of each row and its class (N,)."""
+    from itertools import pairwise
+
+    import numpy as np
+
+    from danlu.data.columns import Columns
+
+    columns = Columns(encoded / "columns" / split)
+    tokens, bounds = columns.flat("input_ids"), columns.offsets("input_ids")[:]
+    rows = [np.asarray(tokens[start:stop], np.int64) for start, stop in pairwise(bounds)]
+    return rows, np.asarray(columns.flat("labels")[:], np.int64)[bounds[:-1]]
 
 
 def baseline(encoded: Path, order: int) -> float:

@@ -19,6 +19,7 @@ from danlu.data import filters, shapes, sources, split
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
+    from danlu.config import Data
     from danlu.data.dedup import Duplicates
     from danlu.data.derive import Derivation
     from danlu.data.ledger import Funnel
@@ -64,11 +65,7 @@ def run(context: "Context") -> None:
     context.progress(0.8, 1, messages.text("data.writing"))
     drop = found.drop
     kept = [row for row in work.kept if row.id not in drop]
-    shares = {} if derived else context.config.split.model_dump()
-    places = (
-        [row.split for row in kept] if derived else split.assign([split.position(row.digest) for row in kept], shares)
-    )
-    splits = {row.id: place for row, place in zip(kept, places, strict=True)}
+    splits = {row.id: row.split for row in kept} if derived else _places(kept, context.config)
     _write(work, found, splits, context.out)
     shutil.rmtree(work.folder)
     context.facts |= {"bytes": work.funnel.bytes, "rows_read": work.funnel.read, "rows_kept": len(kept)}
@@ -85,7 +82,8 @@ def _read(context: "Context") -> Work:
     config = context.config
     found = sources.describe(context.raw, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
     plan = filters.plan(config.clean)
-    reader = records.Reader(formats.Cut(config.record, config.section), config.columns, plan, config.bad_records)
+    cut = formats.Cut(config.record, config.section, config.header, config.pattern)
+    reader = records.Reader(cut, config.columns, plan, config.bad_records, config.shape)
     shape = reader.shape(found)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
@@ -100,10 +98,28 @@ def _records(
     reader: "Reader", found: Sequence[sources.SourceFile], work: Work, context: "Context"
 ) -> Iterator["Record"]:
     done = 0
+    places = _given(context)
     for file in found:
-        yield from reader.records(file, work.shape)
+        for record in reader.records(file, work.shape):
+            record.split = places.get(file.path, "")
+            yield record
         done += file.path.stat().st_size
         context.progress(0.6 * done / max(work.funnel.bytes, 1), 1, messages.text("data.reading", name=file.name))
+
+
+def _given(context: "Context") -> dict[Path, str]:
+    """The split of each file that the recipe names for one."""
+    named = context.config.held_out().items()
+    return {file: name for name, paths in named for file in sources.discover(paths, context.base)}
+
+
+def _places(kept: Sequence[Kept], config: "Data") -> dict[str, str]:
+    """The split of each row: that of its file, else by its content where no file is held out for that split."""
+    named = config.held_out()
+    shares = {name: 0.0 if name in named else share for name, share in config.split.model_dump().items()}
+    free = [row for row in kept if not row.split]
+    places = split.assign([split.position(row.digest) for row in free], shares)
+    return {row.id: row.split for row in kept} | {row.id: place for row, place in zip(free, places, strict=True)}
 
 
 def _derive(context: "Context") -> Work:
@@ -161,7 +177,7 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
 
 def _columns(shape: shapes.Shape) -> list[str]:
     """Columns of the rows: `text` is all of a row as plain text, whatever its shape."""
-    return list(dict.fromkeys(("id", "source", "text", *shapes.COLUMNS[shape])))
+    return list(dict.fromkeys(("id", "source", "text", *shapes.COLUMNS[shape], *shapes.OPTIONAL.get(shape, ()))))
 
 
 def _exemplify(work: Work, record: "Record") -> None:
@@ -182,7 +198,10 @@ def _duplicates(work: Work, context: "Context") -> "Duplicates":
         return dedup.Duplicates()
     config = getattr(context.config, "dedup", None) or Dedup()
     frame = dedup.frame_of(work.folder, context.system.data)
-    return dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)
+    found = dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)
+    return (
+        found if isinstance(context.config, dict) else dedup.spared(found, {row.id for row in work.kept if row.split})
+    )
 
 
 def _write(work: Work, found: "Duplicates", splits: Mapping[str, str], out: Path) -> None:

@@ -31,7 +31,8 @@ def run(context: "Context") -> None:
         model = from_base(context)
     else:
         processor = Text.load(context.inputs["columns"])
-        tokens = files.read_json(context.inputs["columns"] / "tokens.json")["splits"]["train"]["tokens"]
+        told = files.read_json(context.inputs["columns"] / "tokens.json")
+        tokens = told["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
         section = config["model"].model_copy(update={"depth": begun.depth} if begun else {})
         sized = partial(
@@ -39,7 +40,7 @@ def run(context: "Context") -> None:
         )
         depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
-        model = Model.from_architecture(architecture, processor, config["task"], config["seed"])
+        model = Model.from_architecture(architecture, processor, config["task"], config["seed"], told["labels"])
     train(context, model, started, device, pretraining=True)
 
 
@@ -54,9 +55,8 @@ def from_base(context: "Context") -> "Model":
     base = Model.from_pretrained(context.inputs["base"])
     if base.quantized:
         raise UserError("E121", path=context.inputs["base"])
-    model = Model(base.net, base.architecture, base.processor, context.config["task"])
-    model.taught_chat = base.taught_chat
-    return model
+    labels = files.read_json(context.inputs["columns"] / "tokens.json")["labels"]
+    return base.for_task(context.config["task"], context.config["seed"], labels)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -88,6 +88,7 @@ def train(context: "Context", model: "Model", started: float, device: str, *, pr
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
     core = model.architecture.core
     shape = {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
+    shape["choices"] = model.task.choices[1]
     context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
     if ranks.rank() == 0:
         save(context, model, result.weights)
@@ -116,7 +117,7 @@ def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | No
     root = context.inputs["columns"] / "columns"
     length = min(model.context, context.config["context"])
     made = [
-        Loader(Columns(root / split), length, long=model.task.long, seed=context.config["seed"])
+        Loader(Columns(root / split), length, long=model.task.long, ahead=model.task.ahead, seed=context.config["seed"])
         for split in ("train", "valid")
     ]
     return made[0], made[1] if len(made[1]) else None
@@ -124,7 +125,7 @@ def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | No
 
 def _sampler(model: "Model", prompt: str | None) -> Any:
     """A function that continues the recipe's sample text with the network as it is now."""
-    if not prompt:
+    if not prompt or not model.task.ahead:
         return None
     from dataclasses import replace
 

@@ -1,18 +1,11 @@
 """Tasks by name: the file's name is the task's name, and its class is that name in CamelCase."""
 
-import ast
 import importlib
-from pathlib import Path
 
+from danlu.catalogue import names
 from danlu.errors import UserError
 
-_NOT_TASKS = ("__init__", "task")
-
-
-def names() -> dict[str, str]:
-    """{name: first line of its documentation}, read without importing any task."""
-    paths = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in _NOT_TASKS)
-    return {path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0] for path in paths}
+__all__ = ["check", "load", "names"]
 
 
 def check(name: str) -> None:

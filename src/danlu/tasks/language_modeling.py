@@ -1,10 +1,11 @@
 """Learn to predict the next token of text."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from danlu.modalities.text import Text
 from danlu.nn.losses import chunked_cross_entropy, token_losses
@@ -18,17 +19,15 @@ class LanguageModeling(Task):
 
     inputs = {"text": Text}
     outputs = {"text": Text}
+    ahead = 1
 
-    def __init__(self, processor: Text):
-        super().__init__(processor)
+    def __init__(self, processor: Text, labels: Sequence[str] = (), context: int | None = None):
+        super().__init__(processor, labels, context)
         self._token_bytes = torch.as_tensor(processor.token_bytes())  # (V,) bytes that each token stands for
 
     def encode(self, row: Row) -> Example:
         end = self.processor.end_id
         return {"input_ids": [end, *self.processor.encode(row["text"]), end]}
-
-    def build(self, backbone: nn.Module) -> nn.Module:
-        return backbone
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": (batch["labels"] != IGNORE).sum()}
@@ -61,7 +60,7 @@ class LanguageModeling(Task):
         metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700)),
-            "accuracy": sums["correct"] / max(sums["tokens"], 1),
+            "token_accuracy": sums["correct"] / max(sums["tokens"], 1),
         }
         if sums["bytes"]:
             metrics["bits_per_byte"] = sums["loss"] / math.log(2) / sums["bytes"]
@@ -72,12 +71,8 @@ class LanguageModeling(Task):
         with torch.no_grad():
             logits = net(batch)[:, -1].float()
         values, ids = logits.softmax(-1).topk(5)
-        return [
-            {
-                "next": [
-                    {"text": self.processor.decode([int(i)]), "score": float(p)}
-                    for i, p in zip(row_ids, row, strict=True)
-                ]
-            }
-            for row_ids, row in zip(ids, values, strict=True)
-        ]
+        return [{"next": self._shown(*each)["likely"]} for each in zip(ids, values, strict=True)]
+
+    def _shown(self, ids: Tensor, shares: Tensor) -> Row:
+        pairs = zip(ids.tolist(), shares.tolist(), strict=True)
+        return {"likely": [{"text": self.processor.decode([index]), "score": share} for index, share in pairs]}

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from danlu.modalities.modality import Modality
+    from danlu.models.architecture import Architecture
+    from danlu.nn.heads import HeadConfig
 
 Row = dict[str, Any]
 Example = dict[str, Any]
@@ -26,10 +28,15 @@ class Task(ABC):
     outputs: ClassVar[dict[str, type["Modality"]]]
     parts: ClassVar[tuple[str, ...]] = ("model",)  # optimized in this order, the others frozen; a GAN has two
     coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
-    long: ClassVar[str] = "split"  # a row longer than the context is "split" into windows, or "drop"ped and counted
+    long: ClassVar[str] = (
+        "split"  # a row longer than the context is "split" into windows, "drop"ped and counted, or "cut"
+    )
+    ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
+    labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
 
-    def __init__(self, processor: Any):
+    def __init__(self, processor: Any, labels: Sequence[str] = (), context: int | None = None):
         self.processor = processor
+        self.labels, self.context = tuple(labels), context  # to which a row is cut where it is too `long`
 
     @abstractmethod
     def encode(self, row: Row) -> Example:
@@ -39,9 +46,18 @@ class Task(ABC):
         """What training does to a batch before the network sees it: masking, noise, augmentation."""
         return batch
 
-    @abstractmethod
-    def build(self, backbone: nn.Module) -> nn.Module:
-        """The network: the backbone with what this task adds."""
+    def posed(self, batch: Batch) -> Batch:
+        """What an evaluation does to a batch before the network sees it: the same at every look."""
+        return batch
+
+    @property
+    def choices(self) -> tuple[str, int]:
+        """Among how many answers it chooses, and the letter of that number: a blind guess has the loss ln of it."""
+        return "V", self.processor.vocab_size
+
+    def head(self, architecture: "Architecture") -> "HeadConfig":
+        """What stands on the backbone: its own head, unless the task says otherwise."""
+        return architecture.head
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -56,8 +72,8 @@ class Task(ABC):
         """Streaming sums for the metrics, added over batches."""
 
     @abstractmethod
-    def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """Metrics from the sums; the first key selects the best model (smaller is better for losses)."""
+    def report(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Metrics from the sums, floats or tensors; the first selects the best model: the smallest loss."""
 
     @abstractmethod
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:

@@ -365,7 +365,7 @@ def evaluate(
     Raises:
         Halted: `halted` said so, which is asked before each batch.
     """
-    sums: dict[str, Any] = {}
+    sums: dict[str, Tensor] = {}
     training, where = net.training, next(net.parameters()).device
     net.eval()
     try:
@@ -373,8 +373,10 @@ def evaluate(
             for batch in loader.evaluation(rows, limit):
                 if halted():
                     raise Halted
-                for name, value in task.measure(net, placed(batch, where)).items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                for name, value in task.measure(net, placed(task.posed(batch), where)).items():
+                    sums[name] = value.double() + sums[name] if name in sums else value.double()
     finally:
         net.train(training)
-    return task.report(ranks.total(sums) if ranks else sums)
+    if ranks:
+        ranks.reduce(sums.values())
+    return task.report({name: value.cpu() if value.ndim else float(value) for name, value in sums.items()})

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from danlu import device, files, ranks
-from danlu.config import Train, count, seconds
+from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
+from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
 from danlu.train import compiling, cost, memory, room, schedule, split
 from danlu.train.distributed import Alone

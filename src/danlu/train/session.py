@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from danlu import device, disk, files, ranks, stopping
-from danlu.config import seconds
 from danlu.errors import UserError
 from danlu.messages import text
+from danlu.quantity import seconds
 from danlu.train import checkpoint, compiling, cores, distributed, log, mark, split
 from danlu.train.loop import Evaluated, Halted, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -361,15 +361,16 @@ class _Session:
     def _evaluated(self, event: Evaluated) -> None:
         self._log({"step": event.step, "validation": event.metrics})
         loss = next(iter(event.metrics.values()))
-        start = math.log(self.request.task.processor.vocab_size)
-        rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:])
+        letter, choices = self.request.task.choices
+        rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:4])
         self.view.line(
             text(
                 "train.evaluated",
                 step=event.step,
                 steps=self.plan.steps,
                 loss=f"{loss:.3f}",
-                start=f"{start:.2f}",
+                letter=letter,
+                start=f"{math.log(choices):.2f}",
                 rest=rest,
             )
         )

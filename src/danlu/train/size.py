@@ -1,8 +1,9 @@
 """How big a model should be: the one dial, and what `depth = "auto"` makes of the budget and the data."""
 
 from danlu import device, models
-from danlu.config import ModelSection, Train, count, seconds
+from danlu.config import ModelSection, Train
 from danlu.models.architecture import Architecture
+from danlu.quantity import count, seconds
 from danlu.train import cost
 
 _SHARE_OF_PEAK = 0.2  # of the matrix-product rate that a small training step reaches, measured on CPUs

@@ -1,0 +1,107 @@
+"""The judge: ONE thread owns a model that answers a row at once (its class); rows that wait are read together."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, Self
+
+from danlu.serve.counters import Counters
+from danlu.serve.refusal import Refusal
+
+_TOGETHER = 64  # rows of one forward pass, at most
+_log = logging.getLogger("danlu.serve")
+Row = dict[str, Any]
+
+
+class Judged(Protocol):
+    """What the judge needs of a model."""
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def judges(self) -> bool: ...
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]: ...
+
+
+class Judge:
+    """Use as a context manager: the thread runs inside it. `waiting`: how many requests may wait."""
+
+    def __init__(self, served: Judged, *, waiting: int = 64):
+        self.served, self.counters = served, Counters()
+        self._most_waiting = waiting
+        self._waiting: list[tuple[Sequence[Row], Future[list[Row]]]] = []
+        self._wake = threading.Condition()
+        self._draining = self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="danlu-judge", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Answer what is left and wait for the thread."""
+        self.drain()
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def ready(self) -> bool:
+        return self._thread.is_alive() and not self._draining
+
+    def drain(self) -> None:
+        """Take no new rows. Safe in a signal handler: it takes no lock."""
+        self._draining = True
+
+    def exposition(self) -> str:
+        """The metrics, in Prometheus's text format."""
+        return self.counters.exposition(generations_waiting=len(self._waiting))
+
+    def submit(self, rows: Sequence[Row]) -> "Future[list[Row]]":
+        """What the model says of each row, when it has.
+
+        Raises:
+            Refusal: the queue is full, or the server is shutting down.
+        """
+        answer: Future[list[Row]] = Future()
+        with self._wake:
+            if not self.ready:
+                raise Refusal("shutting_down")
+            if len(self._waiting) >= self._most_waiting:
+                raise Refusal("overloaded")
+            self._waiting.append((rows, answer))
+            self._wake.notify()
+        return answer
+
+    # --- the judge's thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while taken := self._taken():
+            rows = [row for each, _ in taken for row in each]
+            try:
+                said = self.served.judge(rows)
+            except Exception:  # noqa: BLE001  (whatever a request can cause ends that request alone)
+                _log.exception("rows could not be judged")
+                for _, answer in taken:
+                    answer.set_exception(Refusal("internal_error"))
+                continue
+            for each, answer in taken:
+                answer.set_result(said[: len(each)])
+                del said[: len(each)]
+
+    def _taken(self) -> list[tuple[Sequence[Row], "Future[list[Row]]"]]:
+        """Sleep until something waits; the requests to read together, none when the server stops."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._waiting)
+            count = total = 0
+            for rows, _ in self._waiting:
+                total += len(rows)
+                if count and total > _TOGETHER:
+                    break
+                count += 1
+            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            return taken

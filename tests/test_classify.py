@@ -1,0 +1,133 @@
+"""A whole life of a classifier: rows of three classes in, answers over HTTP out, the folder opened by transformers."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from danlu import Model, files
+from danlu.config import Serve
+from danlu.errors import UserError
+from danlu.graph import Life, Silent
+from danlu.recipe import load_recipe
+from danlu.serve.run import background
+from tests.tiny_life import sentences
+
+LABELS = ["king", "queen", "ship"]
+RECIPE = """
+task = "text_classification"
+seed = 7
+
+[data]
+path = "train.csv"
+test = "test.csv"
+split = { valid = 0.1, test = 0.0 }
+
+[tokenizer]
+vocab_size = 300
+
+[model]
+depth = 1
+context = 32
+
+[train]
+steps = 60
+lr = 0.005
+batch_tokens = 256
+precision = "fp32"
+
+[system]
+threads = 1
+"""
+
+
+def rows(start: int, count: int) -> str:
+    """A sentence and what it ends with: a class that one word decides."""
+    lines = [f"{text} It is the {LABELS[i % 3]}." for i, text in enumerate(sentences(start + count))]
+    return "text,label\n" + "".join(f'"{line}",{LABELS[i % 3]}\n' for i, line in enumerate(lines) if i >= start)
+
+
+def project(folder: Path, recipe: str = RECIPE) -> Life:
+    (folder / "train.csv").write_text(rows(0, 240), "utf-8")
+    (folder / "test.csv").write_text(rows(240, 60), "utf-8")
+    (folder / "recipe.toml").write_text(recipe, "utf-8")
+    return Life(load_recipe(folder / "recipe.toml", ()))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return dict(project(tmp_path_factory.mktemp("classify")).run(Silent()).folders)
+
+
+def test_it_learns_what_one_word_tells(folders: dict[str, Path]) -> None:
+    told = files.read_json(folders["evaluate"] / "metrics.json")
+    assert told["split"] == "test"
+    assert told["models"]["base"]["accuracy"] > 0.9, "a third is chance"
+    assert told["models"]["bag"]["accuracy"] > 0.9
+
+
+def test_it_answers_alike_everywhere(folders: dict[str, Path]) -> None:
+    model = Model.from_pretrained(folders["pretrain"])
+    texts = [f"The old fool keeps a small book. It is the {label}." for label in LABELS]
+    said = model.judge([{"text": text} for text in texts])
+    assert [answer["label"] for answer in said] == LABELS
+    assert model.predict(texts[0]) == pytest.approx(said[0] | {"scores": pytest.approx(said[0]["scores"])})
+    with background(model, "tiny", Serve(port=0)) as url:
+        body = json.dumps({"text": texts}).encode()
+        asked = urllib.request.Request(f"{url}/predict", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(asked) as reply:
+            served = json.load(reply)
+    assert served["model"] == "tiny"
+    for ours, theirs in zip(said, served["predictions"], strict=True):
+        assert ours["label"] == theirs["label"]
+        assert ours["scores"] == pytest.approx(theirs["scores"], abs=1e-6)
+
+
+def test_transformers_opens_the_folder(folders: dict[str, Path]) -> None:
+    folder = folders["pretrain"]
+    ours, theirs = (
+        Model.from_pretrained(folder),
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder),
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ["The old king sees a tall queen. It is the ship.", "No."]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        wanted = theirs.eval()(**batch).logits
+        made = ours.processor.collate([ours.task.encode({"text": text, "label": None}) for text in texts])
+        found = ours.net(made)
+    assert made["input_ids"].equal(batch["input_ids"])
+    assert found.std() > 0.1
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert [theirs.config.id2label[i] for i in range(3)] == LABELS
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "code"),
+    [
+        ("text,label\na text,one\nanother,one\n", "text,label\na third,one\n", "E251"),
+        ("text,label\na text,one\nanother,two\n", "text,label\na third,three\n", "E252"),
+        ("text,kind\na text,one\nanother,two\n", "text,kind\na third,one\n", "E201"),
+        ("text,label\na text,\nanother,two\n", "text,label\na third,two\n", "E208"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_named(tmp_path: Path, train: str, test: str, code: str) -> None:
+    (tmp_path / "train.csv").write_text(train, "utf-8")
+    (tmp_path / "test.csv").write_text(test, "utf-8")
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("valid = 0.1", "valid = 0.0"), "utf-8")
+    with pytest.raises(UserError) as caught:
+        Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode")
+    assert caught.value.code == code
+
+
+def test_held_out_rows_stay_and_their_copies_go(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(rows(0, 60), "utf-8")
+    (tmp_path / "test.csv").write_text(rows(30, 60), "utf-8")
+    (tmp_path / "recipe.toml").write_text(RECIPE, "utf-8")
+    folder = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "prepare").folders["prepare"]
+    funnel = files.read_json(folder / "funnel.json")
+    assert funnel["splits"]["test"] == 60
+    assert funnel["splits"]["train"] + funnel["splits"]["valid"] == 30
