@@ -298,7 +298,9 @@ def test_a_folder_runs_no_code_of_its_own(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Model"}
     (copy / "config.json").write_text(json.dumps(config))
-    assert Model.from_pretrained(copy).context == 32
+    with pytest.raises(UserError, match="never runs code") as caught:
+        Model.from_pretrained(copy)
+    assert caught.value.code == "E327"
 
 
 def test_models_are_found_by_path_run_and_name(trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

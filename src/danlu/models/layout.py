@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from danlu.models import foreign
-from danlu.nn.heads import HeadConfig, JointConfig, LabelConfig
+from danlu.nn.heads import HeadConfig, JointConfig, LabelConfig, VocabularyConfig
 
 Weights = dict[str, Tensor]  # by name
 _OLD = {".gamma": ".weight", ".beta": ".bias"}  # of norms, in files from TensorFlow
