@@ -16,6 +16,7 @@ from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
 from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
+from danlu.models.folder import fill, read_config
 from danlu.nn.generate import WAYS, Sampling, generate
 from danlu.nn.network import Network
 from danlu.randomness import generator
@@ -183,14 +184,7 @@ class Model(nn.Module):
             self.quantized = quantized
         else:
             tensors = models.by_model_type(family).LAYOUT.import_weights(tensors, self.architecture.head)
-        wanted = self.net.state_dict()
-        wrong = [n for n, t in wanted.items() if n not in tensors or tensors[n].shape != t.shape] + [
-            n for n in tensors if n not in wanted
-        ]
-        if wrong:
-            shown = [f"{n}: {_shape(tensors.get(n))}, {_shape(wanted.get(n))}" for n in wrong[:3]]
-            raise UserError("E308", path=folder / WEIGHTS, count=len(wrong), evidence=shown)
-        self.net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+        fill(self.net, tensors, folder)
 
     def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the folder that transformers, vLLM and danlu open; `weights` (fp32) in place of the network's own."""
@@ -257,15 +251,11 @@ def _ways(folder: Path) -> dict[str, Any]:
     return ways
 
 
-def _shape(tensor: Tensor | None) -> str:
-    return "—" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"
-
-
 def _config(folder: Path) -> dict[str, Any]:
+    config = read_config(folder / CONFIG)
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         schema = config.get("danlu", {}).get("schema", files.SCHEMA)
-    except (OSError, ValueError, AttributeError) as error:
+    except AttributeError as error:
         raise UserError("E301", path=folder / CONFIG, reason=because(error)) from error
     if schema != files.SCHEMA:
         raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
