@@ -178,6 +178,18 @@ def test_configs_that_we_do_not_carry_are_refused(family: str, changes: dict[str
     assert next(iter(changes)) in str(caught.value)
 
 
+def test_public_bart_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They call themselves BartModel, lack the prefix and the output's bias, and tell how they were trained."""
+    pair = pairs.pair(ROWS["bart"], monkeypatch)
+    config = pair.family.to_hf(pair.architecture, {}) | {"architectures": ["BartModel"], "activation_dropout": 0.1}
+    assert pair.family.from_hf(config) == pair.architecture
+    theirs = {name.removeprefix("model."): tensor for name, tensor in pair.theirs.model.state_dict().items()}  # type: ignore[union-attr]
+    found = pair.family.LAYOUT.import_weights(theirs, pair.architecture.head)
+    ours = pair.ours.state_dict()
+    assert found.keys() == ours.keys()
+    assert all(found[name].equal(ours[name]) for name in ours if name != "head.bias")
+
+
 def test_files_without_an_output_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     """They mean zeros."""
     pair = pairs.pair(ROWS["bart"], monkeypatch)

@@ -26,8 +26,11 @@ for _ours, _theirs in (("encoder.", "model.encoder"), ("", "model.decoder")):
 _COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 LAYOUT = Layout(
     _NAMES,
-    "",
-    (Form("BartForConditionalGeneration", VocabularyConfig(bias="all"), {"head.bias": "final_logits_bias"}),),
+    "model.",
+    (
+        Form("BartForConditionalGeneration", VocabularyConfig(bias="all"), {"head.bias": "final_logits_bias"}),
+        Form("BartModel", VocabularyConfig(bias="all")),  # what the public pretrained files call themselves
+    ),
     ("encoder.version", "decoder.version"),
     dict.fromkeys(_COPIES, "model.shared.weight"),
     translator.rowed,

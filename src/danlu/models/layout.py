@@ -100,7 +100,8 @@ class Layout:
         for old, new in _OLD.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
         longer = self.prefix + name
-        known = {*self.names.values(), *self.ignored, *(each for form in self.forms for each in form.names.values())}
+        heads = (each for form in self.forms for each in form.names.values())
+        known = {*self.names.values(), *self.ignored, *self.copies, *heads}
         return longer if foreign.template(longer)[0] in known and foreign.template(name)[0] not in known else name
 
 

@@ -71,11 +71,14 @@ def cores_to(architecture: Architecture) -> dict[str, Any]:
 
 
 def cores_from(config: Mapping[str, Any], **form: Any) -> tuple[TransformerConfig, TransformerConfig]:
-    """Encoder and decoder of a config.json; E320 for what danlu does not carry."""
+    """Encoder and decoder of a config.json; E320 for what danlu does not carry.
+
+    How the file's own training dropped activations and layers changes nothing of what the model computes.
+    """
     kind = config.get("activation_function", "gelu")
     if kind not in ACTIVATIONS:
         raise foreign.refusal("activation_function", kind)
-    foreign.only(config, tie_word_embeddings=True, activation_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
+    foreign.only(config, tie_word_embeddings=True)
     dim = foreign.positive(config, "d_model", 1024)
     sides = {}
     for side in ("encoder", "decoder"):
