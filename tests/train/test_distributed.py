@@ -324,7 +324,7 @@ def _filling(folder: Path, place: str) -> list[Any]:
     def full(*arguments: Any, **named: Any) -> Any:
         calls.append(name)
         if ranks.rank() == rank and len(calls) == 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise UserError("E401", path=folder, free="0 MB") if place == "staging" else OSError(errno.ENOSPC, "full")
         return real(*arguments, **named)
 
     setattr(owner, name, full)

@@ -374,9 +374,19 @@ def evaluate(
                 if halted():
                     raise Halted
                 for name, value in task.measure(net, placed(task.posed(batch), where)).items():
-                    sums[name] = value.double() + sums[name] if name in sums else value.double()
+                    wide = torch.as_tensor(value).double().cpu()
+                    sums[name] = sums[name] + wide if name in sums else wide
     finally:
         net.train(training)
     if ranks:
-        ranks.reduce(sums.values())
-    return task.report({name: value.cpu() if value.ndim else float(value) for name, value in sums.items()})
+        sums = _summed(sums, ranks)
+    return task.report({name: value if value.ndim else float(value) for name, value in sums.items()})
+
+
+def _summed(sums: dict[str, Tensor], ranks: Alone) -> dict[str, Tensor]:
+    """Sums by name, over the ranks."""
+    flat = torch.cat([sums[name].flatten() for name in sorted(sums)]).tolist()
+    total = ranks.total({f"{place:09d}": each for place, each in enumerate(flat)})
+    parts = torch.tensor([total[name] for name in sorted(total)], dtype=torch.float64)
+    cut = parts.split([sums[name].numel() for name in sorted(sums)])
+    return {name: part.view(sums[name].shape) for name, part in zip(sorted(sums), cut, strict=True)}
