@@ -34,7 +34,8 @@ _READ, _SAMPLE = 50_000, 4000  # records read, and looked at: every so many of t
 _CLASSES = 200  # at most
 _ALIKE = 0.98  # share of the lines that must be of one form
 _CONTEXTS = (32, 64, 128, 256, 512)
-_EPOCHS = "8.0"
+# What did better than the usual settings on sst2 (0.757, not 0.727 right) and on trec's six classes (0.82, not 0.79).
+_TRAIN = (("epochs", "8.0"), ("optimizer", '"adamw"'), ("lr", "1e-3"), ("dropout", "0.3"))
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def recipe_text(found: Labelled, path: Path) -> str:
     lines += [f"# {messages.text('init.run')}", "", 'task = "text_classification"', "", "[data]"]
     lines += [*_paths(found, path), *_keys(found)]
     lines += ["", "[model]", commented("depth", '"auto"', "depth"), commented("context", str(found.context), "context")]
-    return "\n".join([*lines, "", "[train]", commented("epochs", _EPOCHS, "epochs")]) + "\n"
+    return "\n".join([*lines, "", "[train]", *(commented(key, value, key) for key, value in _TRAIN)]) + "\n"
 
 
 def _paths(found: Labelled, path: Path) -> Iterator[str]:
