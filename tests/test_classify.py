@@ -13,7 +13,10 @@ from danlu.config import Serve
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
+from danlu.serve.engine import Engine
 from danlu.serve.run import background
+from danlu.stages.compress import compress_folder
+from danlu.stages.evaluate import on_data
 from tests.tiny_life import sentences
 
 LABELS = ["king", "queen", "ship"]
@@ -103,6 +106,23 @@ def test_transformers_opens_the_folder(folders: dict[str, Path]) -> None:
     assert found.std() > 0.1
     assert torch.allclose(found, wanted, atol=1e-5)
     assert [theirs.config.id2label[i] for i in range(3)] == LABELS
+
+
+def test_it_is_measured_on_other_rows_and_stays_itself_in_int8(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text("text,label\n" + "It is the king.,king\nIt is the queen.,queen\n" * 5, "utf-8")
+    assert on_data(folders["pretrain"], str(tmp_path / "two.csv"))["accuracy"] == 1.0
+    (tmp_path / "other.csv").write_text("text,label\n" + "It is the king.,cook\nNo.,king\n" * 5, "utf-8")
+    with pytest.raises(UserError) as caught:
+        on_data(folders["pretrain"], str(tmp_path / "other.csv"))
+    assert caught.value.code == "E313"
+    compress_folder(folders["pretrain"], tmp_path / "int8")
+    assert Model.from_pretrained(tmp_path / "int8").predict("It is the queen.")["label"] == "queen"
+
+
+def test_it_does_not_pretend_to_chat(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError) as caught:
+        Engine(Model.from_pretrained(folders["pretrain"]))
+    assert caught.value.code == "E606"
 
 
 @pytest.mark.parametrize(

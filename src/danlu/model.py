@@ -170,7 +170,7 @@ class Model(nn.Module):
             highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
             raise UserError("E328", path=folder, highest=highest, rows=rows)
         network = build(architecture, generator(0, "load"))
-        model = cls(network, architecture, processor, ours.get("task", "language_modeling"), _labels(config))
+        model = cls(network, architecture, processor, ours.get("task", "language_modeling"), _labels(carried))
         model.taught_chat = bool(ours.get("chat"))
         model.ways = _ways(folder)
         model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
@@ -225,6 +225,17 @@ class Model(nn.Module):
             "top_p": self.usual.top_p,
             **self.ways,
         }
+
+
+def taught(folder: Path, task: str) -> list[str]:
+    """The labels that the model in a folder was taught for a task; none where it was taught another.
+
+    Raises:
+        UserError: E301, E303, its config.json cannot be read.
+    """
+    config = _config(folder)
+    ours = config.get("danlu", {})
+    return _labels(ours.get("carrier", config)) if ours.get("task") == task else []
 
 
 def _labels(config: Mapping[str, Any]) -> list[str]:

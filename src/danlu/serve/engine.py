@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 
+from danlu.errors import UserError
 from danlu.nn.generate import sample
 from danlu.serve.counters import Counters
 from danlu.serve.generation import Generation, Job, Piece, Served
@@ -29,10 +30,13 @@ _log = logging.getLogger("danlu.serve")
 class Engine:
     """Use as a context manager: the thread runs inside it.
 
-    `slots`: answers generated at the same time; `waiting`: how many more may wait.
+    `slots`: answers generated at the same time; `waiting`: how many more may wait. Raises UserError E606 for a model
+    that says no text.
     """
 
     def __init__(self, served: Served, *, slots: int = 8, waiting: int = 64):
+        if served.judges:
+            raise UserError("E606")
         self.served, self.counters = served, Counters()
         self._most_waiting = waiting
         self._slots = Slots(served.network, slots, served.context)

@@ -75,12 +75,19 @@ def _processor(context: "Context", rows: Path) -> "Text":
 
 
 def _labels(context: "Context", rows: Path) -> list[str]:
-    """The labels of the rows to train on, in order: numbers by value, before names.
+    """The labels that the base knows, or those of the rows to train on: numbers by value, before names.
 
     Raises:
-        UserError: E251 there is only one, E252 a label occurs in held-out rows alone.
+        UserError: E251 there is only one, E252 a label occurs in held-out rows alone, E313 the base knows others.
     """
+    from danlu.model import taught
+
     counts = {split: Counter(row["label"] for row in _read(rows, split)) for split in SPLITS}
+    base = context.inputs.get("base")
+    if base and (before := taught(base, context.config["task"])):
+        if unknown := [label for each in counts.values() for label in each if label not in before]:
+            raise UserError("E313", ours=", ".join(before[:8]), theirs=", ".join(dict.fromkeys(unknown[:8])))
+        return before
     known = counts["train"]
     if len(known) == 1:
         raise UserError("E251", label=next(iter(known)), rows=f"{known.total():,}")

@@ -66,20 +66,23 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
     import tempfile
 
     from danlu.config import Data, ModelSection, Recipe, Split, System
+    from danlu.data import labelled
     from danlu.graph import Life, Silent
     from danlu.model import Model
     from danlu.recipe import Loaded
 
     model = Model.from_pretrained(folder, device)
     with tempfile.TemporaryDirectory() as room:
-        rows = Data(
-            path=[str(Path(data).resolve())], split=Split(valid=0.0, test=0.0), clean=["normalize", "drop_empty"]
-        )
-        sections = {"data": rows, "model": ModelSection(base=str(folder.resolve())), "system": System(runs=room)}
+        path = Path(data).resolve()
+        whole: dict[str, Any] = {"split": Split(valid=0.0, test=0.0), "clean": ["normalize", "drop_empty"]}
+        found = labelled.look(path) if model.judges else None
+        rows = Data(path=[str(path)], **whole, **(found.keys if found else {}))
+        base = ModelSection(base=str(folder.resolve()), context=model.context)
+        sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
             life = Life(Loaded(Recipe(task=task, **sections), Path(room) / "recipe.toml"))
             prepared = life.run(Silent(), "prepare").folders["prepare"]
-            if task == "language_modeling" or _answers(prepared):
+            if model.judges or task == "language_modeling" or _answers(prepared):
                 break
         return measure(model, life.run(Silent(), "encode").folders["encode"], task)
 
