@@ -119,6 +119,11 @@ def test_it_is_measured_on_other_rows_and_stays_itself_in_int8(folders: dict[str
     assert Model.from_pretrained(tmp_path / "int8").predict("It is the queen.")["label"] == "queen"
 
 
+def test_a_text_to_continue_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.sample"):
+        project(tmp_path, RECIPE.replace("steps = 60", 'steps = 60\nsample = "The"'))
+
+
 def test_it_does_not_pretend_to_chat(folders: dict[str, Path]) -> None:
     with pytest.raises(UserError) as caught:
         Engine(Model.from_pretrained(folders["pretrain"]))

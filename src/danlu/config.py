@@ -363,6 +363,9 @@ class Recipe(Section):
             for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
                 if all(name in each for each in readers):
                     raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
+            speaks = any(catalogue.stated(each.task, "arch") != "bert" for each in (self, self.finetune) if each)
+            if getattr(getattr(self, section), "sample", None) and not speaks:
+                raise ValueError(text("recipe.no_effect", key=f"{section}.sample", why=f'task = "{self.task}"'))
             if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):
                 raise ValueError(text("recipe.nothing_held_out", key=f"{section}.stop_early"))
         return self

@@ -125,7 +125,7 @@ def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | No
 
 def _sampler(model: "Model", prompt: str | None) -> Any:
     """A function that continues the recipe's sample text with the network as it is now."""
-    if not prompt or not model.task.ahead:
+    if not prompt or not model.task.ahead:  # a recipe that only masks and classifies is refused the key
         return None
     from dataclasses import replace
 
