@@ -39,12 +39,13 @@ class Seen:
     """What one tiny training did."""
 
     weights: str = ""
-    plan: tuple[tuple[str, Any], ...] = ()
+    plan: tuple[tuple[str, Any], ...] = ()  # what it decided, without what it measured
     looked: tuple[int, ...] = ()  # steps at which it evaluated
     saved: tuple[int, ...] = ()  # steps at which it saved
     ended: str = ""
 
 
+MEASURED = {"seconds_per_step", "seconds", "memory_mb", "peak_gflops"}  # of the plan: never twice the same
 BASE: Keys = {"steps": 6, "lr": 0.02, "batch_tokens": 128, "evaluate_every": 2, "save_every": 2, "precision": "fp32",
               "optimizer": "adamw", "dropout": 0.0, "attention": "sdpa"}  # fmt: skip
 WILD: Keys = {"lr": 0.5, "schedule": "constant", "evaluate_every": 1, "steps": 8}  # the best weights are old ones
@@ -107,7 +108,8 @@ def trained(folder: Path, keys: Keys) -> Seen:
     plan = Plan.read(out)
     assert plan
     looked = tuple(entry["step"] for entry in entries if "validation" in entry)
-    return Seen(weights, tuple(asdict(plan).items()), looked, tuple(saved), ended)
+    decided = tuple((key, value) for key, value in asdict(plan).items() if key not in MEASURED)
+    return Seen(weights, decided, looked, tuple(saved), ended)
 
 
 @pytest.mark.parametrize("key", [key for key in TRAIN if key != "sample"])
