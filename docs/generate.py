@@ -49,7 +49,7 @@ def word(key: str) -> str:
 
 
 def described(english: str) -> str:
-    """A description of config.py in the language in force.
+    """A description of danlu.config in the language in force.
 
     Raises:
         KeyError: words.toml lacks the translation.

@@ -15,7 +15,7 @@ import pytest
 
 from danlu import adapt, files
 from danlu.artifact import Lineage
-from danlu.config import _READ_BY, Data, Finetune, ModelSection, Recipe, Tokenizer, Train
+from danlu.config import READ_BY, Data, Finetune, ModelSection, Recipe, Tokenizer, Train
 from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.modalities.text import Text
@@ -164,9 +164,9 @@ def test_every_table_of_training_reaches_its_training(section: Any, key: str, tm
 OTHER = {"optimizer": "rmsprop", "schedule": "constant"}  # which read none of the keys below
 
 
-@pytest.mark.parametrize("key", _READ_BY)
+@pytest.mark.parametrize("key", READ_BY)
 def test_what_nothing_would_read_is_refused(key: str, tmp_path: Path) -> None:
-    decider, readers = _READ_BY[key]
+    decider, readers = READ_BY[key]
     other = next(
         name for name in ("adam", "rmsprop", "constant", "linear") if _may(decider, name) and name not in readers
     )

@@ -1,7 +1,7 @@
 """No key is accepted and ignored, continued: what is read after training, by the server, and by the machine.
 
-The last test counts: every key of every section of the recipe, as the models of config.py have them, has a case in one
-of these two files; a new key without one fails it.
+The last test counts: every key of every section of the recipe, as the models of danlu.config have them, has a case in
+one of these two files; a new key without one fails it.
 """
 
 import json

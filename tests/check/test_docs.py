@@ -17,7 +17,7 @@ def test_both_languages_have_the_same_words() -> None:
 
 
 def test_no_translated_description_is_left_over() -> None:
-    said = (ROOT / "src/danlu/config.py").read_text("utf-8")
+    said = "".join(path.read_text("utf-8") for path in (ROOT / "src/danlu/config").glob("*.py"))
     assert not [english for english in WORDS["zh"]["description"] if english not in said]
 
 

@@ -1,0 +1,16 @@
+"""What a recipe can say: one class per section, one line of documentation per key.
+
+This is the only statement of the keys: strict reading (recipe.py), the starter recipe (`danlu init`),
+and the reference pages are derived from it. Values that are measured later stay "auto" here, as written.
+"""
+
+from danlu.config.data import Data, Dedup, Split
+from danlu.config.model import ModelSection, Tokenizer
+from danlu.config.recipe import Compress, Evaluate, Recipe, Serve, System
+from danlu.config.training import LENGTHS, READ_BY, Finetune, Pretrain, Train
+from danlu.config.values import Auto, Positive, PositiveInt, Section
+
+__all__ = [
+    "LENGTHS", "READ_BY", "Auto", "Compress", "Data", "Dedup", "Evaluate", "Finetune", "ModelSection", "Positive",
+    "PositiveInt", "Pretrain", "Recipe", "Section", "Serve", "Split", "System", "Tokenizer", "Train",
+]  # fmt: skip

@@ -1,0 +1,45 @@
+"""The vocabulary and the form of the network."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.config.values import Auto, PositiveInt, Section
+from danlu.messages import text
+
+_BYTES_AND_CONTROL = 256 + 3  # every byte is a token; so are the end of a text, the start and the end of a turn
+
+
+class Tokenizer(Section):
+    type: Literal["auto", "bpe", "wordpiece", "char"] = Field(
+        "auto", description="how text is cut into tokens; auto: bpe, and wordpiece for bert"
+    )
+    vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field(
+        "auto", description="tokens in the vocabulary"
+    )
+
+    @model_validator(mode="after")
+    def _bytes_fit(self) -> "Tokenizer":
+        if self.type != "wordpiece" and self.vocab_size != "auto" and self.vocab_size < _BYTES_AND_CONTROL:
+            raise ValueError(text("recipe.vocabulary", type=self.type, least=_BYTES_AND_CONTROL))
+        return self
+
+
+class ModelSection(Section):
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert"] = Field(
+        "auto", description="form of the network: gpt is Qwen3's, bert reads both ways; auto: what suits the task"
+    )
+    base: str | None = Field(None, description="a model folder to start from instead of pretraining")
+    depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
+        "auto", description="the one dial: layers; width, heads and rates follow"
+    )
+    context: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = Field(
+        256, description="tokens the model sees at once"
+    )
+    width: PositiveInt | None = Field(None, description="hidden width; default 64 per layer")
+    heads: PositiveInt | None = Field(None, description="attention heads; default one per 64 of width")
+    kv_heads: PositiveInt | None = Field(
+        None, description="key and value heads (grouped-query attention); default = heads"
+    )
+    hidden: PositiveInt | None = Field(None, description="width inside the MLP")
+    tied: bool = Field(True, strict=True, description="output weights are the embedding's")

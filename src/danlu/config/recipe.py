@@ -1,0 +1,136 @@
+"""All of a recipe, and what its sections say together."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from danlu import catalogue
+from danlu.config.data import Data
+from danlu.config.model import ModelSection, Tokenizer
+from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
+from danlu.config.values import Auto, PositiveInt, Section
+from danlu.messages import text
+
+
+class Evaluate(Section):
+    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] = Field(
+        5, description="order of the n-gram model set beside ours; 0 leaves it out"
+    )
+    samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(
+        3, description="continuations of held-out rows shown in the report"
+    )
+
+
+class Compress(Section):
+    kind: Literal["int8"] = Field("int8", description="8-bit weights, one scale per output channel")
+
+
+class Serve(Section):
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535, strict=True)] = Field(8000, description="port; 0 takes a free one")
+    slots: Annotated[int, Field(ge=1, le=256, strict=True)] = Field(
+        8, description="requests generated at the same time"
+    )
+    queue: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(64, description="requests that may wait")
+    api_key: str | None = Field(None, description="key that clients must send; needed beyond this machine")
+
+
+class System(Section):
+    runs: str = Field("runs", description="folder of all results, beside the recipe")
+    threads: PositiveInt | Auto = Field("auto", description="processor threads")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = Field(
+        "auto", description="where networks are computed: auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU, else cpu"
+    )
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="blocks as compiled programs (torch.compile); auto: where it pays back within the training"
+    )
+    devices: PositiveInt = Field(1, description="processes that train together, each on its share of every batch")
+    parallel: Literal["auto", "ddp", "fsdp", "tensor"] = Field(
+        "auto", description="what each device holds: ddp all weights, fsdp its rows, tensor its heads; auto: what fits"
+    )
+    partitions: PositiveInt | Auto = Field(
+        "auto", description="pieces the data are processed in; the result is the same"
+    )
+    data: str = Field("local", description='data engine: local, or a cluster as "ray://host:port"')
+
+
+class Recipe(Section):
+    """A whole life: data, vocabulary, model, training, evaluation, compression, service."""
+
+    task: str = Field(description="what is learned (danlu list tasks)")
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(1, description="the one source of randomness")
+    data: Data
+    tokenizer: Tokenizer = Tokenizer()
+    model: ModelSection = ModelSection()
+    train: Train = Train()
+    pretrain: Pretrain = Pretrain()
+    finetune: Finetune | None = None
+    evaluate: Evaluate = Evaluate()
+    compress: Compress | None = None
+    serve: Serve = Serve()
+    system: System = System()
+
+    @model_validator(mode="after")
+    def _base_decides(self) -> "Recipe":
+        """A base model brings its own form and vocabulary: keys that would say otherwise are refused, not ignored."""
+        if self.model.base:
+            given = [f"model.{name}" for name in sorted(self.model.model_fields_set - {"base", "context"})]
+            given += [f"tokenizer.{name}" for name in sorted(self.tokenizer.model_fields_set)]
+            if given:
+                raise ValueError(text("recipe.base_decides", keys=", ".join(given)))
+        return self
+
+    @property
+    def backbone(self) -> ModelSection:
+        """The model with the form that it says, else the one that suits the task."""
+        suited = catalogue.stated(self.task, "arch") or "gpt"
+        return self.model.model_copy(update={"arch": suited}) if self.model.arch == "auto" else self.model
+
+    def reading(self) -> Data:
+        """How the rows of [finetune] data are read."""
+        tune: Any = self.finetune
+        return Data(path=tune.data, **{name: getattr(tune, name) for name in READING})
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "Recipe":
+        """A key that nothing would read is refused, not ignored."""
+        stages: list[Any] = [self.trained, "finetune"] if self.finetune else [self.trained]
+        idle = [dict(self.training(stage).idle()) for stage in stages]
+        for section, readers in [("train", idle), *((stage, idle[i : i + 1]) for i, stage in enumerate(stages))]:
+            for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
+                if all(name in each for each in readers):
+                    raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
+            speaks = any(catalogue.stated(each.task, "arch") != "bert" for each in (self, self.finetune) if each)
+            if getattr(getattr(self, section), "sample", None) and not speaks:
+                raise ValueError(text("recipe.no_effect", key=f"{section}.sample", why=f'task = "{self.task}"'))
+            if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):
+                raise ValueError(text("recipe.nothing_held_out", key=f"{section}.stop_early"))
+        return self
+
+    def _watched(self, section: str) -> bool:
+        """Whether a training of this section has validation rows."""
+        tune: Any = self.finetune
+        return bool((tune if section == "finetune" and tune and tune.data else self.data).split.valid)
+
+    @property
+    def trained(self) -> Literal["pretrain", "finetune"]:
+        """The training that stands first: a base that learns to answer is tuned."""
+        return "finetune" if self.model.base and self.task == "instruction" else "pretrain"
+
+    def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
+        """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""
+        values = dict(_HABITS[stage])
+        for section in (self.train, getattr(self, stage)):
+            written = section.model_fields_set if section is not None else ()
+            given = {name: getattr(section, name) for name in written if name in Train.model_fields}
+            given = {name: value for name, value in given.items() if value is not None}
+            if any(name in given for name in LENGTHS):
+                values = {name: value for name, value in values.items() if name not in LENGTHS}
+            values |= given
+        return Train(**values)
+
+
+_HABITS: dict[str, dict[str, Any]] = {
+    "pretrain": {"budget": "5min"},
+    "finetune": {"epochs": 3.0, "warmup": 0.05, "schedule": "linear"},
+}
