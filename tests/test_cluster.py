@@ -86,7 +86,7 @@ def test_the_example_is_a_cluster_and_the_command_shows_every_figure(
     recipe = project(tmp_path)
     rows = needs(life(recipe), ROOT / "examples" / "cluster.toml")
     assert len(rows) == 11
-    assert all(row["pretrain"] for row in rows)
+    assert all(row["pretrain"] and row["from"] for row in rows)
     assert cli.main(["run", str(recipe), "--plan", "--system", str(ROOT / "examples" / "cluster.toml")]) == 0
     assert "128 (ddp)" in capsys.readouterr().out
 

@@ -85,8 +85,12 @@ def needs(life: Life, path: Path) -> list[dict[str, Any]]:
     trainings = [state for state in life.states() if state.node.stage in ("pretrain", "finetune")]
     columns = {s.node.name: _shown(need(cluster, *planned(life, s)), cluster) for s in trainings}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    return [{text("cluster.figure"): text(f"cluster.{name}")} | {node: column[name] for node, column in columns.items()}
-            for name in names]  # fmt: skip
+    return [_row(name, {node: column[name] for node, column in columns.items()}) for name in names]
+
+
+def _row(name: str, columns: dict[str, str]) -> dict[str, str]:
+    """A figure, what it is in each training, and what it comes from."""
+    return {text("cluster.figure"): text(f"cluster.{name}"), **columns, text("plan.from"): text(f"cluster.from.{name}")}
 
 
 def planned(life: Life, state: State) -> tuple["nn.Module", "Plan", float | None]:

@@ -1,20 +1,24 @@
 """What a run would do and cost, before it does anything: `danlu run RECIPE --plan`.
 
 Training is forecast from a few real steps of a throw-away model; reading from the rate of this machine's earlier runs,
-where there are any; the rest from what two cores of a server processor took (benchmarks/forecast.py).
+where there are any; the rest from what two cores of a server processor took (benchmarks/forecast.py). Every figure says
+which of these it comes from.
 """
 
 import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from danlu import files
 from danlu.artifact import Lineage
 from danlu.graph import STORE, Life, State
 from danlu.life import Node
 from danlu.messages import text
+
+if TYPE_CHECKING:
+    from danlu.train.plan import Plan
 
 _START = 0.7  # seconds until the first stage begins
 _READING = 6e6  # bytes per second, until this machine has shown its own
@@ -31,6 +35,19 @@ _LEAST_MB = 450  # of a process that has loaded torch and a model
 _BYTES_PER_TOKEN = 3.4
 
 
+@dataclass(frozen=True)
+class Basis:
+    """Where the figures of a stage come from: whether each is measured or estimated, and from what; in words."""
+
+    minutes: str = ""
+    memory: str = ""
+    disk: str = ""
+
+    def __str__(self) -> str:
+        said = {"minutes": self.minutes, "memory": self.memory, "disk": self.disk}
+        return "; ".join(f"{text(f'plan.{name}')}: {words}" for name, words in said.items() if words)
+
+
 @dataclass
 class Cost:
     """One stage's forecast: seconds, MB of memory and of disk; of what it trains, size and seconds to pass a row."""
@@ -38,6 +55,8 @@ class Cost:
     seconds: float = 0.0
     memory_mb: float = 0.0
     disk_mb: float = 0.0
+    basis: Basis = Basis()
+    measured: float = 0.0  # of the seconds
     model: int = 0  # weights
     layers: int = 0
     row: float = 0.0
@@ -49,9 +68,15 @@ def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     for state in life.states(to):
         costs.append(Cost() if state.status == "cached" else _cost(life, state, size, costs))
         rows.append(_row(state.node.name, text(f"plan.{state.status}"), "; ".join(state.why), costs[-1]))
-    disk = sum(cost.disk_mb for cost in costs)
-    total = Cost(sum((cost.seconds for cost in costs), 0.0), max(cost.memory_mb for cost in costs), disk)
-    return [*rows, _row(text("plan.total"), "", "", total)]
+    return [*rows, _row(text("plan.total"), "", "", _total(costs))]
+
+
+def _total(costs: list[Cost]) -> Cost:
+    seconds, measured = (sum(getattr(cost, name) for cost in costs) for name in ("seconds", "measured"))
+    share = text("plan.basis.share", share=f"{measured / seconds:.0%}")
+    most = max(costs, key=lambda cost: cost.memory_mb)
+    basis = Basis(share, text("plan.basis.largest"), text("plan.basis.sum"))
+    return Cost(seconds, most.memory_mb, sum(cost.disk_mb for cost in costs), basis)
 
 
 def _row(stage: str, status: str, why: str, cost: Cost) -> dict[str, Any]:
@@ -62,6 +87,7 @@ def _row(stage: str, status: str, why: str, cost: Cost) -> dict[str, Any]:
         text("plan.minutes"): round(cost.seconds / 60, 2),
         text("plan.memory"): round(cost.memory_mb),
         text("plan.disk"): round(cost.disk_mb, 1),
+        text("plan.from"): str(cost.basis),
     }
 
 
@@ -127,14 +153,19 @@ def _cost(life: Life, state: State, size: Sizes, before: list[Cost]) -> Cost:
     stage, held = state.node.stage, max(cost.memory_mb for cost in before)
     if stage == "prepare":
         data = size.bytes(state)
-        return Cost(0.2 + data / _rate(life.loaded.runs), max(held, 185 + data * 12 / 1e6), data * 1.3 / 1e6)
+        rate, shown = _rate(life.loaded.runs)
+        basis = Basis(shown, *[text("plan.basis.bytes", size=f"{data / 1e6:,.1f}")] * 2)
+        return Cost(0.2 + data / rate, max(held, 185 + data * 12 / 1e6), data * 1.3 / 1e6, basis)
     if stage == "encode":
         data = size.bytes(state)
-        return Cost(_encoding(state, size, data), max(held, 365 + data * 55 / 1e6), data * 1.3 / 1e6)
+        basis = Basis(*[text("plan.basis.bytes", size=f"{data / 1e6:,.1f}")] * 3)
+        return Cost(_encoding(state, size, data), max(held, 365 + data * 55 / 1e6), data * 1.3 / 1e6, basis)
     if stage in ("pretrain", "finetune"):
         return _training(life, state, size, read=held > 0)
     model = next((cost for cost in reversed(before) if cost.model), Cost())
-    return Cost(_measuring(life, size, model), max(held + 30, _LEAST_MB), 1 if stage == "evaluate" else 15, model.model)
+    basis = Basis(*(text(f"plan.basis.{name}") for name in ("passes" if model.row else "nothing", "before", "usual")))
+    disk = 1 if stage == "evaluate" else 15
+    return Cost(_measuring(life, size, model), max(held + 30, _LEAST_MB), disk, basis, model=model.model)
 
 
 def _encoding(state: State, size: Sizes, data: float) -> float:
@@ -153,14 +184,15 @@ def _measuring(life: Life, size: Sizes, model: Cost) -> float:
     return 0.5 + rows * model.row + recipe.evaluate.samples * _SAMPLED * token
 
 
-def _rate(runs: Path) -> float:
-    """Bytes per second that this machine's latest preparation read."""
+def _rate(runs: Path) -> tuple[float, str]:
+    """Bytes per second that this machine's latest preparation read, and what is said of that."""
     for folder in sorted((runs / STORE).glob("prepare-*"), key=lambda p: p.stat().st_mtime, reverse=True):
         if (folder / "lineage.json").exists():
             facts = Lineage.read(folder)
             if facts.facts.get("bytes") and facts.made.get("seconds"):
-                return float(facts.facts["bytes"]) / float(facts.made["seconds"])
-    return _READING
+                rate = float(facts.facts["bytes"]) / float(facts.made["seconds"])
+                return rate, text("plan.basis.rate", rate=f"{rate / 1e6:.1f}")
+    return _READING, text("plan.basis.usual_rate", rate=f"{_READING / 1e6:.1f}")
 
 
 def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
@@ -181,7 +213,19 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     plan, weights = resolve(request, net), sum(p.numel() for p in net.parameters())
     spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read else 0)
     row = plan.seconds_per_step / (plan.rows * plan.accumulate) / 3  # a forward pass is a third of a step
-    return Cost(spent + plan.seconds, memory, weights * 16 / 1e6, weights, plan.depth, row)
+    basis = _trained(life, plan)
+    return Cost(spent + plan.seconds, memory, weights * 16 / 1e6, basis, spent + plan.seconds, weights, plan.depth, row)
+
+
+def _trained(life: Life, plan: "Plan") -> Basis:
+    """What the figures of a training come from."""
+    from danlu.train import room
+
+    devices = life.loaded.recipe.system.devices
+    seen = "process" if plan.device == "cpu" and room.peak() else "held"
+    others = "" if devices == 1 else " " + text("plan.basis.alone", devices=devices)
+    pace = text("plan.basis.steps", steps=f"{plan.steps:,}", seconds=f"{plan.seconds_per_step:.3g}")
+    return Basis(pace + others, text(f"plan.basis.{seen}") + others, text("plan.basis.weights"))
 
 
 def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tuple[Any, int, int]:

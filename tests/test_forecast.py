@@ -1,0 +1,77 @@
+"""What `--plan` says of its figures: each is measured or estimated, and from what."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from danlu import forecast
+from danlu.graph import Silent
+from danlu.train import cost, room
+from danlu.train import plan as planning
+from tests.tiny_life import life, project
+
+FIGURES = ("minutes", "memory MB", "disk MB")
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", "en")
+
+
+def rows(recipe: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    return {row["stage"]: row for row in forecast.forecast(life(recipe, *overrides))}
+
+
+def origins(row: dict[str, Any]) -> dict[str, str]:
+    """Figure -> what it is said to come from."""
+    parts = (part.partition(": ") for part in row["from"].split("; "))
+    return {figure: origin for figure, _, origin in parts}
+
+
+def test_every_figure_of_every_stage_says_whether_it_is_measured(tmp_path: Path) -> None:
+    table = rows(project(tmp_path))
+    total = table.pop("total")
+    for row in table.values():
+        said = origins(row)
+        assert tuple(said) == FIGURES, row
+        assert all(origin.startswith(("measured", "estimated")) for origin in said.values()), row
+    assert [name for name, row in table.items() if origins(row)["minutes"].startswith("measured")] == ["pretrain"]
+    assert "% of it measured" in origins(total)["minutes"]
+
+
+def test_a_pace_is_called_measured_only_where_steps_were_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seconds that are shown are those that the steps of the copy took."""
+    monkeypatch.setattr(planning, "_step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
+    said = origins(rows(project(tmp_path))["pretrain"])
+    assert "0.52 s of a step here, times 6" in said["minutes"]  # with the slack of a mean over a median
+
+
+def test_memory_is_estimated_where_the_system_does_not_say_what_a_process_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = project(tmp_path)
+    assert origins(rows(recipe)["pretrain"])["memory MB"].startswith("measured")
+    monkeypatch.setattr(room, "peak", lambda: 0.0)
+    monkeypatch.setattr(room, "resident", lambda: 0.0)
+    assert origins(rows(recipe)["pretrain"])["memory MB"].startswith("estimated")
+
+
+def test_reading_is_estimated_from_the_rate_of_this_machine_once_there_is_one(tmp_path: Path) -> None:
+    recipe = project(tmp_path)
+    assert "two cores of a server" in origins(rows(recipe)["prepare"])["minutes"]
+    life(recipe).run(Silent(), "prepare")
+    assert "this machine's latest preparation" in origins(rows(recipe, "data.limit_mb=1.0")["prepare"])["minutes"]
+
+
+def test_what_is_done_already_costs_nothing_and_claims_nothing(tmp_path: Path) -> None:
+    recipe = project(tmp_path)
+    life(recipe).run(Silent(), "encode")
+    row = rows(recipe)["encode"]
+    assert [row[figure] for figure in FIGURES] == [0, 0, 0]
+    assert row["from"] == ""
+
+
+def test_it_is_said_that_the_steps_of_one_device_stand_for_several(tmp_path: Path) -> None:
+    assert "2 will share the work" in rows(project(tmp_path), "system.devices=2")["pretrain"]["from"]
