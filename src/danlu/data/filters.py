@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from danlu.data import shapes
 from danlu.errors import UserError
 
 Filter = Callable[[str], str | None]
@@ -16,11 +17,8 @@ Filter = Callable[[str], str | None]
 DEDUP = "dedup"  # stands among the steps, and is done over all rows together
 NORMALIZE = "normalize"
 AUTO: dict[str, tuple[str, ...]] = {
-    "text": ("normalize", "drop_empty", "drop_short", "drop_garbled", "drop_symbols", "drop_repetitive", "dedup"),
     "code": ("drop_empty", "drop_short", "drop_garbled", "drop_long_lines", "dedup"),
-    "pair": ("normalize", "drop_empty", "drop_garbled", "dedup"),
-    "chat": ("normalize", "drop_empty", "drop_garbled", "dedup"),
-    "labelled": ("normalize", "drop_empty", "dedup"),
+    **{shape: shapes.of(shape).CLEAN for shape in shapes.names()},
 }
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")
@@ -81,7 +79,7 @@ STEPS = (NORMALIZE, *FILTERS, DEDUP)
 
 
 def plan(clean: str | Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Steps for each kind of row (text, code, pair, chat); `normalize` is never done to code.
+    """Steps for each kind of row: each shape, and code; `normalize` is never done to code.
 
     Raises:
         UserError: E211, a step that does not exist.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from danlu import messages
 from danlu.data import filters, formats, shapes
@@ -112,8 +112,8 @@ class Reader:
 
     def _as_wanted(self, file: SourceFile, seen: Sequence[Row]) -> Shape:
         """The shape that the rows must have, where a file has its columns."""
-        shape = cast(Shape, self.wanted)
-        needed = {ours: self.columns.get(ours, ours) for ours in shapes.COLUMNS[shape]}
+        shape = self.wanted
+        needed = {ours: self.columns.get(ours, ours) for ours in shapes.of(shape).COLUMNS}
         for ours, yours in needed.items():
             if seen and yours not in seen[0] and not (shape == "chat" and self._shape_of_record(seen[0])):
                 raise missing_column(file, seen[0], self.columns, ours)

@@ -122,13 +122,13 @@ def _first(task: "Task", row: "Row") -> "Example":
     Raises:
         UserError: E250, the rows lack a column that the task reads.
     """
-    from danlu.data.shapes import COLUMNS
+    from danlu.data import shapes
 
     try:
         return task.encode(row)
     except KeyError as missing:
         column = missing.args[0]
-        if column in row or all(column not in columns for columns in COLUMNS.values()):
+        if column in row or all(column not in shapes.of(shape).COLUMNS for shape in shapes.names()):
             raise
         found = ", ".join(name for name in row if name not in ("id", "source"))
         raise UserError("E250", where=row["source"], column=column, task=type(task).__name__, found=found) from missing

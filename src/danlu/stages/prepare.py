@@ -177,7 +177,7 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
 
 def _columns(shape: shapes.Shape) -> list[str]:
     """Columns of the rows: `text` is all of a row as plain text, whatever its shape."""
-    return list(dict.fromkeys(("id", "source", "text", *shapes.COLUMNS[shape], *shapes.OPTIONAL.get(shape, ()))))
+    return list(dict.fromkeys(("id", "source", "text", *shapes.of(shape).COLUMNS, *shapes.of(shape).OPTIONAL)))
 
 
 def _exemplify(work: Work, record: "Record") -> None:

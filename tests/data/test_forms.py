@@ -1,0 +1,47 @@
+"""Every shape of a row keeps its contract: to a file and back, its texts changed, its columns as it states them."""
+
+from typing import get_args
+
+import pytest
+
+from danlu.config import Data
+from danlu.data import filters, shapes
+
+RECORDS = {
+    "text": {"text": "One text."},
+    "pair": {"prompt": "Who?", "completion": "He."},
+    "chat": {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "He."}]},
+    "labelled": {"text": "One.", "text_pair": "Two.", "label": 1.0},
+}
+
+
+def test_the_recipe_can_name_every_shape() -> None:
+    assert set(get_args(Data.model_fields["shape"].annotation)) == {"auto", *shapes.names()}
+    assert set(RECORDS) == set(shapes.names()), "a new shape needs a record here"
+    assert all(step in filters.STEPS for shape in shapes.names() for step in shapes.of(shape).CLEAN)
+
+
+@pytest.mark.parametrize("shape", shapes.names())
+def test_a_row_goes_to_a_file_and_comes_back(shape: str) -> None:
+    row = shapes.canonical(RECORDS[shape], shape)
+    kept = shapes.stored(row)
+    assert all(isinstance(value, str) for value in kept.values())
+    columns = {*shapes.of(shape).COLUMNS, *shapes.of(shape).OPTIONAL, "text"}
+    assert set(kept) <= columns
+    whole = {name: kept.get(name) for name in columns}
+    assert shapes.loaded(whole | {"text": kept.get("text", shapes.plain(row))}) == row
+    assert shapes.canonical(row, shape) == row
+
+
+@pytest.mark.parametrize("shape", shapes.names())
+def test_all_its_texts_are_changed_and_nothing_else(shape: str) -> None:
+    row = shapes.canonical(RECORDS[shape], shape)
+    changed = shapes.mapped(row, str.upper)
+    assert shapes.plain(changed) == shapes.plain(row).upper()
+    assert changed.keys() == row.keys()
+
+
+@pytest.mark.parametrize("shape", shapes.names())
+def test_a_record_without_its_columns_is_flawed(shape: str) -> None:
+    with pytest.raises(shapes.Flaw):
+        shapes.canonical({"something": "else"}, shape)
