@@ -1,11 +1,13 @@
 """Figures of a confusion matrix beside scikit-learn's."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as oracle
 
-from danlu.metrics.classification import confusion, per_class, summary, table
+from danlu.metrics.classification import BINS, confusion, per_class, sample, summary, table
 
 
 def drawn(classes: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +48,25 @@ def test_one_answer_for_all_says_nothing() -> None:
     made = matrix(np.array([0, 1, 2, 0]), np.array([0, 0, 0, 0]), 3)
     assert summary(made)["mcc"] == 0.0
     assert [row["rows"] for row in table(made, ["a", "b", "c"])] == [2, 1, 1]
+
+
+def calibration_error(hit: np.ndarray, sure: np.ndarray) -> float:
+    """Guo et al. 2017, equations 2 to 5, bin by bin."""
+    total, edges = 0.0, np.linspace(0, 1, BINS + 1)
+    for low, high in itertools.pairwise(edges):
+        here = (sure > low) & (sure <= high)
+        if here.any():
+            total += here.sum() * abs(hit[here].mean() - sure[here].mean())
+    return total / len(hit)
+
+
+def test_all_figures_of_rows_at_once() -> None:
+    truth, found = drawn(4, 500, 11)
+    sure = np.random.Generator(np.random.PCG64(2)).uniform(0.25, 1, 500)
+    made = sample(truth, found, sure, 4).figures()
+    each = per_class(matrix(truth, found, 4))
+    assert {name: float(made[name]) for name in summary(matrix(truth, found, 4))} == pytest.approx(
+        summary(matrix(truth, found, 4)), abs=1e-12
+    )
+    assert all(np.allclose(made[name], each[name], atol=1e-12) for name in each)
+    assert float(made["calibration_error"]) == pytest.approx(calibration_error(truth == found, sure), abs=1e-9)

@@ -6,19 +6,17 @@ and generate one token of every answer under way. So an answer never waits longe
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
 
 import torch
 
 from danlu.errors import UserError
 from danlu.nn.generate import sample
-from danlu.serve.counters import Counters
 from danlu.serve.generation import Generation, Job, Piece, Served
 from danlu.serve.refusal import Refusal
 from danlu.serve.slots import Slots
+from danlu.serve.worker import Worker
 
 # How a generation may end without an answer, and how that is said.
 REFUSALS = {"failed": "internal_error", "late": "overloaded", "cancelled": "shutting_down"}
@@ -27,8 +25,8 @@ PROMPT_PIECE = 256  # tokens of a new prompt that are read between two steps of 
 _log = logging.getLogger("danlu.serve")
 
 
-class Engine:
-    """Use as a context manager: the thread runs inside it.
+class Engine(Worker):
+    """A worker whose requests are answers to generate; what is left when it ends is cancelled.
 
     `slots`: answers generated at the same time; `waiting`: how many more may wait. Raises UserError E606 for a model
     that says no text.
@@ -37,35 +35,12 @@ class Engine:
     def __init__(self, served: Served, *, slots: int = 8, waiting: int = 64):
         if served.judges:
             raise UserError("E606")
-        self.served, self.counters = served, Counters()
-        self._most_waiting = waiting
+        super().__init__("danlu-engine", waiting)
+        self.served = served
         self._slots = Slots(served.network, slots, served.context)
         self._ends, self._never = _control(served)
         self._waiting: list[Generation] = []
         self._running: list[Generation] = []
-        self._wake = threading.Condition()
-        self._draining = self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="danlu-engine", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Cancel what is left and wait for the thread."""
-        self.drain()
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        self._thread.join()
-
-    @property
-    def ready(self) -> bool:
-        return self._thread.is_alive() and not self._draining
-
-    def drain(self) -> None:
-        """Take no new jobs; those accepted go on. Safe in a signal handler: it takes no lock."""
-        self._draining = True
 
     def exposition(self) -> str:
         """The metrics, in Prometheus's text format."""
@@ -82,10 +57,7 @@ class Engine:
         """
         made = [Generation(job, self.served, _at(index, sink)) for index, job in enumerate(jobs)]
         with self._wake:
-            if not self.ready:
-                raise Refusal("shutting_down")
-            if len(self._waiting) + len(made) > self._most_waiting + self._slots.free:
-                raise Refusal("overloaded")
+            self._admit(len(self._waiting) + len(made), self._most_waiting + self._slots.free)
             self._waiting += made
             self._wake.notify()
         return made
@@ -126,7 +98,7 @@ class Engine:
 
     def _step(self) -> None:
         self._let_go()
-        self._admit()
+        self._give_slots()
         self._guarded(self._read, [each for each in self._running if each.unread][:1])
         self._guarded(self._generate, [each for each in self._running if not each.unread])
 
@@ -138,7 +110,7 @@ class Engine:
             elif generation.slot is None and now - generation.arrived > QUEUE_SECONDS:
                 self._end(generation, "late")
 
-    def _admit(self) -> None:
+    def _give_slots(self) -> None:
         with self._wake:
             while self._waiting and self._slots.free:
                 generation = self._waiting.pop(0)

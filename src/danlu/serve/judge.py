@@ -1,13 +1,12 @@
 """The judge: ONE thread owns a model that answers a row at once (its class); rows that wait are read together."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-from danlu.serve.counters import Counters
 from danlu.serve.refusal import Refusal
+from danlu.serve.worker import Worker
 
 _TOGETHER = 64  # rows of one forward pass, at most
 _log = logging.getLogger("danlu.serve")
@@ -26,36 +25,13 @@ class Judged(Protocol):
     def judge(self, rows: Sequence[Row]) -> list[Row]: ...
 
 
-class Judge:
-    """Use as a context manager: the thread runs inside it. `waiting`: how many requests may wait."""
+class Judge(Worker):
+    """A worker whose requests are rows; those that wait are answered before it ends."""
 
     def __init__(self, served: Judged, *, waiting: int = 64):
-        self.served, self.counters = served, Counters()
-        self._most_waiting = waiting
+        super().__init__("danlu-judge", waiting)
+        self.served = served
         self._waiting: list[tuple[Sequence[Row], Future[list[Row]]]] = []
-        self._wake = threading.Condition()
-        self._draining = self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="danlu-judge", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Answer what is left and wait for the thread."""
-        self.drain()
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        self._thread.join()
-
-    @property
-    def ready(self) -> bool:
-        return self._thread.is_alive() and not self._draining
-
-    def drain(self) -> None:
-        """Take no new rows. Safe in a signal handler: it takes no lock."""
-        self._draining = True
 
     def exposition(self) -> str:
         """The metrics, in Prometheus's text format."""
@@ -69,10 +45,7 @@ class Judge:
         """
         answer: Future[list[Row]] = Future()
         with self._wake:
-            if not self.ready:
-                raise Refusal("shutting_down")
-            if len(self._waiting) >= self._most_waiting:
-                raise Refusal("overloaded")
+            self._admit(len(self._waiting) + 1, self._most_waiting)
             self._waiting.append((rows, answer))
             self._wake.notify()
         return answer
