@@ -29,11 +29,16 @@ class UserError(Exception):
     def exit(self) -> int:
         return _EXITS[self.code[1]]
 
+    @property
+    def what(self) -> str:
+        """The problem in one sentence."""
+        return messages.text(f"errors.{self.code}.what", **{"where": self.where, **self.fields})
+
     def render(self) -> str:
         """The problem as it is printed: one line first, the evidence and the fix below it."""
         fields = {"where": self.where, **self.fields}
         title, fix = messages.text("problem.error"), messages.text("problem.fix")
-        lines = [f"{title}[{self.code}]: {messages.text(f'errors.{self.code}.what', **fields)}"]
+        lines = [f"{title}[{self.code}]: {self.what}"]
         lines += [f"  --> {self.where}"] * bool(self.where)
         lines += [f"  {row}" for row in self.evidence]
         if messages.find(f"errors.{self.code}.fix"):

@@ -47,18 +47,25 @@ def life(recipe: Recipe) -> list[Node]:
         inputs = {"columns": "encode_finetune", "base": trained}
         nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune.task), inputs))
         models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
-    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns))
+    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns | _judged(recipe)))
     if recipe.compress:
         nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": nodes[-2].name} | columns))
     return nodes
+
+
+def _judged(recipe: Recipe) -> dict[str, str]:
+    """The rows whose whole answers are measured, where a task gives such."""
+    rows = {"rows": "prepare"} if catalogue.stated(recipe.task, "judges") else {}
+    tuned = recipe.finetune and catalogue.stated(recipe.finetune.task, "judges")
+    return rows | ({"tuning_rows": "prepare_finetune"} if tuned else {})
 
 
 def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
     wanted = recipe.tokenizer.type
     kind = ("wordpiece" if recipe.backbone.arch == "bert" else "bpe") if wanted == "auto" else wanted
     encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task}
-    cut = catalogue.stated(task, "long") == "cut"
-    return encoding | ({"context": recipe.model.context} if cut else {})
+    fitted = catalogue.stated(task, "long") in ("cut", "windows")
+    return encoding | ({"context": recipe.model.context} if fitted else {})
 
 
 def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +28,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 CONTINUES = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
+_TOGETHER = 32  # examples of one forward pass, at most
 ANSWERS = replace(CONTINUES, repetition_penalty=1.2)  # small models repeat themselves in chats; 1.2: arXiv:1909.05858
 
 
@@ -68,7 +71,12 @@ class Model(nn.Module):
     @property
     def judges(self) -> bool:
         """Whether it answers a row at once (a class, a score) instead of going on with text."""
-        return self.task.labelled
+        return self.task.judges
+
+    @property
+    def asks(self) -> dict[str, bool]:
+        """The texts that it reads of a row, and whether each must be there."""
+        return {name: name not in self.task.optional for name in self.task.inputs}
 
     @property
     def usual(self) -> Sampling:
@@ -105,18 +113,49 @@ class Model(nn.Module):
         yield detokenizer.flush()
 
     def predict(self, prompt: str, sampling: Sampling | None = None) -> Any:
-        """Continue a text once, or answer it; where the task has labels, what `Task.predict` says of the text."""
+        """Continue a text once, or answer it; where the task judges rows, what it says of the row that is asked."""
         if self.judges:
-            return self.judge([{"text": prompt}])[0]
+            return self.judge([self.asked(prompt)])[0]
         return "".join(self.stream(prompt, sampling))
 
+    def asked(self, given: str) -> Row:
+        """The row that a text stands for: its one input, or a JSON object of them.
+
+        Raises:
+            UserError: E607, an input is missing, unknown or no text.
+        """
+        row: Any = {next(iter(self.asks)): given}
+        if given.lstrip().startswith("{"):
+            with suppress(ValueError):
+                row = json.loads(given)
+        needed = {name for name, must in self.asks.items() if must}
+        if not needed <= row.keys() <= self.asks.keys() or not all(isinstance(each, str) for each in row.values()):
+            example = json.dumps(dict.fromkeys(self.asks, "..."))
+            raise UserError("E607", needed=", ".join(self.asks), example=example)
+        return dict(row)
+
     def judge(self, rows: Sequence[Row]) -> list[Row]:
-        """What the task predicts for rows, in their order; each is read as one of the rows to train on is."""
-        examples = [self.task.encode({"label": None, **row}) for row in rows]
+        """What the task says of rows, in their order; each is read as one of the rows to train on is.
+
+        Raises:
+            UserError: a row that the task cannot read.
+        """
+        examples = [self.task.windows(row) for row in rows]
+        found = self._found([window for each in examples for window in each])
+        bounds = [0, *accumulate(map(len, examples))]
+        return [self.task.joined(row, found[a:b]) for row, (a, b) in zip(rows, pairwise(bounds), strict=True)]
+
+    def _found(self, examples: Sequence[Row]) -> list[Row]:
+        """What the task predicts for examples, in their order; those of like length are read together."""
+        answers: list[Row] = [{}] * len(examples)
+        order = sorted(range(len(examples)), key=lambda place: len(examples[place]["input_ids"]))
         training = self.net.training
         self.net.eval()
-        batch = {name: each.to(self.net.device) for name, each in self.processor.collate(examples).items()}
-        answers = self.task.predict(self.net, batch)
+        for chosen in (order[at : at + _TOGETHER] for at in range(0, len(order), _TOGETHER)):
+            batch = self.processor.collate([examples[place] for place in chosen])
+            said = self.task.predict(self.net, {name: each.to(self.net.device) for name, each in batch.items()})
+            for place, answer in zip(chosen, said, strict=True):
+                answers[place] = answer
         self.net.train(training)
         return answers
 

@@ -1,9 +1,13 @@
 """The first recipe for raw files: what they hold decides its task."""
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from danlu import messages
+
+_KINDS = {"text_classification": "labelled"}  # task: who recognises its raw files, the more particular first
 
 
 def recipe(source: Path, named: Path) -> tuple[str, int]:
@@ -12,12 +16,28 @@ def recipe(source: Path, named: Path) -> tuple[str, int]:
     Raises:
         UserError: nothing there, no file of a kind we read, or rows without text.
     """
-    from danlu.data import labelled, sniff
+    from danlu.data import sniff
 
-    if found := labelled.look(source.resolve()):
-        return labelled.recipe_text(found, named), found.count
+    for task in _KINDS:
+        found = _kind(task).look(source.resolve())
+        if found:
+            return _kind(task).recipe_text(found, named), found.count
     sniffed = sniff.sniff(source)
     return sniff.recipe_text(sniffed, named), sniffed.rows
+
+
+def keys(path: Path, task: str) -> dict[str, Any]:
+    """How the raw files there are read for a task: keys of [data]; none where nothing is found for it.
+
+    Raises:
+        UserError: nothing there, or a file that cannot be read.
+    """
+    found = _kind(task).look(path) if task in _KINDS else None
+    return dict(found.keys) if found else {}
+
+
+def _kind(task: str) -> Any:
+    return importlib.import_module(f"danlu.data.{_KINDS[task]}")
 
 
 def commented(key: str, value: str, note: str) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danlu.data.loader import IGNORE
 from danlu.messages import text
 from danlu.modalities.chat import END, END_TURN, ROLES
 from danlu.modalities.text import Text
@@ -27,7 +26,7 @@ assert ASSISTANT in ROLES
 
 def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
-    if twin.task.labelled:
+    if twin.task.judges:
         return _labels(twin)
     processor, found = twin.task.processor, _learned(twin)
     wrong, rows = 0, list[list[Shown]]()
@@ -44,15 +43,14 @@ def mask(twin: Twin) -> Check:
 
 
 def _labels(twin: Twin) -> Check:
-    """Rows that do not carry their label, or carry another beside it, in the batches that training would see."""
+    """Rows that do not carry their labels, or carry others beside them, in the batches that training would see."""
     loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
     wrong = 0
     for place, group in enumerate(loader.groups):
         batch = loader.assemble([place])
         for segment, window in enumerate(group, 1):
-            row = twin.rows[int(np.searchsorted(offsets, loader.windows.start[window], side="right")) - 1]
-            said = [int(label) for label in batch["labels"][0][batch["segment_ids"][0] == segment] if label != IGNORE]
-            wrong += [twin.task.labels[label] for label in said] != [row["label"]]
+            example = twin.examples[int(np.searchsorted(offsets, loader.windows.start[window], side="right")) - 1]
+            wrong += batch["labels"][0][batch["segment_ids"][0] == segment].tolist() != list(example["labels"])
     return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(loader.windows)))
 
 

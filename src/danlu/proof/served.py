@@ -30,7 +30,8 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     opened = Model.from_pretrained(folder, twin.device)
     saved = opened.net({"input_ids": ids[None]})[0]
     together = _beside(opened, ids) if opened.judges else _stepped(opened, ids)
-    return [Check("saved", _apart(saved, trained), LIMIT), Check("served", _apart(together, trained), LIMIT)]
+    beside = _apart(together[: len(trained)], trained)
+    return [Check("saved", _apart(saved, trained), LIMIT), Check("served", beside, LIMIT)]
 
 
 def _longest(twin: Twin) -> Tensor:
@@ -40,7 +41,7 @@ def _longest(twin: Twin) -> Tensor:
 
 
 def _beside(model: Model, ids: Tensor) -> Tensor:
-    """Logits (C,) of a text that is judged together with a longer one."""
+    """Logits, (C,) or of each token and perhaps of padding (T, C), of a text that is judged beside a longer one."""
     longer = torch.cat([ids, ids[1:]])[: model.context]
     batch = model.processor.collate([{"input_ids": longer}, {"input_ids": ids}])
     return model.net({name: each.to(ids.device) for name, each in batch.items()})[1]

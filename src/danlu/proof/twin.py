@@ -45,6 +45,7 @@ class Twin:
     train: Train
     adapters: Sequence[Mapping[str, Any]]
     rows: list[Row]  # those that are trained on, in the order of the columns
+    examples: list[Example]  # as the task made them
     folder: Path  # columns/{train,valid}
     seed: int
     device: str = "cpu"  # of its trainings and answers; float64 stays on the processor, which has it
@@ -123,8 +124,9 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     place = folder / node.name
     for split, chosen in (("train", _trained(examples)), ("valid", examples[::_HELD_OUT])):
         _write(place / "columns" / split, chosen, processor.vocab_size)
+    where = device.chosen(sample.life.loaded.recipe.system.device)
     made = Twin(node.name, node.config["task"], task, architecture, node.config["train"], adapters, _trained(rows),
-                place, node.config["seed"], device.chosen(sample.life.loaded.recipe.system.device))  # fmt: skip
+                _trained(examples), place, node.config["seed"], where)  # fmt: skip
     if not len(made.loader()):
         raise UserError("E122", rows=len(rows), context=context)
     return made
@@ -133,7 +135,7 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
 def _task(config: Mapping[str, Any], processor: Text, rows: Sequence[Row]) -> Task:
     """The task of a training, with the labels of the sample."""
     kind: Any = tasks.load(config["task"])
-    labels = sorted({row["label"] for row in rows}) if kind.labelled else ()
+    labels = sorted({each for row in rows for each in kind.labels_of(row)}) if kind.labelled else ()
     return kind(processor, labels, config["context"])
 
 
@@ -143,21 +145,21 @@ def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[
     Raises:
         UserError: E216, there are none.
     """
-    every = [(row, _encoded(task, row)) for row in rows]
+    every = [(row, example) for row in rows for example in _encoded(task, row)]
     kept = [(row, example) for row, example in every if not limit or longest_answer(example) <= limit]
     if not kept:
         raise UserError("E216")
     return [row for row, _ in kept], [example for _, example in kept]
 
 
-def _encoded(task: Task, row: Row) -> Example:
-    """One row as columns.
+def _encoded(task: Task, row: Row) -> list[Example]:
+    """One row as columns, each of its windows.
 
     Raises:
         UserError: E250, it lacks a column that the task reads.
     """
     try:
-        return task.encode(row)
+        return task.windows(row)
     except KeyError as missing:
         found = ", ".join(name for name in row if name not in ("id", "source"))
         fields = {"column": missing.args[0], "task": type(task).__name__, "found": found}

@@ -25,6 +25,7 @@ from danlu.serve.schema import (
     ModelList,
     Predictions,
     PredictRequest,
+    predict_request,
 )
 from danlu.serve.wire import StrictRoute
 
@@ -81,11 +82,13 @@ def _add_generation(app: FastAPI, engine: Engine, name: str) -> None:
 
 
 def _add_judgement(app: FastAPI, judge: Judge, name: str) -> None:
-    @app.post("/predict")
     async def predict(wish: PredictRequest) -> Predictions:
         _check_model(wish.model or name, name)
         said = await asyncio.wrap_future(judge.submit(wish.rows))
         return Predictions(model=name, predictions=said)
+
+    predict.__annotations__["wish"] = predict_request(judge.served.asks)
+    app.post("/predict")(predict)
 
 
 def _add_health(app: FastAPI, engine: Engine | Judge) -> None:

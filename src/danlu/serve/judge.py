@@ -1,10 +1,11 @@
 """The judge: ONE thread owns a model that answers a row at once (its class); rows that wait are read together."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from danlu.errors import UserError
 from danlu.serve.refusal import Refusal
 from danlu.serve.worker import Worker
 
@@ -21,6 +22,9 @@ class Judged(Protocol):
 
     @property
     def judges(self) -> bool: ...
+
+    @property
+    def asks(self) -> Mapping[str, bool]: ...
 
     def judge(self, rows: Sequence[Row]) -> list[Row]: ...
 
@@ -57,6 +61,9 @@ class Judge(Worker):
             rows = [row for each, _ in taken for row in each]
             try:
                 said = self.served.judge(rows)
+            except UserError as error:
+                self._refuse(taken, error)
+                continue
             except Exception:  # noqa: BLE001  (whatever a request can cause ends that request alone)
                 _log.exception("rows could not be judged")
                 for _, answer in taken:
@@ -65,6 +72,17 @@ class Judge(Worker):
             for each, answer in taken:
                 answer.set_result(said[: len(each)])
                 del said[: len(each)]
+
+    def _refuse(self, taken: Sequence[tuple[Sequence[Row], "Future[list[Row]]"]], error: UserError) -> None:
+        """Some row cannot be read: where several requests were read together, each is tried alone."""
+        if len(taken) == 1:
+            taken[0][1].set_exception(Refusal("invalid_value", param="body", reason=error.what))
+            return
+        for rows, answer in taken:
+            try:
+                answer.set_result(self.served.judge(rows))
+            except UserError as own:
+                self._refuse([(rows, answer)], own)
 
     def _taken(self) -> list[tuple[Sequence[Row], "Future[list[Row]]"]]:
         """Sleep until something waits; the requests to read together, none when the server stops."""

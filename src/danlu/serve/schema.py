@@ -1,9 +1,9 @@
 """The part of the OpenAI API that danlu speaks. What is not listed here is refused by name, never ignored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 StopString = Annotated[str, Field(min_length=1, max_length=64)]
 # The values that change nothing; clients send them by habit. Others are refused: danlu does not do them.
@@ -97,32 +97,35 @@ class ChatRequest(Generated):
         return self.max_completion_tokens or self.max_tokens
 
 
+Texts = str | Annotated[list[str], Field(min_length=1, max_length=256)]
+
+
 class PredictRequest(Strict):
-    """Texts to judge, each with its second text where the model reads pairs."""
+    """Rows to judge: a text, or a list of texts, for each of the inputs of a task."""
 
     model: str | None = Field(None, max_length=256)
-    text: str | Annotated[list[str], Field(min_length=1, max_length=256)]
-    text_pair: str | Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
 
     @model_validator(mode="after")
     def _as_many(self) -> "PredictRequest":
-        if self.text_pair is not None and len(_listed(self.text_pair)) != len(_listed(self.text)):
-            raise ValueError("text and text_pair must be of one length")
+        if len({len(texts) for texts in self._columns().values()}) > 1:
+            raise ValueError("all inputs must be of one length")
         return self
+
+    def _columns(self) -> dict[str, list[str]]:
+        given = {name: getattr(self, name) for name in type(self).model_fields if name != "model"}
+        return {name: [each] if isinstance(each, str) else each for name, each in given.items() if each is not None}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows as the task reads them."""
-        texts = _listed(self.text)
-        pairs = [None] * len(texts) if self.text_pair is None else _listed(self.text_pair)
-        return [
-            {"text": text} | ({} if pair is None else {"text_pair": pair})
-            for text, pair in zip(texts, pairs, strict=True)
-        ]
+        columns = self._columns()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _listed(texts: str | list[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else texts
+def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
+    """The request for a task that reads these texts; False where one may be left out."""
+    fields: dict[str, Any] = {name: (Texts, ...) if must else (Texts | None, None) for name, must in asks.items()}
+    return create_model("PredictRequest", __base__=PredictRequest, **fields)
 
 
 class Predictions(BaseModel):

@@ -80,9 +80,11 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     Raises:
         UserError: E251 there is only one, E252 a label occurs in held-out rows alone, E313 the base knows others.
     """
+    from danlu import tasks
     from danlu.model import taught
 
-    counts = {split: Counter(row["label"] for row in _read(rows, split)) for split in SPLITS}
+    kind: Any = tasks.load(context.config["task"])
+    counts = {split: Counter(each for row in _read(rows, split) for each in kind.labels_of(row)) for split in SPLITS}
     base = context.inputs.get("base")
     if base and (before := taught(base, context.config["task"])):
         if unknown := [label for each in counts.values() for label in each if label not in before]:
@@ -146,15 +148,14 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
     token_bytes = np.array(task.processor.token_bytes())
     counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
-    for row in _read(rows, split):
-        example = task.encode(row)
+    for example in (each for row in _read(rows, split) for each in task.windows(row)):
         if limit and longest_answer(example) > limit:
             counts["left_out"] += 1
             continue
         writer.add(example)
         ids = np.asarray(example["input_ids"], np.int64)
         counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
-        counts["cut"] += len(ids) == task.context
+        counts["cut"] += task.long == "cut" and len(ids) == task.context
         if counts["rows"] % 100 == 0:
             context.progress(counts["rows"], total, message("encode.encoding", split=split))
     writer.close()

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from danlu.graph import Context
     from danlu.model import Model
 
-VERSION = 1
+VERSION = 2
 _ROWS = 16  # packed rows of an evaluation batch
+_ERRORS = 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
 
 
@@ -28,23 +29,58 @@ def run(context: "Context") -> None:
     if wanted.ngram:
         figures |= _baseline(context, models["base"], wanted.ngram)
         context.progress(1, steps)
+    wholes: dict[str, Whole] = {}
     for role, model in models.items():
-        if model.task.labelled == models["base"].task.labelled:
-            figures[role] = measure(model, context.inputs["columns"], models["base"].task_name)
+        if model.judges == models["base"].judges:
+            wholes[role] = Whole(model, context.inputs["columns"], context.inputs.get("rows"))
+            figures[role] = measure(model, context.inputs["columns"], models["base"].task_name) | wholes[role].scores
         context.progress(len(figures), steps, role)
     answers = {}
     if "tuning_columns" in context.inputs:
-        able = {role: model for role, model in models.items() if model.task.labelled == models["tuned"].task.labelled}
-        learned = models["tuned"].task_name
-        answers = {role: measure(model, context.inputs["tuning_columns"], learned) for role, model in able.items()}
+        for role, model in models.items():
+            if model.judges == models["tuned"].judges:
+                wholes[role] = Whole(model, context.inputs["tuning_columns"], context.inputs.get("tuning_rows"))
+                found = measure(model, context.inputs["tuning_columns"], models["tuned"].task_name)
+                answers[role] = found | wholes[role].scores
+    last, whole = models.get("tuned") or models["base"], list(wholes.values())[-1]
     table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
-    files.write_json(context.out / "metrics.json", _finite(table))
-    last = models.get("tuned") or models["base"]
+    files.write_json(context.out / "metrics.json", _finite(table | {"each": whole.each}))
+    files.write_json(context.out / "errors.json", whole.errors)
     shown = samples(last, context.inputs["columns"], wanted.samples) if last.task.ahead else []
     files.write_json(context.out / "samples.json", shown)
     context.facts |= {"models": figures, "answers": answers}
     context.output_hash = files.sha256(context.out / "metrics.json")
     context.progress(1, 1)
+
+
+class Whole:
+    """What a model that judges rows says of the held-out ones, as it would say it to anybody; else nothing."""
+
+    def __init__(self, model: "Model", encoded: Path, prepared: Path | None):
+        self.task = model.task
+        self.rows = _held_out(prepared, _split(encoded)) if prepared and model.judges else []
+        self.said = model.judge(self.rows) if self.rows else []
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return self.task.score(self.said, self.rows) if self.rows else {}
+
+    @property
+    def each(self) -> list[dict[str, Any]]:
+        """The figures of each label."""
+        return self.task.each(self.said, self.rows) if self.rows else []
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The worst errors, the worst first."""
+        found = (self.task.error(said, row) for said, row in zip(self.said, self.rows, strict=True))
+        return sorted((each for each in found if each), key=lambda each: -each["weight"])[:_ERRORS]
+
+
+def _held_out(prepared: Path, split: str) -> list[dict[str, Any]]:
+    from danlu.data import shapes, store
+
+    return [shapes.loaded(row) for row in store.read(prepared / "rows", split)]
 
 
 def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
@@ -66,7 +102,7 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
     import tempfile
 
     from danlu.config import Data, ModelSection, Recipe, Split, System
-    from danlu.data import labelled
+    from danlu.data import starter
     from danlu.graph import Life, Silent
     from danlu.model import Model
     from danlu.recipe import Loaded
@@ -75,8 +111,7 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
     with tempfile.TemporaryDirectory() as room:
         path = Path(data).resolve()
         whole: dict[str, Any] = {"split": Split(valid=0.0, test=0.0), "clean": ["normalize", "drop_empty"]}
-        found = labelled.look(path) if model.judges else None
-        rows = Data(path=[str(path)], **whole, **(found.keys if found else {}))
+        rows = Data(path=[str(path)], **whole, **(starter.keys(path, model.task_name) if model.judges else {}))
         base = ModelSection(base=str(folder.resolve()), context=model.context)
         sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
@@ -84,7 +119,8 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
             prepared = life.run(Silent(), "prepare").folders["prepare"]
             if model.judges or task == "language_modeling" or _answers(prepared):
                 break
-        return measure(model, life.run(Silent(), "encode").folders["encode"], task)
+        encoded = life.run(Silent(), "encode").folders["encode"]
+        return measure(model, encoded, task) | Whole(model, encoded, prepared).scores
 
 
 def _answers(prepared: Path) -> bool:
@@ -103,42 +139,15 @@ def _split(encoded: Path) -> str:
 
 
 def _baseline(context: "Context", model: "Model", order: int) -> dict[str, dict[str, float]]:
-    """The simple model that stands beside: n-grams of the tokens, as they follow each other or as a bag."""
+    """The simple model that stands beside: n-grams of the tokens, or what the task sets beside itself."""
+    from danlu.data import shapes, store
+
     columns = context.inputs["columns"]
-    if model.task.labelled:
-        return {"bag": bag(columns, len(model.task.labels))}
-    if not model.task.ahead:
-        return {}
-    return {f"{order}-gram": {"bits_per_byte": baseline(columns, order)}}
-
-
-def bag(encoded: Path, classes: int) -> dict[str, float]:
-    """Metrics of logistic regression on a bag of the training rows' 1-grams and 2-grams."""
-    import numpy as np
-    import torch
-
-    from danlu.metrics.bag import Bag
-    from danlu.metrics.classification import confusion, summary
-    from danlu.modalities.text import Text
-
-    (rows, labels), (held_out, truth) = (_labelled(encoded, split) for split in ("train", _split(encoded)))
-    found = Bag(rows, labels, classes, Text.load(encoded).vocab_size).predict(held_out)
-    matrix = confusion(torch.from_numpy(truth), torch.from_numpy(np.asarray(found)), classes)
-    return summary(matrix.numpy())
-
-
-def _labelled(encoded: Path, split: str) -> tuple[list[Any], Any]:
-    """The token ids of each row and its class (N,)."""
-    from itertools import pairwise
-
-    import numpy as np
-
-    from danlu.data.columns import Columns
-
-    columns = Columns(encoded / "columns" / split)
-    tokens, bounds = columns.flat("input_ids"), columns.offsets("input_ids")[:]
-    rows = [np.asarray(tokens[start:stop], np.int64) for start, stop in pairwise(bounds)]
-    return rows, np.asarray(columns.flat("labels")[:], np.int64)[bounds[:-1]]
+    if model.judges and "rows" in context.inputs:
+        rows = context.inputs["rows"]
+        learned = (shapes.loaded(row) for row in store.read(rows / "rows", "train"))
+        return model.task.baseline(learned, _held_out(rows, _split(columns)))
+    return {f"{order}-gram": {"bits_per_byte": baseline(columns, order)}} if model.task.ahead else {}
 
 
 def baseline(encoded: Path, order: int) -> float:

@@ -1,7 +1,7 @@
 """The contract of everything that can be learned: one file per task, and the file's name is the task's name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -28,19 +28,29 @@ class Task(ABC):
     outputs: ClassVar[dict[str, type["Modality"]]]
     parts: ClassVar[tuple[str, ...]] = ("model",)  # optimized in this order, the others frozen; a GAN has two
     coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
-    long: ClassVar[str] = (
-        "split"  # a row longer than the context is "split" into windows, "drop"ped and counted, or "cut"
-    )
+    # A row longer than the context is "split" anywhere, "drop"ped and counted, "cut", or read in overlapping "windows".
+    long: ClassVar[str] = "split"
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
+    judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
+    optional: ClassVar[tuple[str, ...]] = ()  # of the inputs: those that a row may lack
 
     def __init__(self, processor: Any, labels: Sequence[str] = (), context: int | None = None):
         self.processor = processor
         self.labels, self.context = tuple(labels), context  # to which a row is cut where it is too `long`
 
+    @classmethod
+    def labels_of(cls, row: Row) -> list[str]:
+        """The labels that a row to learn from carries, where rows do."""
+        return [row["label"]]
+
     @abstractmethod
     def encode(self, row: Row) -> Example:
         """One row as columns, once, in the encode stage."""
+
+    def windows(self, row: Row) -> list[Example]:
+        """The examples that a row becomes: several where it is longer than the context and read in windows."""
+        return [self.encode(row)]
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
         """What training does to a batch before the network sees it: masking, noise, augmentation."""
@@ -79,9 +89,25 @@ class Task(ABC):
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
         """The one way from a batch to answers: evaluate, serve, command line and page all use it."""
 
+    def joined(self, row: Row, found: Sequence[Row]) -> Row:
+        """The answer to a row, from what `predict` found in each of its windows."""
+        return found[0]
+
     def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
-        """Metrics that need whole predictions."""
+        """Metrics that need whole predictions, and the rows that they are about."""
         return {}
+
+    def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
+        """The figures of each label: {"label", "rows", "f1", "precision", "recall"}; none where there are no labels."""
+        return []
+
+    def baseline(self, train: Iterable[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
+        """{name: metrics on the held-out rows} of a simple model of the rows to train on, to be set beside."""
+        return {}
+
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        """What was wrong, for people: {"given", "wanted", "found", "weight"}, the worst with most; None where right."""
+        return None
 
 
 def longest_answer(example: Example) -> int:

@@ -1,7 +1,9 @@
 """Learn to which class a text, or a pair of texts, belongs."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from danlu import models
 from danlu.data.shapes import texts
 from danlu.metrics import classification
+from danlu.metrics.bag import Bag
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
@@ -29,11 +32,13 @@ class TextClassification(Task):
     shape = "labelled"
     arch = "bert"
     long = "cut"
+    judges = True
     labelled = True
+    optional = ("text_pair",)
 
     def encode(self, row: Row) -> Example:
         ids, kinds = self.processor.joined(*texts(row), limit=self.context)
-        label = self.labels.index(row["label"]) if row["label"] is not None else IGNORE
+        label = self.labels.index(row["label"]) if row.get("label") is not None else IGNORE
         return {"input_ids": ids, "type_ids": kinds, "labels": [label] + [IGNORE] * (len(ids) - 1)}
 
     @property
@@ -68,7 +73,11 @@ class TextClassification(Task):
 
     def report(self, sums: dict[str, Any]) -> dict[str, float]:
         matrix = sums["confusion"].numpy()
-        return {"loss": float(sums["loss"]) / max(matrix.sum(), 1), **classification.summary(matrix)}
+        return {"loss": float(sums["loss"]) / max(matrix.sum(), 1), **self.summary(matrix)}
+
+    def summary(self, matrix: np.ndarray) -> dict[str, float]:
+        """The metrics that a confusion matrix (C, C) gives."""
+        return classification.summary(matrix)
 
     def predict(self, net: Any, batch: Batch) -> list[Row]:
         """The label of each text, how sure the model is, and the score of every label."""
@@ -77,3 +86,30 @@ class TextClassification(Task):
         found = [dict(zip(self.labels, row, strict=True)) for row in shares.tolist()]
         best = [max(scores, key=scores.__getitem__) for scores in found]
         return [{"label": label, "score": row[label], "scores": row} for label, row in zip(best, found, strict=True)]
+
+    def baseline(self, train: Iterable[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
+        """Logistic regression on a bag of the training rows' 1-grams and 2-grams."""
+        ids, labels = zip(
+            *((np.array(each["input_ids"]), each["labels"][0]) for each in map(self.encode, train)), strict=True
+        )
+        rows = [np.array(self.encode(row)["input_ids"]) for row in held_out]
+        bag = Bag(ids, np.array(labels), len(self.labels), self.processor.vocab_size)
+        found = torch.from_numpy(bag.predict(rows))
+        truth = torch.tensor([self.labels.index(row["label"]) for row in held_out])
+        return {"bag": self.summary(classification.confusion(truth, found, len(self.labels)).numpy())}
+
+    def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        truth, found = (torch.tensor([numbers[row["label"]] for row in rows]) for rows in (references, predictions))
+        return classification.table(classification.confusion(truth, found, len(numbers)).numpy(), self.labels)
+
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        if prediction["label"] == reference["label"]:
+            return None
+        given = "\n".join(text for text in texts(reference) if text)
+        return {
+            "given": given,
+            "wanted": reference["label"],
+            "found": prediction["label"],
+            "weight": prediction["score"],
+        }
