@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 _GRADIENT = 4  # bytes of one gradient on its way: they are summed in fp32
-_WEIGHT = {"fp32": 4, "bf16": 2}  # bytes of one weight that is gathered
+_WEIGHT = {"fp32": 4, "bf16": 2, "fp8": 2}  # bytes of one weight that is gathered
 
 
 class Cluster(Section):

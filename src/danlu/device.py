@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 CPU = "cpu"
+_FP8 = (8, 9)  # the compute capability of CUDA from which GPUs have products in fp8: Ada, Hopper, Blackwell
 
 
 def chosen(wanted: str) -> str:
@@ -50,6 +51,21 @@ def check(wanted: str) -> None:
     """
     if wanted not in ("auto", CPU):
         chosen(wanted)
+
+
+def multiplies(precision: str, wanted: str) -> None:
+    """Say that a device does not compute in a precision; nothing is loaded for those that all devices have.
+
+    Raises:
+        UserError: E136; E127 and E128 as `chosen`.
+    """
+    if precision != "fp8":
+        return
+    import torch
+
+    where = chosen(wanted)
+    if not where.startswith("cuda") or torch.version.hip or torch.cuda.get_device_capability(where) < _FP8:
+        raise UserError("E136", device=where, name=name(where))
 
 
 def available() -> list[str]:

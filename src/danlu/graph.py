@@ -226,6 +226,7 @@ class Life:
     def run(self, view: View, to: str | None = None) -> "Run":
         """Bring every stage up to date and record the run."""
         record = Run(self.loaded.runs, self.loaded.name)
+        self.equipped(to)
         for node in self._until(to):
             state = self.state(node)
             view.stage(node.name, "; ".join(state.why) or text("graph.cached"))
@@ -266,6 +267,12 @@ class Life:
     def trains(self, to: str | None = None) -> bool:
         """Whether a run would train something now."""
         return any(s.status != "cached" for s in self.states(to) if getattr(s.node.module, "RANKS", False))
+
+    def equipped(self, to: str | None = None) -> None:
+        """Raise UserError E136 where a training to come asks for a precision that its device does not have."""
+        trainings = {n.name: n.config["train"].precision for n in self._until(to) if getattr(n.module, "RANKS", False)}
+        if "fp8" in trainings.values() and self.trains(to):
+            device.multiplies("fp8", self.loaded.recipe.system.device)
 
     def follow(self) -> None:
         """Take part in the trainings of rank 0, as one of the other ranks, until there are no more."""

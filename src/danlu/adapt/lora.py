@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.nn.linear import Linear, linear
+from danlu.nn.linear import Linear, Multiplying
 from danlu.nn.network import Network
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -47,7 +47,7 @@ class Lora:
         return network
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(Multiplying):
     """x weightᵀ + bias + scale · x downᵀ upᵀ; the names of the frozen tensors stay what they were."""
 
     def __init__(self, frozen: nn.Linear, rank: int, scale: float, generator: torch.Generator) -> None:
@@ -60,7 +60,7 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
         aside = F.linear(F.linear(x, self.lora_down), self.lora_up)
-        return torch.add(linear(x, self.weight, self.bias), aside, alpha=self.scale)
+        return torch.add(self.multiplied(x, self.weight, self.bias), aside, alpha=self.scale)
 
 
 def merge(network: Network) -> Network:

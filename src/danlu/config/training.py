@@ -55,8 +55,9 @@ class Train(_Training):
     epochs: Positive | None = Field(None, description="or: how many times over the data")
     steps: PositiveInt | None = Field(None, description="or: how many optimizer steps")
     deadline: Duration | None = Field(None, description="hard stop by the clock: save and leave, resumable")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where this machine is faster with it"
+    precision: Literal["auto", "fp32", "bf16", "fp8"] = Field(
+        "auto",
+        description="auto: bf16 where this machine is faster with it; fp8 only on GPUs that multiply in it",
     )
     attention: Literal["auto", "sdpa", "written"] = Field(
         "auto", description="how attention is computed, not what; auto measures"

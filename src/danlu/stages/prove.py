@@ -26,6 +26,7 @@ def prove(loaded: "Loaded", view: View) -> Certificate:
     from danlu.proof.twin import twins
 
     started, life = time.monotonic(), Life(loaded)
+    life.equipped()
     certificate = Certificate(loaded.path.name)
     with tempfile.TemporaryDirectory(prefix="danlu-prove-") as folder, _threads(loaded):
         view.stage("prove", text("proof.sampling"))

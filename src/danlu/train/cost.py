@@ -40,6 +40,8 @@ def _key(name: str, where: str) -> str:
 def peak(precision: str, where: str = device.CPU) -> float:
     """Floating-point operations per second of a matrix product in `precision` on a device: what we compare with.
 
+    For fp8 it is that of bf16, in which all but the blocks' products are.
+
     Measured once a process, and the best that this machine ever showed is kept: a busy moment never lowers it.
     """
     name = f"peak {precision}"

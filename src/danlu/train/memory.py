@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _WORKSPACES = 100e6  # bytes that the libraries of products keep on a GPU (cuBLAS: 32 MiB a stream on Hopper)
 _PROCESS = 330e6  # bytes of a process that has loaded torch and its data
 _SCATTERED = 1.4  # what one micro-batch frees is not all found again by the next (measured with glibc)
+_SIZE = {"fp32": 4, "bf16": 2, "fp8": 2}  # bytes of what is computed with; fp8 is made of bf16 and let go again
 STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
 _PASSING = {"sgd": 0, "rmsprop": 4, "adam": 4, "adamw": 4, "muon": 12}  # bytes per weight held during an update
 
@@ -21,7 +22,7 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     weights = sum(p.numel() for p in net.parameters())
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    lowered = matrices * 2 if plan.precision == "bf16" else 0
+    lowered = matrices * 2 if _SIZE[plan.precision] == 2 else 0
     gradients = trained * (4 + (2 if lowered else 4 if plan.accumulate > 1 else 0))  # summed, and of a micro-batch
     kept = weights * 4 + trained * 4  # the best weights, and those to which a training returns
     part = held(net, plan)
@@ -65,7 +66,7 @@ def _gathered(net: nn.Module, plan: "Plan") -> float:
     """What a sharded training holds whole: what is outside the blocks, two blocks, and gradients of one of each."""
     blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(getattr(net, "core", None), "blocks", ())]
     outside, block = sum(p.numel() for p in net.parameters()) - sum(blocks), max(blocks, default=0)
-    size = 2 if plan.precision == "bf16" else 4
+    size = _SIZE[plan.precision]
     return float((outside + 2 * block) * size + (outside + block) * (size + 4))
 
 
@@ -83,7 +84,7 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
     width, inner, hidden = config.dim, config.heads * config.head_dim / shared, config.hidden / shared
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
     per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim / shared + 4 * hidden + dropped
-    size = 2 if plan.precision == "bf16" else 4
+    size = _SIZE[plan.precision]
     tokens, layers = plan.rows_here * plan.context, config.layers
     kept = 0.0
     if plan.checkpointing == "blocks":  # of each block what goes in, of the one at work all
@@ -100,7 +101,7 @@ def _loss(net: nn.Module, plan: "Plan") -> float:
     if weight is None or weight.ndim != 2:
         return 0.0
     vocab, width = weight.shape
-    tokens, size = plan.rows_here * plan.context, 2 if plan.precision == "bf16" else 4
+    tokens, size = plan.rows_here * plan.context, _SIZE[plan.precision]
     if plan.device == "cpu":
         chunk = min(tokens, max(CHUNK_LOGITS // vocab, 64)) * vocab * size
     else:  # a whole chunk is widened at once

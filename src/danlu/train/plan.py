@@ -21,11 +21,12 @@ from danlu import device, files, ranks
 from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
+from danlu.nn import fp8
 from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, room, schedule, split
+from danlu.train import compiling, cost, memory, precision, room, schedule, split
 from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
@@ -114,9 +115,12 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 
     Raises:
         UserError: E216, no rows to train on; E112, the budget is too short for a single step; E403, no row fits;
-            E123, a step has fewer rows than there are ranks; E129, they are asked to compile.
+            E123, a step has fewer rows than there are ranks; E129, they are asked to compile; E136, E137, the device
+            or the network cannot be multiplied with in fp8.
     """
     compiling.check(request)
+    device.multiplies(request.train.precision, request.device)
+    precision.check(net, request.train.precision)
     if not len(request.loader):
         raise UserError("E216")
     drafted = draft(request, net)
@@ -295,7 +299,8 @@ def _step_seconds(
 
 
 def prepare(net: nn.Module, plan: Plan) -> None:
-    """Set what a plan decides about the network itself: the form of attention, what is kept, and dropout of sums."""
+    """Set what a plan decides about the network itself: its products, attention, what is kept, dropout of sums."""
+    fp8.switch(net, plan.precision == "fp8")
     inside = {module.dropout for module in net.modules() if isinstance(module, Attention)}
     for module in net.modules():
         if hasattr(module, "attention_form"):

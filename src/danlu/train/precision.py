@@ -1,9 +1,23 @@
-"""Compute in bf16, learn in fp32: the optimizer owns fp32 masters, the network holds their bf16 copies."""
+"""Compute in bf16, learn in fp32: the optimizer owns fp32 masters, the network holds their bf16 copies.
+
+fp8 is bf16 in which the linear layers of the blocks multiply in 8 bits (nn/fp8.py).
+"""
 
 import torch
 from torch import Tensor, nn
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from danlu.errors import UserError
+from danlu.nn import fp8
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+
+
+def check(net: nn.Module, precision: str) -> None:
+    """Raise UserError E137 where a matrix of the blocks cannot be multiplied in the precision."""
+    for name, layer in fp8.layers(net) if precision == "fp8" else ():
+        shape = tuple(layer.weight.shape)  # type: ignore[arg-type]
+        if any(side % fp8.SIDE for side in shape):
+            raise UserError("E137", name=name, shape=" x ".join(map(str, shape)), side=fp8.SIDE)
 
 
 class Masters:

@@ -162,6 +162,7 @@ def _decided(request: Request, net: nn.Module, out: Path, view: Watcher) -> Plan
 def _moved(plan: Plan, to: str, view: Watcher) -> Plan:
     """The plan on another device, where it was begun elsewhere. What is learned stays, its last bits do not."""
     name = device.name(to)
+    device.multiplies(plan.precision, to)
     if plan.device_name != name:
         view.line(text("train.moved", before=plan.device_name or plan.device, now=name))
     return replace(plan, device=to, device_name=name)
