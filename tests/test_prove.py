@@ -19,7 +19,7 @@ from danlu.data.loader import IGNORE, Loader
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.model import Model
-from danlu.nn import network
+from danlu.nn import network, transformer
 from danlu.nn.attention import Attention
 from danlu.proof import audit, gradients, parallel, resume
 from danlu.proof.certificate import Check
@@ -29,7 +29,7 @@ from danlu.recipe import load_recipe
 from danlu.serve.slots import Slots
 from danlu.stages.prove import prove
 from danlu.tasks.language_modeling import LanguageModeling
-from danlu.train import checkpoint, session
+from danlu.train import checkpoint, compiling, session
 from danlu.train.distributed import Replicas
 from tests.tiny_life import RECIPE, project, sentences
 
@@ -387,6 +387,36 @@ def test_a_dropped_optimizer_state_is_caught(chat: Twin, tmp_path: Path, monkeyp
     assert check.figure > 0
     first, second = check.evidence.removeprefix("sha256 ").split(" · ")
     assert first != second
+
+
+def test_compiled_blocks_are_compared_where_the_recipe_asks_for_them(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program that is the block itself: what a compiler makes of it is tested elsewhere, for it takes long."""
+    monkeypatch.setattr(compiling, "available", lambda where: True)
+    monkeypatch.setattr(transformer, "program", lambda: lambda block, *inputs: block(*inputs))
+    found = prove(load_recipe(recipe, ["system.compile=true"]), Silent())
+    assert found.failed() == [] and found.left_out == []
+    assert all(named(checks, "compiled").figure == 0 for checks in found.checks.values())
+    assert not found.render().endswith(messages.text("proof.left_out.compiled"))
+
+
+def test_a_program_that_computes_something_else_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "program", lambda: lambda block, *inputs: block(*inputs))
+    assert gradients.compiled(text).passed
+    monkeypatch.setattr(transformer, "program", lambda: lambda block, *inputs: block(*inputs) * 1.0001)
+    assert not gradients.compiled(text).passed
+
+
+@pytest.mark.parametrize(("wish", "there"), [("auto", True), ("false", True), ("true", False)])
+def test_it_is_said_where_compiled_blocks_are_not_checked(
+    wish: str, there: bool, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "available", lambda where: there)
+    monkeypatch.setattr("danlu.stages.prove._checks", lambda twin, compiles: iter(()))
+    found = prove(load_recipe(recipe, [f"system.compile={wish}"]), Silent())
+    assert found.table()["left_out"] == ["compiled"]
+    assert found.render().endswith(messages.text("proof.left_out.compiled"))
 
 
 def test_perturbed_weights_are_caught(text: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ class Certificate:
     recipe: str
     checks: dict[str, list[Check]] = field(default_factory=dict)  # stage -> its checks
     twins: dict[str, str] = field(default_factory=dict)  # stage -> what its twin is
+    left_out: list[str] = field(default_factory=list)  # checks that were not made
     seconds: float = 0.0
 
     def failed(self) -> list[str]:
@@ -70,14 +71,15 @@ class Certificate:
             stage: {"twin": self.twins[stage], "checks": [check.table() for check in checks]}
             for stage, checks in self.checks.items()
         }
-        return {"recipe": self.recipe, "passed": not self.failed(), "seconds": round(self.seconds, 1), "stages": stages}
+        made = {"passed": not self.failed(), "seconds": round(self.seconds, 1), "left_out": self.left_out}
+        return {"recipe": self.recipe, **made, "stages": stages}
 
     def render(self) -> str:
         """The certificate as it is printed."""
         lines = [text("proof.head", recipe=self.recipe, seconds=f"{self.seconds:.0f}")]
         for stage, checks in self.checks.items():
             lines += [f"{stage}: {self.twins[stage]}", *(line for check in checks for line in check.lines())]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(text(f"proof.left_out.{name}") for name in self.left_out)])
 
     def error(self) -> UserError | None:
         """E520 where a check does not hold."""

@@ -8,6 +8,7 @@ Shapes: B rows · T time
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -18,6 +19,7 @@ from danlu.data.loader import IGNORE, Loader, Shape
 from danlu.proof.certificate import Check
 from danlu.proof.twin import Twin
 from danlu.tasks.task import Batch, Task
+from danlu.train import compiling
 from danlu.train.distributed import Alone
 from danlu.train.loop import Training
 from danlu.train.plan import Plan
@@ -169,3 +171,13 @@ def splits(twin: Twin) -> Check:
     batch, net = batch_of(twin), twin.exact()
     micro = accumulated(twin.task, net, cut(batch, 3))
     return Check("accumulated", difference(micro, gradient(twin.task, net, [batch])), EXACT)
+
+
+def compiled(twin: Twin) -> Check:
+    """Blocks compiled to programs learn as they do uncompiled; in float32, as programs are built for it."""
+    batch, net = batch_of(twin), twin.exact(torch.float32)
+    eager = gradient(twin.task, net, [batch])
+    compiling.switch(net, True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler, about itself
+        return Check("compiled", difference(gradient(twin.task, net, [batch]), eager), ROUNDED)

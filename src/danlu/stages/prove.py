@@ -27,15 +27,16 @@ def prove(loaded: "Loaded", view: View) -> Certificate:
 
     started, life = time.monotonic(), Life(loaded)
     life.equipped()
-    certificate = Certificate(loaded.path.name)
+    compiles = _compiles(loaded)
+    certificate = Certificate(loaded.path.name, left_out=[] if compiles else ["compiled"])
     with tempfile.TemporaryDirectory(prefix="danlu-prove-") as folder, _threads(loaded):
         view.stage("prove", text("proof.sampling"))
         for twin in twins(life, Path(folder)):
             certificate.twins[twin.stage] = str(twin)
             found = certificate.checks.setdefault(twin.stage, [])
-            for check in _checks(twin):
+            for check in _checks(twin, compiles=compiles):
                 found.append(check)
-                view.progress(len(found), _COUNT, text(f"proof.check.{check.name}"))
+                view.progress(len(found), _COUNT + compiles, text(f"proof.check.{check.name}"))
     certificate.seconds = time.monotonic() - started
     return certificate
 
@@ -43,13 +44,23 @@ def prove(loaded: "Loaded", view: View) -> Certificate:
 _COUNT = 11  # checks of a training
 
 
-def _checks(twin: "Twin") -> Iterator[Check]:
+def _compiles(loaded: "Loaded") -> bool:
+    """Whether the recipe asks for compiled blocks, and they can be built: that takes longer than all other checks."""
+    from danlu.train import compiling
+
+    system = loaded.recipe.system
+    return system.compile is True and compiling.available(device.chosen(system.device))
+
+
+def _checks(twin: "Twin", *, compiles: bool) -> Iterator[Check]:
     from danlu.proof import audit, gradients, parallel, resume, served
 
     if twin.task.coupled == "none":  # rows that see each other are never split
         yield gradients.splits(twin)
         yield parallel.two_ranks(twin)
     yield from gradients.layouts(twin)
+    if compiles:
+        yield gradients.compiled(twin)
     yield audit.mask(twin)
     yield audit.attention(twin)
     check, result = resume.resumed(twin, twin.folder)
