@@ -3,7 +3,7 @@
 danlu's `--help` against that of transformers and litgpt where their commands are installed beside it; danlu's own
 encoding against that of tokenizers with the same merges (equal ids are checked first).
 
-    python benchmarks/front_door.py [--rounds 7]
+    python benchmarks/front_door.py [--rounds 7] [--peers FOLDER]
 """
 
 import argparse
@@ -23,13 +23,14 @@ import results
 COMMANDS = ("danlu", "transformers", "litgpt")
 
 
-def help_times(rounds: int) -> dict[str, float]:
+def help_times(rounds: int, peers: Path) -> dict[str, float]:
     """Median milliseconds of processor time of `COMMAND --help`, the commands in turn."""
-    found = [name for name in COMMANDS if (Path(sys.executable).parent / name).exists()]
+    places = [Path(python).parent for python in (sys.executable, results.python(peers))]
+    found = {name: place / name for name in COMMANDS for place in reversed(places) if (place / name).exists()}
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
-        for name in found:
-            times[name].append(_processor_time([str(Path(sys.executable).parent / name), "--help"]))
+        for name, command in found.items():
+            times[name].append(_processor_time([str(command), "--help"]))
     return {name: round(1000 * statistics.median(taken), 1) for name, taken in times.items()}
 
 
@@ -73,8 +74,9 @@ def encode_rates(rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peers", type=Path, default=Path(os.environ.get("DANLU_PEERS", "peers")))
     options, _ = parser.parse_known_args()  # `make bench` hands the same words to every script
-    table = {"help": help_times(options.rounds), "encode": encode_rates(options.rounds)}
+    table = {"help": help_times(options.rounds, options.peers), "encode": encode_rates(options.rounds)}
     print(json.dumps(table, indent=1))
     results.keep("front_door", table)
 

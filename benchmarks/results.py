@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ def commit(folder: Path) -> str:
     """The commit of a clone, shortened; "" where there is none."""
     told = subprocess.run(["git", "-C", str(folder), "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
     return told.stdout.strip()
+
+
+def python(peers: Path) -> str:
+    """The interpreter that peers run in: that of an environment of their own beside their clones, or this one."""
+    own = peers / "venv" / "bin" / "python"
+    return str(own.absolute()) if own.exists() else sys.executable
 
 
 def newest(name: str) -> dict[str, Any]:

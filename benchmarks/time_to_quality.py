@@ -114,9 +114,10 @@ def nanogpt(folder: Path, text: str, room: Path) -> dict[str, Any]:
     shutil.copytree(folder / "nanoGPT", copied, ignore=shutil.ignore_patterns(".git", "assets"))
     data = copied / "data" / "shakespeare_char"
     (data / "input.txt").write_text(text, "utf-8")
-    subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, capture_output=True)
+    python = results.python(folder)
+    subprocess.run([python, "prepare.py"], cwd=data, check=True, capture_output=True)
     start = time.perf_counter()
-    ended = subprocess.run([sys.executable, "train.py", *README.split()], cwd=copied, capture_output=True, text=True)
+    ended = subprocess.run([python, "train.py", *README.split()], cwd=copied, capture_output=True, text=True)
     wall = time.perf_counter() - start
     told = [line for line in ended.stdout.splitlines() if line.startswith("step ")]
     if ended.returncode or not told:

@@ -37,6 +37,11 @@ ENVIRONMENTS = {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     },
 }
+VERSIONS = """
+import importlib.metadata, json
+found = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
+print(json.dumps({name: found[name] for name in ("torch", "transformers", "accelerate", "litgpt") if name in found}))
+"""
 WARM = 3  # steps of a side before any is counted: compiling happens there
 
 
@@ -152,8 +157,9 @@ class Worker(Turns):
 class Process:
     """A side in its own process."""
 
-    def __init__(self, name: str, form: str, environment: str):
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--form", form]
+    def __init__(self, name: str, form: str, environment: str, peers: Path):
+        mine = sys.executable if name.startswith("danlu") else results.python(peers)
+        command = [mine, __file__, *sys.argv[1:], "--worker", name, "--form", form]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -185,7 +191,7 @@ def measured(form: str, environment: str, options: argparse.Namespace) -> dict[s
     """Steps in turn; each side starts and warms up alone."""
     running: dict[str, Process] = {}
     for name in options.sides.split(";") if options.sides else sides(form, options.peers):
-        side = Process(name, form, environment)
+        side = Process(name, form, environment, options.peers)
         try:
             for _ in range(WARM):
                 side.ask("step")
@@ -245,15 +251,10 @@ def main() -> None:
 
 
 def commits(folder: Path) -> dict[str, str]:
-    """What was compared with: the commits of the clones."""
+    """What was compared with: the commits of the clones, the versions of what is installed."""
     clones = {path.name: results.commit(path) for path in sorted(folder.glob("*/")) if (path / ".git").exists()}
-    try:
-        import accelerate
-        import transformers
-
-        return clones | {"transformers": transformers.__version__, "accelerate": accelerate.__version__}
-    except ImportError:
-        return clones
+    told = subprocess.run([results.python(folder), "-c", VERSIONS], capture_output=True, text=True)
+    return clones | dict(json.loads(told.stdout or "{}"))
 
 
 if __name__ == "__main__":
