@@ -49,7 +49,9 @@ def words() -> Text:
 def task_of(name: str) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token."""
     processor = words() if catalogue.stated(name, "arch") == "bert" else text()
-    made: Task = tasks.load(name)(processor, LABELS, CONTEXT)
+    kind: Any = tasks.load(name)
+    carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
+    made: Task = kind(processor, tuple(carried), CONTEXT)
     return made
 
 
@@ -114,12 +116,13 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     words = [WORDS[(index * 7 + at * 3) % len(WORDS)] for at in range(given_words + answer_words)]
     question, answer = " ".join(words[:given_words]), " ".join(words[given_words:])
     both = {"text": f"{question} {answer}", "prompt": question, "completion": answer}
-    return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)]}
+    spans = [(0, len(words[0]), "first"), (len(question) + 1, len(question) + 1 + len(words[given_words]), "middle")]
+    return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
 
 
 def packed(task: Task, drawn: Drawn) -> Batch:
     """All drawn rows in one packed batch, corrupted as training would."""
-    examples = [task.encode(row(index, *words)) for index, words in enumerate(drawn.lengths)]
+    examples = [each for index, words in enumerate(drawn.lengths) for each in task.windows(row(index, *words))]
     random = np.random.Generator(np.random.PCG64(drawn.masked))
     for example in examples if drawn.masked else ():
         if "loss_mask" in example:

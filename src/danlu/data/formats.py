@@ -8,7 +8,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from danlu.data.shapes import Flaw
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError
 from danlu.messages.reasons import because
+from danlu.metrics.entities import is_tag
 
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
 _TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
@@ -159,6 +160,32 @@ def delimiter_of(header: str) -> str:
     return max(",;\t|", key=header.count)
 
 
+def _conll(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """A word and its tag in each line, the first and the last of its columns; sentences are apart by blank lines."""
+    held: list[tuple[int, list[str]]] = []
+    for number, line in itertools.chain(file.lines(), [(0, "")]):
+        if fields := _fields(line):
+            held.append((number, fields))
+        elif held:
+            yield _sentence(held)
+            held = []
+
+
+def _fields(line: str) -> list[str]:
+    """The columns of a line, by tabs or else by spaces; none of a blank line, a comment, or a document's beginning."""
+    if not line.strip() or line.startswith("-DOCSTART-"):
+        return []
+    fields = line.rstrip("\r\n").split("\t") if "\t" in line.strip() else line.split()
+    return [] if line.startswith("# ") and not is_tag(fields[-1]) else fields
+
+
+def _sentence(held: Sequence[tuple[int, list[str]]]) -> Item:
+    broken = next(((number, fields) for number, fields in held if len(fields) < 2 or not is_tag(fields[-1])), None)
+    if broken:
+        return broken[0], Flaw("tag_line", found=" ".join(broken[1])[:40])
+    return held[0][0], {"tokens": [fields[0] for _, fields in held], "tags": [fields[-1] for _, fields in held]}
+
+
 def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -175,4 +202,5 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
+    "conll": _conll,
 }  # fmt: skip

@@ -10,17 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from danlu import messages
-from danlu.data import formats, sources
+from danlu.data import formats, sources, starter
 from danlu.data.shapes import Row
 from danlu.data.sources import SourceFile
-from danlu.data.starter import commented, quoted
 from danlu.errors import UserError
 
-SPLITS = {
-    "train": ("train", "training"),
-    "valid": ("valid", "val", "dev", "validation", "development"),
-    "test": ("test",),
-}
 LABELS = ("label", "labels", "class", "category", "sentiment", "polarity", "stars", "rating", "topic", "intent",
           "target", "标签", "类别", "情感")  # fmt: skip
 TEXTS = ("text", "sentence", "sentence1", "premise", "review", "content", "title", "question", "question1", "文本",
@@ -33,24 +27,16 @@ PATTERNS = (  # of lines that are no tables: fastText's, and a label before a co
 _READ, _SAMPLE = 50_000, 4000  # records read, and looked at: every so many of them, for classes may stand in blocks
 _CLASSES = 200  # at most
 _ALIKE = 0.98  # share of the lines that must be of one form
-_CONTEXTS = (32, 64, 128, 256, 512)
 # What did better than the usual settings on sst2 (0.757, not 0.727 right) and on trec's six classes (0.82, not 0.79).
 _TRAIN = (("epochs", "8.0"), ("optimizer", '"adamw"'), ("lr", "1e-3"), ("dropout", "0.3"))
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(starter.Found):
     """How to read rows of texts and classes."""
 
-    files: Mapping[str, Path]  # by split; "train" is always there
-    keys: Mapping[str, Any]  # of [data], beside the paths
     classes: Mapping[str, int]  # how often each occurs among the rows looked at
     context: int  # tokens that all but a few of the texts need
-    count: int  # of rows to learn from, 50,000 at most
-
-    @property
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.files.values())
 
 
 def look(path: Path) -> Labelled | None:
@@ -59,7 +45,7 @@ def look(path: Path) -> Labelled | None:
     Raises:
         UserError: nothing there, or a file that cannot be read.
     """
-    files = _by_split(sources.discover([str(path)], Path(path.anchor)))
+    files = starter.by_split(sources.discover([str(path)], Path(path.anchor)))
     if "train" not in files:
         return None
     (source,) = sources.describe([files["train"]])
@@ -75,37 +61,8 @@ def _found(
 ) -> Labelled:
     named = {ours: yours for ours, yours in columns.items() if ours != yours}
     classes = Counter(str(row[columns["label"]]) for row in rows)
-    needed = sorted(sum(_tokens(str(row[columns[each]])) for each in columns if each != "label") for row in rows)
-    most = needed[int(0.99 * (len(needed) - 1))] + 3
-    context = next((size for size in _CONTEXTS if size >= most), _CONTEXTS[-1])
-    return Labelled(files, {**keys, **({"columns": named} if named else {})}, classes, context, count)
-
-
-def _tokens(text: str) -> int:
-    """About how many tokens a text has: one for each character without case (Chinese), one for four others."""
-    unspaced = sum(ord(char) >= 0x2E80 for char in text)
-    return unspaced + (len(text) - unspaced) // 4 + 1
-
-
-# --- files ----------------------------------------------------------------------------------------------
-
-
-def _by_split(found: Sequence[Path]) -> dict[str, Path]:
-    """The file of each split, by its name. A single file is to train on; so are validation files where no other is."""
-    named: dict[str, list[Path]] = {}
-    for path in found:
-        words = re.split(r"[^a-z]+", path.name.lower())
-        named.setdefault(next((split for split, known in SPLITS.items() if set(known) & set(words)), ""), []).append(
-            path
-        )
-    if len(found) == 1:
-        return {"train": found[0]}
-    if any(len(paths) > 1 for split, paths in named.items() if split):
-        return {}
-    files = {split: paths[0] for split, paths in named.items() if split}
-    if "train" not in files and {"valid", "test"} <= files.keys():
-        files = {"train": files["valid"], "test": files["test"]}
-    return files
+    lengths = (sum(starter.tokens(str(row[columns[each]])) for each in columns if each != "label") for row in rows)
+    return Labelled(files, {**keys, **({"columns": named} if named else {})}, count, classes, starter.context(lengths))
 
 
 # --- rows -----------------------------------------------------------------------------------------------
@@ -201,27 +158,5 @@ def recipe_text(found: Labelled, path: Path) -> str:
     described = {"rows": f"{found.count:,}", "size": f"{found.bytes / 1e6:.2f} MB", "classes": len(found.classes)}
     most, times = max(found.classes.items(), key=lambda each: each[1])
     share = f"{times / sum(found.classes.values()):.0%}"
-    lines = [f"# {messages.text('init.labelled', **described, most=most, share=share)}"]
-    lines += [f"# {messages.text('init.run')}", "", 'task = "text_classification"', "", "[data]"]
-    lines += [*_paths(found, path), *_keys(found)]
-    lines += ["", "[model]", commented("depth", '"auto"', "depth"), commented("context", str(found.context), "context")]
-    return "\n".join([*lines, "", "[train]", *(commented(key, value, key) for key, value in _TRAIN)]) + "\n"
-
-
-def _paths(found: Labelled, path: Path) -> Iterator[str]:
-    folder = path if len(found.files) > 1 and not any(sign in path.name for sign in "*?[") else path.parent
-    for split, file in sorted(found.files.items(), key=lambda each: ("train", "valid", "test").index(each[0])):
-        key = "path" if split == "train" else split
-        yield commented(key, quoted((folder / file.name).as_posix()), split)
-
-
-def _keys(found: Labelled) -> Iterator[str]:
-    for key, value in found.keys.items():
-        if key == "columns":
-            inner = ", ".join(f"{ours} = {quoted(yours)}" for ours, yours in value.items())
-            yield commented(key, f"{{ {inner} }}", "columns")
-        else:
-            yield commented(key, str(value).lower() if isinstance(value, bool) else quoted(value), key)
-    shares = {"valid": 0.1, "test": 0.1} if "test" not in found.files else {"valid": 0.05, "test": 0.0}
-    if "valid" not in found.files:
-        yield commented("split", f"{{ valid = {shares['valid']}, test = {shares['test']} }}", "split")
+    about = messages.text("init.labelled", **described, most=most, share=share)
+    return starter.text(about, "text_classification", found, path, found.context, _TRAIN)

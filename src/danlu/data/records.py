@@ -113,11 +113,19 @@ class Reader:
     def _as_wanted(self, file: SourceFile, seen: Sequence[Row]) -> Shape:
         """The shape that the rows must have, where a file has its columns."""
         shape = self.wanted
+        if not seen or self._held(seen[0], shape) or (shape == "chat" and self._shape_of_record(seen[0])):
+            return shape
         needed = {ours: self.columns.get(ours, ours) for ours in shapes.of(shape).COLUMNS}
-        for ours, yours in needed.items():
-            if seen and yours not in seen[0] and not (shape == "chat" and self._shape_of_record(seen[0])):
-                raise missing_column(file, seen[0], self.columns, ours)
-        return shape
+        raise missing_column(
+            file, seen[0], self.columns, next(ours for ours, yours in needed.items() if yours not in seen[0])
+        )
+
+    def _held(self, raw: Row, shape: Shape) -> bool:
+        """Whether a record has the columns of the shape, in whatever form."""
+        try:
+            return shapes.holds(shapes.renamed(raw, self.columns), shape)
+        except Flaw:
+            return False
 
     def _shape_of_record(self, raw: Row) -> Shape | None:
         try:

@@ -18,13 +18,16 @@ from danlu.errors import UserError
 from danlu.messages import text
 
 PACKED = (".gz", ".xz")
-TEXT = (".txt", ".md", ".markdown", ".rst", ".text", ".label", ".conll", ".bio", ".bmes")
+TEXT = (".txt", ".md", ".markdown", ".rst", ".text", ".label")
 CODE = (
     ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".go",
     ".rs", ".rb", ".php", ".swift", ".kt", ".scala", ".lua", ".pl", ".r", ".jl", ".sh", ".sql", ".hs", ".ml", ".ex",
     ".erl", ".clj", ".css", ".vue",
 )  # fmt: skip
-TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+TABLES = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+    ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bioes": "conll", ".bmes": "conll",
+}  # fmt: skip
 _MAGIC = "*?["
 
 
@@ -35,7 +38,7 @@ class SourceFile:
     path: Path
     name: str  # as it stands in messages and in the column `source`
     sha256: str
-    format: str  # text code csv tsv jsonl json parquet
+    format: str  # text code csv tsv jsonl json parquet conll
     encoding: str  # as configured; "auto" is decided on first use
     copy: int = 0  # 1, 2, ... for further files of the very same bytes
 

@@ -2,12 +2,37 @@
 
 import importlib
 import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from danlu import messages
 
-_KINDS = {"text_classification": "labelled"}  # task: who recognises its raw files, the more particular first
+SPLITS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "dev", "validation", "development"),
+    "test": ("test",),
+}
+_KINDS = {  # task: who recognises its raw files, the more particular first
+    "token_classification": "tagged",
+    "text_classification": "labelled",
+}
+_CONTEXTS = (32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Raw files of one task, and how they are read."""
+
+    files: Mapping[str, Path]  # by split; "train" is always there
+    keys: Mapping[str, Any]  # of [data], beside the paths
+    count: int  # of rows to learn from, 50,000 at most
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files.values())
 
 
 def recipe(source: Path, named: Path) -> tuple[str, int]:
@@ -48,3 +73,63 @@ def commented(key: str, value: str, note: str) -> str:
 def quoted(text: str) -> str:
     """A TOML string: JSON's escapes are TOML's too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def by_split(found: Sequence[Path]) -> dict[str, Path]:
+    """The file of each split, by its name. A single file is to train on; so are validation files where no other is."""
+    named: dict[str, list[Path]] = {}
+    for path in found:
+        words = re.split(r"[^a-z]+", path.name.lower())
+        named.setdefault(next((split for split, known in SPLITS.items() if set(known) & set(words)), ""), []).append(
+            path
+        )
+    if len(found) == 1:
+        return {"train": found[0]}
+    if any(len(paths) > 1 for split, paths in named.items() if split):
+        return {}
+    files = {split: paths[0] for split, paths in named.items() if split}
+    if "train" not in files and {"valid", "test"} <= files.keys():
+        files = {"train": files["valid"], "test": files["test"]}
+    return files
+
+
+def path_lines(files: Mapping[str, Path], path: Path) -> Iterator[str]:
+    """The lines of [data] that name the file of each split; `path` is how the recipe names where they were found."""
+    folder = path if len(files) > 1 and not any(sign in path.name for sign in "*?[") else path.parent
+    for split, file in sorted(files.items(), key=lambda each: ("train", "valid", "test").index(each[0])):
+        key = "path" if split == "train" else split
+        yield commented(key, quoted((folder / file.name).as_posix()), split)
+
+
+def key_lines(found: Found) -> Iterator[str]:
+    """The other lines of [data]."""
+    for key, value in found.keys.items():
+        if key == "columns":
+            inner = ", ".join(f"{ours} = {quoted(yours)}" for ours, yours in value.items())
+            yield commented(key, f"{{ {inner} }}", "columns")
+        else:
+            yield commented(key, str(value).lower() if isinstance(value, bool) else quoted(value), key)
+    shares = {"valid": 0.1, "test": 0.1} if "test" not in found.files else {"valid": 0.05, "test": 0.0}
+    if "valid" not in found.files:
+        yield commented("split", f"{{ valid = {shares['valid']}, test = {shares['test']} }}", "split")
+
+
+def text(about: str, task: str, found: Found, path: Path, context: int, train: Sequence[tuple[str, str]]) -> str:
+    """A short commented recipe for a task, of what was found at `path`, with these settings of [train]."""
+    lines = [f"# {about}", f"# {messages.text('init.run')}", "", f'task = "{task}"', "", "[data]"]
+    lines += [*path_lines(found.files, path), *key_lines(found)]
+    lines += ["", "[model]", commented("depth", '"auto"', "depth"), commented("context", str(context), "context")]
+    return "\n".join([*lines, "", "[train]", *(commented(key, value, key) for key, value in train)]) + "\n"
+
+
+def context(lengths: Iterable[int]) -> int:
+    """The smallest context in which all but a few of texts of so many tokens fit, with control tokens around."""
+    needed = sorted(lengths)
+    most = needed[int(0.99 * (len(needed) - 1))] + 3
+    return next((size for size in _CONTEXTS if size >= most), _CONTEXTS[-1])
+
+
+def tokens(written: str) -> int:
+    """About how many tokens a text has: one for each character without case (Chinese), one for four others."""
+    unspaced = sum(ord(char) >= 0x2E80 for char in written)
+    return unspaced + (len(written) - unspaced) // 4 + 1

@@ -74,6 +74,11 @@ class Text(Modality):
             return self._plain.encode(value, add_special_tokens=False).ids
         return self._fast.encode_ordinary(value)
 
+    def located(self, value: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """`encode`, and the characters (begin, end) of the text that each id stands for."""
+        found = self._plain.encode(value, add_special_tokens=False)
+        return found.ids, found.offsets
+
     def framed(self, value: str, pair: str | None = None) -> Example:
         """`encode` between the tokens that the model expects around one text or two, with their types (T,).
 

@@ -35,17 +35,21 @@ def run(context: "Context") -> None:
     processor = _processor(context, rows)
     processor.save(context.out)
     kind: Any = tasks.load(context.config["task"])
-    labels = _labels(context, rows) if kind.labelled else ()
-    task = kind(processor, labels, context.config.get("context"))
     opening = next(_read(rows, "train"), None)
     if opening is None:
         raise UserError("E216")
+    labels = _labels(context, rows) if kind.labelled else ()
+    task = kind(processor, labels, context.config.get("context"))
     first, chat = _first(task, opening), bool(opening.get("messages"))
+    task.noticed.clear()
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
     if out := sum(int(counts.get("left_out", 0)) for counts in splits.values()):
         context.view.line(message("encode.left_out", count=f"{out:,}", limit=context.config["max_answer"]))
     if cut := sum(int(counts.get("cut", 0)) for counts in splits.values()):
         context.view.line(message("encode.cut", count=f"{cut:,}", limit=task.context))
+    for name, count in task.noticed.items():
+        if count:
+            context.view.line(message(f"encode.{name}", count=f"{count:,}"))
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
     shown = [_shown(processor, row, task.encode(row)) for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)]
     files.write_json(
@@ -92,7 +96,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
         return before
     known = counts["train"]
     if len(known) == 1:
-        raise UserError("E251", label=next(iter(known)), rows=f"{known.total():,}")
+        raise UserError(kind.lone, label=next(iter(known)), rows=f"{known.total():,}")
     for split in ("valid", "test"):
         if unknown := [label for label in counts[split] if label not in known]:
             found = [f"{label}: {counts[split][label]:,}" for label in unknown[:5]]

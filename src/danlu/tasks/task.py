@@ -1,6 +1,7 @@
 """The contract of everything that can be learned: one file per task, and the file's name is the task's name."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,11 +34,13 @@ class Task(ABC):
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
+    lone: ClassVar[str] = "E251"  # the error where there is one label alone
     optional: ClassVar[tuple[str, ...]] = ()  # of the inputs: those that a row may lack
 
     def __init__(self, processor: Any, labels: Sequence[str] = (), context: int | None = None):
         self.processor = processor
         self.labels, self.context = tuple(labels), context  # to which a row is cut where it is too `long`
+        self.noticed: Counter[str] = Counter()  # what encoding had to leave aside: [encode.NAME] of the messages
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:

@@ -63,6 +63,8 @@ def shape_of(row: Mapping[str, Any]) -> Shape | None:
 
 def holds(row: Mapping[str, Any], shape: Shape) -> bool:
     """Whether a record has what a row of that shape needs; a pair is a chat of two turns."""
+    if own := getattr(of(shape), "holds", None):
+        return bool(own(row))
     return shape_of(row) in ("chat", "pair") if shape == "chat" else set(of(shape).COLUMNS) <= row.keys()
 
 
