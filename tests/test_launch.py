@@ -61,8 +61,8 @@ def wait(until: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def finished(recipe: Path, *command: str) -> str:
-    process = start(recipe, *command)
+def finished(recipe: Path, *command: str, options: Sequence[str] = ()) -> str:
+    process = start(recipe, *command, options=options)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 0, said
     assert steps(recipe) == list(range(1, STEPS + 1))
@@ -86,6 +86,37 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_goes_on(recip
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert max(steps(recipe)) < STEPS, "it ended before it could be killed"
     assert "goes on from step" in finished(recipe, *DANLU)
+
+
+def answered(verb: str, recipe: Path, *words: str, typed: str = "") -> str:
+    """What a command on the recipe's model prints."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    ended = subprocess.run(
+        [*DANLU, verb, str(recipe), *words], input=typed, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+SHARED = {"fsdp": ["system.parallel=fsdp"], "tensor": ["system.parallel=tensor", "model.heads=2"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("parallel", SHARED)
+def test_shared_weights_are_killed_go_on_and_open_as_any_model(recipe: Path, parallel: str) -> None:
+    process = start(recipe, *DANLU, options=SHARED[parallel])
+    wait(lambda: len(steps(recipe)) > 15, process)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert max(steps(recipe)) < STEPS, "it ended before it could be killed"
+    assert "goes on from step" in finished(recipe, *DANLU, options=SHARED[parallel])
+    plan = next((recipe.parent / "runs" / "store").glob("pretrain-*/plan.toml")).read_text()
+    assert f'parallel = "{parallel}"' in plan and "ranks = 2" in plan
+    assert answered("predict", recipe, "The old king").strip()
+    silent, talked = (answered("chat", recipe, typed=typed).count("\n") for typed in ("", "The old king\n"))
+    assert talked > silent
 
 
 @pytest.mark.slow

@@ -38,10 +38,13 @@ class Cluster(Section):
     utilisation: Share = Field(0.4, description="share of it that a training step reaches")
     link_gb_s: Positive = Field(description="between the devices of one machine")
     network_gb_s: Positive | None = Field(None, description="between machines: one device's part of it")
+    memory_gb_s: Positive | None = Field(
+        None, description="of one device to its own memory, for updates and copies; left out, they count as nothing"
+    )
     disk_gb_s: Positive = Field(description="of all devices together to the disk that they share")
     mtbf_hours: Positive = Field(50_000.0, description="between failures of one device")
     restart_min: Positive = Field(5.0, description="from a failure to the next step")
-    parallel: Auto | Literal["ddp", "fsdp"] = Field("auto", description="auto: replicas where they fit")
+    parallel: Auto | Literal["ddp", "fsdp", "tensor"] = Field("auto", description="auto: replicas where they fit")
 
     @property
     def count(self) -> int:
@@ -63,6 +66,7 @@ class Need:
     parameters: int
     memory: float  # of one device
     computing: float  # of one step
+    moving: float  # in a device's own memory, in one step
     passing: float  # between the devices, in one step
     step: float
     steps: int
@@ -83,7 +87,7 @@ def needs(life: Life, path: Path) -> list[dict[str, Any]]:
     """
     cluster = read(path, Cluster)
     trainings = [state for state in life.states() if state.node.stage in ("pretrain", "finetune")]
-    columns = {s.node.name: _shown(need(cluster, *planned(life, s)), cluster) for s in trainings}
+    columns = {s.node.name: _shown(need(cluster, *planned(life, s, cluster.count)), cluster) for s in trainings}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     return [_row(name, {node: column[name] for node, column in columns.items()}) for name in names]
 
@@ -93,8 +97,11 @@ def _row(name: str, columns: dict[str, str]) -> dict[str, str]:
     return {text("cluster.figure"): text(f"cluster.{name}"), **columns, text("plan.from"): text(f"cluster.from.{name}")}
 
 
-def planned(life: Life, state: State) -> tuple["nn.Module", "Plan", float | None]:
-    """The network without memory, the plan that follows from the recipe alone, and the budget that is left to steps."""
+def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "Plan", float | None]:
+    """The network without memory, the plan that follows from the recipe alone, and the budget that is left to steps.
+
+    Micro-batches are those of GPUs, of which each of the devices takes its share.
+    """
     from danlu import tasks
     from danlu.models.architecture import empty
     from danlu.train import plan
@@ -107,6 +114,8 @@ def planned(life: Life, state: State) -> tuple["nn.Module", "Plan", float | None
     net = empty(shape)
     request = plan.Request(task, train, loader, None, state.node.stage == "pretrain", 0.0)
     drafted = plan.draft(request, net)
+    rows, accumulate = plan.cut(replace(request, device="cuda"), devices)
+    drafted = replace(drafted, rows=rows, accumulate=accumulate)
     drafted = replace(drafted, steps=_steps(train, drafted, loader), step_gflop=plan.step_gflop(net, drafted))
     return net, drafted, seconds(train.budget) if train.budget else None
 
@@ -122,12 +131,12 @@ def need(cluster: Cluster, net: "nn.Module", plan: "Plan", budget: float | None 
     """What a training of `net` by `plan` needs."""
     from danlu.train import memory
 
-    plan = replace(plan, ranks=cluster.count, parallel=_parallel(cluster, net, plan))
+    plan = _fitted(cluster, net, replace(plan, ranks=cluster.count, parallel=_parallel(cluster, net, plan)))
     weights = sum(p.numel() for p in net.parameters())
-    at_work = min(cluster.count, plan.rows * plan.accumulate)  # a row is not shared
-    computing = plan.step_gflop * 1e9 / (at_work * cluster.tflops * 1e12 * cluster.utilisation)
-    passing = traffic(weights, plan) / cluster.bandwidth
-    step = max(computing, passing) if plan.parallel == "fsdp" else computing + passing
+    computing = operations(net, plan) / (cluster.tflops * 1e12 * cluster.utilisation)
+    moving = moved(net, plan) / (cluster.memory_gb_s * 1e9) if cluster.memory_gb_s else 0.0
+    passing = traffic(net, plan) / cluster.bandwidth
+    step = moving + (max(computing, passing) if plan.parallel == "fsdp" else computing + passing)
     saved = weights * (4.0 + memory.STATE[plan.optimizer] + 4.0)  # weights, optimizer, the best weights
     failure = cluster.mtbf_hours * 3600 / cluster.count
     writing = saved / (cluster.disk_gb_s * 1e9)
@@ -135,11 +144,23 @@ def need(cluster: Cluster, net: "nn.Module", plan: "Plan", budget: float | None 
     lost = writing / interval + interval / 2 / failure + cluster.restart_min * 60 / failure
     return Need(
         devices=cluster.count, parallel=plan.parallel, parameters=weights, memory=memory.forecast(net, plan),
-        computing=computing, passing=passing, step=step, steps=plan.steps or int((budget or 0) / step),
+        computing=computing, moving=moving, passing=passing, step=step, steps=plan.steps or int((budget or 0) / step),
         tokens=plan.rows * plan.accumulate * plan.context, checkpoint=saved,
-        checkpoint_here=saved / (cluster.count if plan.parallel == "fsdp" else 1), writing=writing, failure=failure,
+        checkpoint_here=saved * memory.held(net, plan), writing=writing, failure=failure,
         interval=interval, lost=min(1.0, lost),
     )  # fmt: skip
+
+
+def _fitted(cluster: Cluster, net: "nn.Module", plan: "Plan") -> "Plan":
+    """The plan with its steps cut finer until they fit into a device, as far as that helps."""
+    from danlu.train import memory
+
+    rows = plan.rows * plan.accumulate
+    finer = (parts for parts in range(plan.accumulate, rows + 1) if rows % parts == 0)
+    for form in (replace(plan, rows=rows // parts, accumulate=parts) for parts in finer):
+        if memory.forecast(net, form) <= cluster.memory_gb * 1e9:
+            return form
+    return plan
 
 
 def _parallel(cluster: Cluster, net: "nn.Module", plan: "Plan") -> str:
@@ -148,20 +169,61 @@ def _parallel(cluster: Cluster, net: "nn.Module", plan: "Plan") -> str:
 
     if cluster.parallel != "auto":
         return cluster.parallel
-    replica = memory.forecast(net, replace(plan, ranks=cluster.count, parallel="ddp"))
-    return "ddp" if replica <= cluster.memory_gb * 1e9 else "fsdp"
+    replica = _fitted(cluster, net, replace(plan, ranks=cluster.count, parallel="ddp"))
+    return "ddp" if memory.forecast(net, replica) <= cluster.memory_gb * 1e9 else "fsdp"
 
 
-def traffic(weights: int, plan: "Plan") -> float:
+def operations(net: "nn.Module", plan: "Plan") -> float:
+    """Operations of one step on the device that does most: a row is not shared, and by heads the blocks are."""
+    whole = plan.step_gflop * 1e9
+    if plan.parallel == "tensor":
+        inside, matrices = _sizes(net)
+        outside = 6.0 * (matrices - inside) * plan.rows * plan.accumulate * plan.context
+        return outside + (whole - outside) / plan.ranks
+    rows = plan.rows * plan.accumulate
+    return whole * math.ceil(rows / plan.ranks) / rows
+
+
+def _sizes(net: "nn.Module") -> tuple[int, int]:
+    """Weights in the matrices of the blocks, and in all matrices."""
+    core: Any = getattr(net, "core", None)
+    inside = sum(p.numel() for p in core.blocks.parameters() if p.ndim >= 2) if core is not None else 0
+    return inside, sum(p.numel() for p in net.parameters() if p.ndim >= 2)
+
+
+def traffic(net: "nn.Module", plan: "Plan") -> float:
     """Bytes that one device sends in one step.
 
     A sum over N devices sends 2 (N - 1) / N of its size from each (a ring; Patarasuk & Yuan 2009). Sharded, each
-    micro-batch gathers the weights twice, forward and backward, and scatters gradients once (arXiv:1910.02054).
+    micro-batch gathers the weights twice, forward and backward, and scatters gradients once (arXiv:1910.02054). By
+    heads, every block sums its activations twice forward and twice backward (arXiv:1909.08053).
     """
-    part = (plan.ranks - 1) / plan.ranks
+    part, weights = (plan.ranks - 1) / plan.ranks, sum(p.numel() for p in net.parameters())
     if plan.parallel == "fsdp":
         return plan.accumulate * part * weights * (2.0 * _WEIGHT[plan.precision] + _GRADIENT)
+    if plan.parallel == "tensor":
+        core: Any = net.core
+        values = 4 * core.config.layers * core.config.dim * plan.rows * plan.accumulate * plan.context
+        return 2 * part * values * _WEIGHT[plan.precision]
     return 2 * part * weights * _GRADIENT
+
+
+def moved(net: "nn.Module", plan: "Plan") -> float:
+    """Bytes that one device reads and writes in its own memory in one step, beside its products.
+
+    Of each weight that it holds: gradient and state of the optimizer, read and written; the norm and the clipping. Of
+    replicas: the gradient into a bucket and back. Sharded, of each weight: what is gathered is copied twice into its
+    place, its gradient once out of it, for every micro-batch.
+    """
+    from danlu.train import memory
+
+    weights = sum(p.numel() for p in net.parameters())
+    update = weights * memory.held(net, plan) * (24.0 + 2 * memory.STATE[plan.optimizer])
+    if plan.ranks == 1 or plan.parallel == "tensor":
+        return update
+    if plan.parallel == "fsdp":
+        return update + plan.accumulate * weights * (4.0 * _WEIGHT[plan.precision] + 2 * _GRADIENT)
+    return update + weights * 4.0 * _GRADIENT
 
 
 def _shown(need: Need, cluster: Cluster) -> dict[str, str]:
@@ -172,7 +234,7 @@ def _shown(need: Need, cluster: Cluster) -> dict[str, str]:
         "devices": f"{need.devices:,} ({need.parallel})",
         "parameters": f"{need.parameters / 1e6:,.1f} M",
         "memory": f"{need.memory / 1e9:,.2f} / {cluster.memory_gb:g} GB · {fits}",
-        "step": f"{need.step:.4g} s ({need.computing:.3g} + {need.passing:.3g})",
+        "step": f"{need.step:.4g} s ({need.computing:.3g} + {need.moving:.3g} + {need.passing:.3g})",
         "speed": f"{need.tokens / need.step:,.0f}",
         "time": f"{need.steps * need.step / (1 - need.lost) / 3600:,.2f} h" if need.lost < 1 else "∞",
         "checkpoint": f"{need.checkpoint / 1e9:,.2f} GB / {need.checkpoint_here / 1e9:,.2f} GB",

@@ -197,7 +197,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         _check_heads(net)
     if request.parallel in ("fsdp", "tensor"):
         _check_sample(request)
-    rows, accumulate = _cut(request, 1 if tensor else ranks.count())
+    rows, accumulate = cut(request, 1 if tensor else ranks.count())
     if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
@@ -246,8 +246,8 @@ _LR = {  # (to pretrain, to tune)
 _DECAY = (0.05, 0.01)
 
 
-def _cut(request: Request, sharing: int) -> tuple[int, int]:
-    """Rows of a micro-batch and micro-batches of a step."""
+def cut(request: Request, sharing: int) -> tuple[int, int]:
+    """Rows of a micro-batch and micro-batches of a step, where so many devices share the rows."""
     train, loader = request.train, request.loader
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
