@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from danlu import cli, messages
-from danlu.config import Recipe
+from danlu import catalogue, cli, messages
+from danlu.config import Recipe, options
 from danlu.errors import UserError
 from danlu.learn import tutorial
 
@@ -25,11 +25,13 @@ WORDS = tomllib.loads((DOCS / "words.toml").read_text("utf-8"))
 def pages() -> dict[Path, str]:
     """Every reference page in every language."""
     before, made = messages.language(), {}
-    for language in messages.LANGUAGES:
-        messages.use(language)
-        for name, render in (("recipe", recipe), ("commands", commands), ("errors", errors)):
-            made[DOCS / language / "reference" / f"{name}.md"] = "\n".join([*render(), ""])
-    messages.use(before)
+    try:
+        for language in messages.LANGUAGES:
+            messages.use(language)
+            for name, render in (("recipe", recipe), ("commands", commands), ("errors", errors)):
+                made[DOCS / language / "reference" / f"{name}.md"] = "\n".join([*render(), ""])
+    finally:
+        messages.use(before)
     return made
 
 
@@ -86,6 +88,10 @@ def recipe() -> Iterator[str]:
         own = {name: field for name, field in fields.items() if name not in shared}
         if own:
             yield from (*_keys(own), "")
+    yield from (f"## {word('options')}", "", word("options_intro"), "")
+    for task in catalogue.names():
+        if options.stated(task):
+            yield from (f"### {task}", "", *_keys(options.section(task).model_fields), "")
 
 
 def _section(name: str) -> type[BaseModel]:

@@ -269,7 +269,7 @@ TABLES: dict[str, set[str]] = {
     "finetune": earlier.OWN | set(earlier.TRAIN) | ({key.split(".")[0] for key in earlier.DATA} - {"path", "limit_mb"}),
     "evaluate": set(EVALUATE), "compress": set(COMPRESS), "serve": set(SERVE), "system": set(SYSTEM),
 }  # fmt: skip
-PLAIN = {"task", "seed"}  # test_the_seed_and_the_task_decide
+PLAIN = {"task", "seed", "options"}  # test_the_seed_and_the_task_decide, test_options.py
 
 
 def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

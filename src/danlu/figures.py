@@ -96,6 +96,7 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("perplexity", _measure(2), min),
     ("bits_per_byte", _measure(3), min),
     ("token_accuracy", _share, max),
+    ("follows_accuracy", _share, max),
     ("accuracy", _share, max),
     ("macro_f1", _share, max),
     ("mcc", _measure(3), max),

@@ -35,17 +35,17 @@ def life(recipe: Recipe) -> list[Node]:
         raise UserError("E119")
     nodes = [  # all data first: a bad row is found before hours of training
         Node("prepare", "prepare", _reading(recipe.data, recipe.task), raw=recipe.data.paths()),
-        Node("encode", "encode", _encoding(recipe, recipe.task), {"rows": "prepare"}, external=base),
+        Node("encode", "encode", _encoding(recipe, recipe.task, recipe.options), {"rows": "prepare"}, external=base),
     ]
     if tune:
         inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
-        encoding = _encoding(recipe, tune.task) | {"max_answer": tune.max_answer}
+        encoding = _encoding(recipe, tune.task, tune.options) | {"max_answer": tune.max_answer}
         nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", encoding, inputs)]
-    nodes.append(Node(trained, trained, _training(recipe, trained, recipe.task), {"columns": "encode"}, external=base))
+    nodes.append(Node(trained, trained, _training(recipe, trained, recipe), {"columns": "encode"}, external=base))
     models, columns = {"base": trained}, {"columns": "encode"}
     if tune:
         inputs = {"columns": "encode_finetune", "base": trained}
-        nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune.task), inputs))
+        nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune), inputs))
         models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
     nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns | _judged(recipe)))
     if recipe.compress:
@@ -60,20 +60,26 @@ def _judged(recipe: Recipe) -> dict[str, str]:
     return rows | ({"tuning_rows": "prepare_finetune"} if tuned else {})
 
 
-def _encoding(recipe: Recipe, task: str) -> dict[str, Any]:
+def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, Any]:
     wanted = recipe.tokenizer.type
     kind = ("wordpiece" if recipe.backbone.arch == "bert" else "bpe") if wanted == "auto" else wanted
-    encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task}
-    fitted = catalogue.stated(task, "long") in ("cut", "windows")
+    encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task} | _own(options)
+    fitted = catalogue.stated(task, "long") in ("cut", "windows") or catalogue.stated(task, "sized")
     return encoding | ({"context": recipe.model.context} if fitted else {})
 
 
-def _training(recipe: Recipe, stage: Any, task: str) -> dict[str, Any]:
-    config = {"task": task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
+def _training(recipe: Recipe, stage: Any, said: Any) -> dict[str, Any]:
+    """What a training reads; `said` is where its task and the options of that stand."""
+    config = {"task": said.task, "seed": recipe.seed, "train": recipe.training(stage), "context": recipe.model.context}
+    config |= _own(said.options)
     if stage == "pretrain":
         return config | {"model": recipe.backbone}
     tune = recipe.finetune
     return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
+
+
+def _own(options: dict[str, Any]) -> dict[str, Any]:
+    return {"options": options} if options else {}
 
 
 def _tuning_rows(recipe: Recipe) -> Node:

@@ -20,6 +20,7 @@ from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
 from danlu.models.folder import fill, read_config
 from danlu.nn.generate import WAYS, Sampling, generate
+from danlu.nn.heads import inherit
 from danlu.nn.network import Network
 from danlu.randomness import generator
 from danlu.tasks.task import Row, Task
@@ -44,13 +45,19 @@ class Model(nn.Module):
     """An nn.Module with one child, `net`. Loop, adapters and export see only that child."""
 
     def __init__(
-        self, net: Network, architecture: Architecture, processor: Text, task: str, labels: Sequence[str] = ()
+        self,
+        net: Network,
+        architecture: Architecture,
+        processor: Text,
+        task: str,
+        labels: Sequence[str] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
     ):
         super().__init__()
         self.net = net
         self.architecture, self.processor = architecture, processor
         self.task_name = task
-        self.task: Task = tasks.load(task)(processor, labels, architecture.context)
+        self.task: Task = tasks.load(task)(processor, labels, architecture.context, options)
         self.quantized = ""
 
     # --- what the serving engine asks for ---
@@ -163,26 +170,37 @@ class Model(nn.Module):
 
     @classmethod
     def from_architecture(
-        cls, architecture: Architecture, processor: Text, task: str, seed: int = 1, labels: Sequence[str] = ()
+        cls,
+        architecture: Architecture,
+        processor: Text,
+        task: str,
+        seed: int = 1,
+        labels: Sequence[str] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> "Model":
         """A fresh model; its weights are a pure function of the seed."""
-        shaped = replace(architecture, head=tasks.load(task)(processor, labels).head(architecture))
-        return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels)
+        learned = tasks.load(task)(processor, labels, options=options)
+        shaped = replace(architecture, head=learned.head(architecture))
+        return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels, options)
 
-    def for_task(self, task: str, seed: int, labels: Sequence[str] = ()) -> "Model":
+    def for_task(
+        self, task: str, seed: int, labels: Sequence[str] = (), options: Mapping[str, Any] = MappingProxyType({})
+    ) -> "Model":
         """This model with another task: its own head where that fits, else a new one with first weights.
 
         Raises:
             UserError: E313, its head was trained for other labels.
         """
-        architecture = replace(self.architecture, head=tasks.load(task)(self.processor, labels).head(self.architecture))
+        learned = tasks.load(task)(self.processor, labels, options=options)
+        architecture = replace(self.architecture, head=learned.head(self.architecture))
         if self.task.labelled and self.task_name == task and tuple(labels) != self.task.labels:
             raise UserError("E313", ours=", ".join(self.task.labels[:8]), theirs=", ".join(labels[:8]))
         net = self.net
         if architecture.head != self.architecture.head:
             net = build(architecture, generator(seed, "head"))
             net.embed, net.core = self.net.embed, self.net.core
-        made = Model(net, architecture, self.processor, task, labels)
+            inherit(net.head, self.net.head)
+        made = Model(net, architecture, self.processor, task, labels, options)
         made.taught_chat, made.ways = self.taught_chat, self.ways
         return made
 
@@ -209,7 +227,8 @@ class Model(nn.Module):
             highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
             raise UserError("E328", path=folder, highest=highest, rows=rows)
         network = build(architecture, generator(0, "load"))
-        model = cls(network, architecture, processor, ours.get("task", "language_modeling"), _labels(carried))
+        task, options = ours.get("task", "language_modeling"), ours.get("options", {})
+        model = cls(network, architecture, processor, task, _labels(carried), options)
         model.taught_chat = bool(ours.get("chat"))
         model.ways = _ways(folder)
         model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
@@ -235,6 +254,7 @@ class Model(nn.Module):
         family = models.by_model_type(carrier)
         config = family.to_hf(self.architecture, self._tokens())
         ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
+        ours |= {"options": self.task.chosen} if self.task.chosen else {}
         if self.task.labelled:
             config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
         state = weights or {name: tensor.detach() for name, tensor in self.net.state_dict().items()}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from danlu.config import LENGTHS, Recipe, Train
+from danlu.config import LENGTHS, Recipe, Train, options
 from danlu.errors import UserError, raise_all
 from danlu.messages import text
 from danlu.messages.reasons import because, syntax
@@ -151,7 +151,7 @@ def _problems(error: ValidationError, raw: Any, places: Mapping[Path_, str], pat
         where = places.get(key) or next(
             (places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), str(path)
         )
-        yield _problem(key, faults, where)
+        yield _problem(key, faults, where, raw)
 
 
 def _key(fault: Any, raw: Any) -> Path_:
@@ -166,10 +166,10 @@ def _key(fault: Any, raw: Any) -> Path_:
     return key
 
 
-def _problem(key: Path_, faults: list[Any], where: str) -> UserError:
+def _problem(key: Path_, faults: list[Any], where: str, raw: Any) -> UserError:
     fault, name = faults[0], ".".join(key)
     if fault["type"] == "extra_forbidden":
-        return _unknown(key, where)
+        return _unknown(key, where, raw)
     if fault["type"] == "missing":
         return UserError("E103", where=where, key=name)
     expected = list(dict.fromkeys(_expected(each) for each in faults))
@@ -193,14 +193,20 @@ def _expected(fault: Any) -> str:
         return str(fault["msg"])
 
 
-def _unknown(key: Path_, where: str) -> UserError:
-    valid = keys_of(key[:-1])
+def _unknown(key: Path_, where: str, raw: Any) -> UserError:
+    valid = _options(key, raw) if key[-2:-1] == ("options",) else keys_of(key[:-1])
     if near := _nearest(key[-1], valid):
         hint = text("recipe.did_you_mean", name=near)
     else:
         homes = [".".join(known) for known in all_keys() if known[-1] == key[-1]]
         hint = text("recipe.belongs_to", name=homes[0]) if homes else ""
     return UserError("E102", where=where, key=".".join(key), hint=hint, valid=", ".join(valid))
+
+
+def _options(key: Path_, raw: Any) -> list[str]:
+    """The options of the task that stands beside them."""
+    said = raw.get(key[0], {}) if len(key) > 2 else raw
+    return list(options.stated(said.get("task", "instruction")))
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str | None:

@@ -46,19 +46,19 @@ def words() -> Text:
     return Text.fit(CORPUS, type="wordpiece", vocab_size=400)
 
 
-def task_of(name: str) -> Task:
+def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token."""
     processor = words() if catalogue.stated(name, "arch") == "bert" else text()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
-    made: Task = kind(processor, tuple(carried), CONTEXT)
+    made: Task = kind(processor, tuple(carried), CONTEXT, options)
     return made
 
 
 @cache
-def network(dtype: torch.dtype, form: str, task: str = "language_modeling") -> Network:
+def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **options: Any) -> Network:
     """One layer, weights far from zero, no dropout."""
-    learned = task_of(task)
+    learned = task_of(task, **options)
     arch = catalogue.stated(task, "arch") or "qwen3"
     sizes = {"head_dim": 8} if arch == "qwen3" else {}
     vocab = learned.processor.vocab_size
@@ -115,14 +115,14 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     """A row that every text task can read."""
     words = [WORDS[(index * 7 + at * 3) % len(WORDS)] for at in range(given_words + answer_words)]
     question, answer = " ".join(words[:given_words]), " ".join(words[given_words:])
-    both = {"text": f"{question} {answer}", "prompt": question, "completion": answer}
-    spans = [(0, len(words[0]), "first"), (len(question) + 1, len(question) + 1 + len(words[given_words]), "middle")]
+    both = {"text": f"{question}. {answer}", "prompt": question, "completion": answer}
+    spans = [(0, len(words[0]), "first"), (len(question) + 2, len(question) + 2 + len(words[given_words]), "middle")]
     return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
 
 
 def packed(task: Task, drawn: Drawn) -> Batch:
     """All drawn rows in one packed batch, corrupted as training would."""
-    examples = [each for index, words in enumerate(drawn.lengths) for each in task.windows(row(index, *words))]
+    examples = list(task.examples(row(index, *words) for index, words in enumerate(drawn.lengths)))
     random = np.random.Generator(np.random.PCG64(drawn.masked))
     for example in examples if drawn.masked else ():
         if "loss_mask" in example:
@@ -155,7 +155,7 @@ def figures(
     task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64, name: str = "language_modeling"
 ) -> dict[str, float]:
     """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
-    net, batch = network(dtype, drawn.form, name), packed(task, drawn)
+    net, batch = network(dtype, drawn.form, name, **task.chosen), packed(task, drawn)
     alone = documents(batch)
     beside = padded(alone, CONTEXT)
     whole = gradient(task, net, [beside])
@@ -190,6 +190,13 @@ def every() -> list[Task]:
 @given(drawn=DRAWN)
 def test_every_task_obeys_the_loss_rule(name: str, drawn: Drawn) -> None:
     obeys(task_of(name), drawn, name)
+
+
+@pytest.mark.parametrize("options", [{"pairs": "next"}, {"pairs": "order", "hide": "words"}, {"hide": "spans"}])
+@QUICK
+@given(drawn=DRAWN)
+def test_every_option_of_masking_obeys_it(options: dict[str, str], drawn: Drawn) -> None:
+    obeys(task_of("masked_language_modeling", **options), drawn, "masked_language_modeling")
 
 
 @QUICK
@@ -242,7 +249,7 @@ class BatchNormed(LanguageModeling):
     """A state is seen relative to the mean of its batch, as in batch normalisation."""
 
     def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        hidden, labels = self._positions(net, batch)
+        hidden, labels = self._counted(net.hidden(batch), batch)
         logits = F.linear(net.head.prepare(hidden - hidden.mean(0)), net.head.weight)
         return {"loss": F.cross_entropy(logits, labels, reduction="sum")}
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from danlu import catalogue
+from danlu.config import options
 from danlu.config.data import Data
 from danlu.config.model import ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
@@ -58,6 +59,7 @@ class Recipe(Section):
     """A whole life: data, vocabulary, model, training, evaluation, compression, service."""
 
     task: str = Field(description="what is learned (danlu list tasks)")
+    options: dict[str, Any] = Field({}, validate_default=True, description="settings of the task's own, by name")
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(1, description="the one source of randomness")
     data: Data
     tokenizer: Tokenizer = Tokenizer()
@@ -69,6 +71,11 @@ class Recipe(Section):
     compress: Compress | None = None
     serve: Serve = Serve()
     system: System = System()
+
+    @field_validator("options")
+    @classmethod
+    def _of_the_task(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return options.complete(info.data.get("task", ""), given)
 
     @model_validator(mode="after")
     def _base_decides(self) -> "Recipe":

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
+from danlu.config import options
 from danlu.config.data import Data
 from danlu.config.values import Auto, Count, Duration, Fraction, NonNegative, Paths, Positive, PositiveInt, Section
 from danlu.messages import text
@@ -106,6 +107,7 @@ class Finetune(_Tuning):
     data: Paths | None = Field(None, description="rows to tune on: prompt/completion or chats")
     derive: str | None = Field(None, description="or: rows made from the prepared ones (python_functions, same_rows)")
     task: str = Field("instruction", description="what is learned in this stage")
+    options: dict[str, Any] = Field({}, validate_default=True, description="settings of that task's own, by name")
     max_answer: PositiveInt | None = Field(
         None, description="tokens; rows with a longer answer are left out, so that the model learns to end by then"
     )
@@ -113,6 +115,11 @@ class Finetune(_Tuning):
         "full", description="full, head, last-N or lora"
     )
     adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
+
+    @field_validator("options")
+    @classmethod
+    def _of_the_task(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return options.complete(info.data.get("task", ""), given)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Finetune":

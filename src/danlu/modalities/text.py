@@ -26,6 +26,7 @@ _KINDS = {"bpe": bpe, "char": char, "wordpiece": wordpiece}  # those we train
 _CARRIED = {**_KINDS, "sentencepiece": sentencepiece}
 _SPACED = ("wordpiece", "sentencepiece")  # a text's first token brings a space that is not the text's
 _LONG = 100_000  # characters of white space in a row: tiktoken's pattern engine overflows at ten times as many
+_FIRST_WIDE = "\u2e80"  # Chinese and its neighbours, which write no spaces, begin here
 _GAP = re.compile(rf"(?<!\s)\s{{{_LONG}}}")
 
 
@@ -98,6 +99,13 @@ class Text(Modality):
         """The bytes a token adds to the text; none for a control token."""
         return self._pieces[index]
 
+    def inside(self) -> list[bool]:
+        """Whether each token goes on with the word of the token before it (V,).
+
+        A space begins a word, and so does every Chinese character that is a token of its own.
+        """
+        return [_inside(piece) for piece in self._pieces]
+
     def token_bytes(self) -> list[int]:
         """How many bytes of text each token stands for (V,); 0 for control tokens."""
         return [len(piece) for piece in self._pieces]
@@ -160,7 +168,12 @@ class Text(Modality):
 
         At most `limit` of them: the longer text loses tokens from its end first.
         """
-        one, two = self.encode(first), self.encode(second) if second is not None else None
+        return self.joined_ids(self.encode(first), None if second is None else self.encode(second), limit)
+
+    def joined_ids(
+        self, one: list[int], two: list[int] | None, limit: int | None = None
+    ) -> tuple[list[int], list[int]]:
+        """`joined` of texts that are encoded."""
         between = [self.closing] * (2 if two is not None and "</s>" in self.control else 1)
         around = 1 + len(between) + (two is not None)
         if limit is not None:
@@ -305,6 +318,13 @@ def _without_control(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(
         json.dumps(plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None})
     )
+
+
+def _inside(piece: bytes) -> bool:
+    if 0x80 <= (piece or b" ")[0] < 0xC0:  # within a character
+        return True
+    first = piece.decode(errors="ignore")[:1]
+    return first.isalnum() and first < _FIRST_WIDE
 
 
 def _table(pieces: dict[int, bytes], special: set[int], size: int) -> list[bytes]:

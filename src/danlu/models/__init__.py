@@ -17,7 +17,7 @@ from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.models.architecture import Architecture
-    from danlu.nn.heads import LabelConfig
+    from danlu.nn.heads import JointConfig, LabelConfig, VocabularyConfig
 
 # Where the form of one holds a model of another too, the earlier one carries it.
 FAMILIES = (
@@ -107,6 +107,41 @@ def label_head(architecture: Architecture, count: int, *, each: bool = False) ->
         head = form.head
         if isinstance(head, LabelConfig) and head.answer == "labels" and head.count and (head.pool == "each") == each:
             return replace(head, count=count)
+    raise UserError("E309")
+
+
+def word_head(architecture: Architecture) -> VocabularyConfig:
+    """The head over the vocabulary: its own, or the one that the architecture's family puts on it.
+
+    Raises:
+        UserError: E309, no family carries the architecture, or not with such a head.
+    """
+    from danlu.nn.heads import JointConfig, VocabularyConfig
+
+    if isinstance(architecture.head, JointConfig):
+        return architecture.head.vocabulary
+    if isinstance(architecture.head, VocabularyConfig):
+        return architecture.head
+    head: VocabularyConfig = _first_head(architecture, VocabularyConfig)
+    return replace(head, norm_eps=architecture.core.norm_eps) if head.transform != "none" else head
+
+
+def joint_head(architecture: Architecture) -> JointConfig:
+    """The head that the architecture's family puts on it for words and for one label of each text.
+
+    Raises:
+        UserError: E309, no family carries the architecture, or not with such a head.
+    """
+    from danlu.nn.heads import JointConfig
+
+    return replace(_first_head(architecture, JointConfig), vocabulary=word_head(architecture))
+
+
+def _first_head(architecture: Architecture, kind: type[Any]) -> Any:
+    name = carrier(architecture)
+    for form in family(name).LAYOUT.forms if name else ():
+        if isinstance(form.head, kind):
+            return form.head
     raise UserError("E309")
 
 

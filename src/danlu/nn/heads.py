@@ -5,6 +5,7 @@ Shapes: B batch · T time · D width · W width of the output table · V vocabul
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -180,6 +181,19 @@ class Pair(nn.Module):
     def compared(self, texts: Tensor, images: Tensor) -> Tensor:
         """Vectors (B, W) each -> (images, texts)."""
         return images @ texts.T * self.sharpness.exp()
+
+
+def inherit(head: nn.Module, before: nn.Module) -> None:
+    """Take over what a head shares with the one it replaces: the layer before labels (BERT's pooler), or all of words'.
+
+    A table of labels is never taken: other labels are meant.
+    """
+    for own, known in itertools.product((head, *head.children()), (before, *before.children())):
+        if isinstance(own, Label) and isinstance(known, Label) and own.config.hidden == known.config.hidden:
+            if own.dense is not None and known.dense is not None:
+                own.dense.load_state_dict(known.dense.state_dict())
+        elif isinstance(own, Vocabulary) and isinstance(known, Vocabulary) and own.config == known.config:
+            own.load_state_dict(known.state_dict())
 
 
 def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:

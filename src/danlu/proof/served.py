@@ -25,7 +25,8 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     net.load_state_dict(weights)
     ids = _longest(twin).to(twin.device)
     trained = net.eval()({"input_ids": ids[None]})[0]
-    model = Model(net, twin.architecture, twin.task.processor, twin.task_name, twin.task.labels)
+    learned = (twin.task_name, twin.task.labels, twin.task.chosen)
+    model = Model(net, twin.architecture, twin.task.processor, *learned)
     model.save_pretrained(folder, merged_state(net, weights))
     opened = Model.from_pretrained(folder, twin.device)
     saved = opened.net({"input_ids": ids[None]})[0]

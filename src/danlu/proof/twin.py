@@ -136,7 +136,7 @@ def _task(config: Mapping[str, Any], processor: Text, rows: Sequence[Row]) -> Ta
     """The task of a training, with the labels of the sample."""
     kind: Any = tasks.load(config["task"])
     labels = sorted({each for row in rows for each in kind.labels_of(row)}) if kind.labelled else ()
-    return kind(processor, labels, config["context"])
+    return kind(processor, labels, config["context"], config.get("options", {}))
 
 
 def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:

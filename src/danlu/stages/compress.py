@@ -22,11 +22,11 @@ def run(context: "Context") -> None:
     before = Model.from_pretrained(context.inputs["model"], context.use_machine())
     role = "tuning_columns" if "tuning_columns" in context.inputs else "columns"
     table: dict[str, Any] = {"before": figures(before), "after": {}}
-    table["before"] |= measure(before, context.inputs[role], before.task_name)
+    table["before"] |= measure(before, context.inputs[role], before.task)
     context.progress(0.5, 1)
     after = compressed(before)
     after.save_pretrained(context.out)
-    table["after"] = figures(after) | measure(after, context.inputs[role], after.task_name)
+    table["after"] = figures(after) | measure(after, context.inputs[role], after.task)
     files.write_json(context.out / "compare.json", {"schema": files.SCHEMA, **table})
     context.facts |= table
     context.output_hash = files.tensors_hash(after.net.state_dict())
@@ -41,7 +41,8 @@ def compressed(model: "Model") -> "Model":
     from danlu.model import Model
 
     made = quantize(copy.deepcopy(model.net))
-    smaller = Model(made, model.architecture, model.processor, model.task_name, model.task.labels)
+    learned = (model.task_name, model.task.labels, model.task.chosen)
+    smaller = Model(made, model.architecture, model.processor, *learned)
     smaller.taught_chat, smaller.quantized = model.taught_chat, "int8"
     return smaller.eval()
 

@@ -39,8 +39,8 @@ def run(context: "Context") -> None:
     if opening is None:
         raise UserError("E216")
     labels = _labels(context, rows) if kind.labelled else ()
-    task = kind(processor, labels, context.config.get("context"))
-    first, chat = _first(task, opening), bool(opening.get("messages"))
+    task = kind(processor, labels, context.config.get("context"), context.config.get("options", {}))
+    first, chat = _first(task, opening, rows), bool(opening.get("messages"))
     task.noticed.clear()
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
     if out := sum(int(counts.get("left_out", 0)) for counts in splits.values()):
@@ -51,7 +51,11 @@ def run(context: "Context") -> None:
         if count:
             context.view.line(message(f"encode.{name}", count=f"{count:,}"))
     about = {"kind": processor.kind, "vocab_size": processor.vocab_size, "encoder": processor.encoder}
-    shown = [_shown(processor, row, task.encode(row)) for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)]
+    shown = [
+        _shown(processor, row, example)
+        for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)
+        for example in itertools.islice(task.examples([row]), 1)
+    ]
     files.write_json(
         context.out / "tokens.json",
         {"schema": 1, "tokenizer": about, "chat": chat, "labels": labels, "splits": splits, "examples": shown},
@@ -122,16 +126,18 @@ def _read(rows: Path, split: str) -> "Iterator[Row]":
     return read(rows, split)
 
 
-def _first(task: "Task", row: "Row") -> "Example":
-    """The first example.
+def _first(task: "Task", row: "Row", rows: Path) -> "Example":
+    """The first example; `row` is the first row.
 
     Raises:
-        UserError: E250, the rows lack a column that the task reads.
+        UserError: E250, the rows lack a column that the task reads; E216, they make no example.
     """
     from danlu.data import shapes
 
     try:
-        return task.encode(row)
+        return next(task.examples(_read(rows, "train")))
+    except StopIteration:
+        raise UserError("E216") from None
     except KeyError as missing:
         column = missing.args[0]
         if column in row or all(column not in shapes.of(shape).COLUMNS for shape in shapes.names()):
@@ -152,7 +158,7 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
     token_bytes = np.array(task.processor.token_bytes())
     counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
-    for example in (each for row in _read(rows, split) for each in task.windows(row)):
+    for example in task.examples(_read(rows, split)):
         if limit and longest_answer(example) > limit:
             counts["left_out"] += 1
             continue
@@ -161,7 +167,7 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
         counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
         counts["cut"] += task.long == "cut" and len(ids) == task.context
         if counts["rows"] % 100 == 0:
-            context.progress(counts["rows"], total, message("encode.encoding", split=split))
+            context.progress(min(counts["rows"], total), total, message("encode.encoding", split=split))
     writer.close()
     return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
 

@@ -9,6 +9,7 @@ from danlu import files
 if TYPE_CHECKING:
     from danlu.graph import Context
     from danlu.model import Model
+    from danlu.tasks.task import Task
 
 VERSION = 2
 _ROWS = 16  # packed rows of an evaluation batch
@@ -33,14 +34,14 @@ def run(context: "Context") -> None:
     for role, model in models.items():
         if model.judges == models["base"].judges:
             wholes[role] = Whole(model, context.inputs["columns"], context.inputs.get("rows"))
-            figures[role] = measure(model, context.inputs["columns"], models["base"].task_name) | wholes[role].scores
+            figures[role] = measure(model, context.inputs["columns"], models["base"].task) | wholes[role].scores
         context.progress(len(figures), steps, role)
     answers = {}
     if "tuning_columns" in context.inputs:
         for role, model in models.items():
             if model.judges == models["tuned"].judges:
                 wholes[role] = Whole(model, context.inputs["tuning_columns"], context.inputs.get("tuning_rows"))
-                found = measure(model, context.inputs["tuning_columns"], models["tuned"].task_name)
+                found = measure(model, context.inputs["tuning_columns"], models["tuned"].task)
                 answers[role] = found | wholes[role].scores
     last, whole = models.get("tuned") or models["base"], list(wholes.values())[-1]
     table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
@@ -83,14 +84,13 @@ def _held_out(prepared: Path, split: str) -> list[dict[str, Any]]:
     return [shapes.loaded(row) for row in store.read(prepared / "rows", split)]
 
 
-def measure(model: "Model", encoded: Path, task: str) -> dict[str, float]:
-    """A model's metrics over all held-out rows of an encode folder."""
-    from danlu import tasks
+def measure(model: "Model", encoded: Path, task: "Task") -> dict[str, float]:
+    """A model's metrics over all held-out rows of an encode folder, which were encoded for a task."""
     from danlu.data.columns import Columns
     from danlu.data.loader import Loader
     from danlu.train.loop import evaluate
 
-    learned = tasks.load(task)(model.processor, model.task.labels, model.context)
+    learned = type(task)(model.processor, model.task.labels, model.context, task.chosen)
     columns = Columns(encoded / "columns" / _split(encoded))
     return evaluate(
         learned, model.net, Loader(columns, model.context, long=learned.long, ahead=learned.ahead, seed=0), _ROWS
@@ -101,6 +101,7 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
     """`danlu evaluate MODEL DATA`: a model's metrics on any data, read as a recipe would read them."""
     import tempfile
 
+    from danlu import tasks
     from danlu.config import Data, ModelSection, Recipe, Split, System
     from danlu.data import starter
     from danlu.graph import Life, Silent
@@ -115,12 +116,14 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
         base = ModelSection(base=str(folder.resolve()), context=model.context)
         sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
-            life = Life(Loaded(Recipe(task=task, **sections), Path(room) / "recipe.toml"))
+            own = model.task.chosen if task == model.task_name else {}
+            life = Life(Loaded(Recipe(task=task, options=own, **sections), Path(room) / "recipe.toml"))
             prepared = life.run(Silent(), "prepare").folders["prepare"]
             if model.judges or task == "language_modeling" or _answers(prepared):
                 break
         encoded = life.run(Silent(), "encode").folders["encode"]
-        return measure(model, encoded, task) | Whole(model, encoded, prepared).scores
+        learned = model.task if task == model.task_name else tasks.load(task)(model.processor)
+        return measure(model, encoded, learned) | Whole(model, encoded, prepared).scores
 
 
 def _answers(prepared: Path) -> bool:

@@ -40,7 +40,8 @@ def run(context: "Context") -> None:
         )
         depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
-        model = Model.from_architecture(architecture, processor, config["task"], config["seed"], told["labels"])
+        learned = (config["task"], config["seed"], told["labels"], config.get("options", {}))
+        model = Model.from_architecture(architecture, processor, *learned)
     train(context, model, started, device, pretraining=True)
 
 
@@ -55,8 +56,8 @@ def from_base(context: "Context") -> "Model":
     base = Model.from_pretrained(context.inputs["base"])
     if base.quantized:
         raise UserError("E121", path=context.inputs["base"])
-    labels = files.read_json(context.inputs["columns"] / "tokens.json")["labels"]
-    return base.for_task(context.config["task"], context.config["seed"], labels)
+    labels, config = files.read_json(context.inputs["columns"] / "tokens.json")["labels"], context.config
+    return base.for_task(config["task"], config["seed"], labels, config.get("options", {}))
 
 
 def check(config: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Learn to predict the next token of text."""
 
 import math
-from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ class LanguageModeling(Task):
     outputs = {"text": Text}
     ahead = 1
 
-    def __init__(self, processor: Text, labels: Sequence[str] = (), context: int | None = None):
-        super().__init__(processor, labels, context)
-        self._token_bytes = torch.as_tensor(processor.token_bytes())  # (V,) bytes that each token stands for
+    @cached_property
+    def _token_bytes(self) -> Tensor:
+        """(V,) bytes that each token stands for."""
+        return torch.as_tensor(self.processor.token_bytes())
 
     def encode(self, row: Row) -> Example:
         end = self.processor.end_id
@@ -33,12 +34,12 @@ class LanguageModeling(Task):
         return {"loss": (batch["labels"] != IGNORE).sum()}
 
     def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        hidden, labels = self._positions(net, batch)
+        hidden, labels = self._counted(net.hidden(batch), batch)
         return {"loss": chunked_cross_entropy(net.head.prepare(hidden), net.head.weight, labels, ignore=None)}
 
-    def _positions(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden states (N, D) and labels (N,) of the positions that count."""
-        hidden, labels = net.hidden(batch).flatten(0, 1), batch["labels"].flatten()
+    def _counted(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """States (N, D) and labels (N,) of the positions that count."""
+        hidden, labels = states.flatten(0, 1), batch["labels"].flatten()
         if not labels.is_cpu:  # whoever sent the batch knows the places
             counted = batch.get("counted")
             return (hidden, labels) if counted is None else (hidden[counted], labels[counted])
@@ -46,7 +47,7 @@ class LanguageModeling(Task):
         return (hidden, labels) if bool(learned.all()) else (hidden[learned], labels[learned])
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        hidden, labels = self._positions(net, batch)
+        hidden, labels = self._counted(net.hidden(batch), batch)
         losses, hits = token_losses(net.head.prepare(hidden), net.head.weight, labels)
         return {
             "loss": losses.cpu().double().sum(),  # not every GPU knows fp64

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -31,14 +32,24 @@ class Task(ABC):
     coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
     # A row longer than the context is "split" anywhere, "drop"ped and counted, "cut", or read in overlapping "windows".
     long: ClassVar[str] = "split"
+    sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
     lone: ClassVar[str] = "E251"  # the error where there is one label alone
     optional: ClassVar[tuple[str, ...]] = ()  # of the inputs: those that a row may lack
+    # what a recipe may set under [options]: {name: (value unless told, words or [least, most] or None, what it is)}
+    options: ClassVar[dict[str, tuple[Any, Any, str]]] = {}
 
-    def __init__(self, processor: Any, labels: Sequence[str] = (), context: int | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        labels: Sequence[str] = (),
+        context: int | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ):
         self.processor = processor
+        self.chosen = {name: default for name, (default, *_) in self.options.items()} | dict(options)
         self.labels, self.context = tuple(labels), context  # to which a row is cut where it is too `long`
         self.noticed: Counter[str] = Counter()  # what encoding had to leave aside: [encode.NAME] of the messages
 
@@ -54,6 +65,10 @@ class Task(ABC):
     def windows(self, row: Row) -> list[Example]:
         """The examples that a row becomes: several where it is longer than the context and read in windows."""
         return [self.encode(row)]
+
+    def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
+        """The examples of rows in their order; a task may need several rows to make one."""
+        return (each for row in rows for each in self.windows(row))
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
         """What training does to a batch before the network sees it: masking, noise, augmentation."""

@@ -1,0 +1,96 @@
+"""The options of tasks: each changes what is learned, and what is no option is refused with its place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from danlu import catalogue
+from danlu.artifact import Lineage
+from danlu.config.options import stated
+from danlu.errors import UserError
+from danlu.graph import Silent
+from danlu.model import Model
+from danlu.recipe import load_recipe
+from tests.tiny_life import RECIPE, life, project, sentences
+
+CASES: dict[str, dict[str, Any]] = {  # another value for each option
+    "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
+}
+MASKED = RECIPE.replace("language_modeling", "masked_language_modeling").replace(
+    "vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200'
+)
+
+pytestmark = pytest.mark.usefixtures("steady")
+
+
+def test_every_option_of_every_task_has_a_case() -> None:
+    assert {task: set(stated(task)) for task in catalogue.names() if stated(task)} == {
+        task: set(cases) for task, cases in CASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose rows hold several sentences each."""
+    recipe = project(tmp_path_factory.mktemp("options") / "tiny", MASKED)
+    every = sentences(300)
+    rows = [{"text": " ".join(every[at : at + 4])} for at in range(0, 300, 4)]
+    (recipe.parent / "texts" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return recipe
+
+
+def trained(recipe: Path, *overrides: str) -> tuple[str, Model]:
+    folder = life(recipe, *overrides).run(Silent(), "pretrain").folders["pretrain"]
+    return Lineage.read(folder).output_hash, Model.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("option", CASES["masked_language_modeling"])
+def test_every_option_of_masking_changes_the_weights(option: str, masked: Path) -> None:
+    value = CASES["masked_language_modeling"][option]
+    (before, plain), (after, model) = trained(masked), trained(masked, f"options.{option}={value}")
+    assert before != after
+    assert model.task.chosen == plain.task.chosen | {option: value}
+
+
+def test_a_model_learned_beside_pairs_keeps_its_pooler_for_classes(masked: Path) -> None:
+    _, model = trained(masked, "options.pairs=next")
+    tuned = model.for_task("text_classification", 1, ["bad", "good"])
+    words = model.for_task("masked_language_modeling", 1)
+    assert tuned.net.head.dense.weight.equal(model.net.head.label.dense.weight)
+    assert tuned.net.head.output.weight.shape == (2, 64)
+    assert tuned.for_task("masked_language_modeling", 1).architecture.head == words.architecture.head
+    assert words.net.head.dense.weight.equal(model.net.head.vocabulary.dense.weight)
+
+
+def test_an_option_that_the_task_lacks_is_named_with_its_place(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    start = 'task = "masked_language_modeling"\n[data]\npath = "x"\n[options]\n'
+    for line, code, said in [
+        ("shar = 0.2", "E102", "share"),
+        ("share = 2.0", "E104", "0.9"),
+        ('share = "x"', "E104", "number"),
+        ('hide = "all"', "E104", "spans"),
+    ]:
+        recipe.write_text(start + line + "\n", "utf-8")
+        with pytest.raises(UserError) as refused:
+            load_recipe(recipe)
+        assert refused.value.code == code
+        assert "recipe.toml:5:1" in str(refused.value)
+        assert said in str(refused.value)
+
+
+def test_options_of_the_tuned_task_reach_its_stages(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'task = "language_modeling"\n[data]\npath = "x"\n[finetune]\ndata = "y"\ntask = "masked_language_modeling"\n'
+        "[finetune.options]\nshare = 0.3\n"
+    )
+    nodes = {node.name: node.config for node in life(recipe).nodes}
+    assert nodes["finetune"]["options"]["share"] == nodes["encode_finetune"]["options"]["share"] == 0.3
+    assert "options" not in nodes["encode"]
+    with pytest.raises(UserError, match="sharre"):
+        load_recipe(recipe, ["finetune.options.sharre=0.3"])
+    with pytest.raises(UserError, match="share"):
+        load_recipe(recipe, ["options.share=0.3"])
