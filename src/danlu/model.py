@@ -204,6 +204,21 @@ class Model(nn.Module):
         made.taught_chat, made.ways = self.taught_chat, self.ways
         return made
 
+    def grown(self, processor: Text, seed: int) -> "Model":
+        """This model with a tokenizer that has more tokens than its own; their vectors are first weights."""
+        if processor.vocab_size <= self.processor.vocab_size:
+            return self
+        rows = max(processor.vocab_size, self.architecture.tokens.vocab)
+        architecture = replace(self.architecture, embed=replace(self.architecture.tokens, vocab=rows))
+        net = build(architecture, generator(seed, "vocabulary"))
+        state = net.state_dict()
+        for name, tensor in self.net.state_dict().items():
+            state[name][tuple(map(slice, tensor.shape))] = tensor
+        net.load_state_dict(state)
+        made = Model(net, architecture, processor, self.task_name, self.task.labels, self.task.chosen)
+        made.taught_chat, made.ways = self.taught_chat, self.ways
+        return made
+
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "Model":
         """Load a model onto a device: its folder, a run's folder or name, or a recipe that has run.

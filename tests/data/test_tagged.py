@@ -14,10 +14,11 @@ from danlu.errors import UserError
 SENTENCE = "-DOCSTART- -X- O O\n\nEU NNP B-NP I-ORG\nrejects VBZ B-VP O\nGerman JJ B-NP I-MISC\n. . O O\n\n"
 
 
-def read(folder: Path, name: str, content: str, **columns: str) -> list[dict[str, object]]:
+def read(folder: Path, name: str, content: str, format: str = "auto", shape: str = "tagged") -> list[dict[str, object]]:
+    """The rows of a file, as preparing reads them."""
     (folder / name).write_text(content, "utf-8")
-    found = sources.describe([folder / name])
-    reader = records.Reader(formats.Cut(), columns, filters.plan("auto"), wanted="tagged")
+    found = sources.describe([folder / name], format=format)
+    reader = records.Reader(formats.Cut(), {}, filters.plan("auto"), wanted=shape)
     rows = [record.row for record in reader.records(found[0], reader.shape(found))]
     reader.check()
     return [row for row in rows if row]

@@ -51,7 +51,7 @@ def task_of(name: str, **options: Any) -> Task:
     processor = words() if catalogue.stated(name, "arch") == "bert" else text()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
-    made: Task = kind(processor, tuple(carried), CONTEXT, options)
+    made: Task = kind(processor.with_control(kind.markers), tuple(carried), CONTEXT, options)
     return made
 
 
@@ -120,9 +120,16 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
 
 
+def fitting(task: Task, made: dict[str, Any]) -> dict[str, Any]:
+    """The row with the marks that some tasks look for."""
+    marks = f"<e1>{made['prompt'][:1]}</e1> <e2>{made['completion']}</e2>"
+    return made | {"text": marks} if task.markers else made
+
+
 def packed(task: Task, drawn: Drawn) -> Batch:
     """All drawn rows in one packed batch, corrupted as training would."""
-    examples = list(task.examples(row(index, *words) for index, words in enumerate(drawn.lengths)))
+    rows = (fitting(task, row(index, *words)) for index, words in enumerate(drawn.lengths))
+    examples = list(task.examples(rows))
     random = np.random.Generator(np.random.PCG64(drawn.masked))
     for example in examples if drawn.masked else ():
         if "loss_mask" in example:

@@ -21,6 +21,7 @@ from danlu.metrics.entities import is_tag
 
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
 _TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
+_SENTENCE = re.compile(r'(?P<id>\d+)\s+"?(?P<text>.*?)"?')
 _LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
 
 
@@ -171,6 +172,24 @@ def _conll(file: SourceFile, cut: Cut) -> Iterator[Item]:
             held = []
 
 
+def _semeval(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """Blocks of lines as SemEval-2010 task 8 writes them: number and "sentence", relation, comment."""
+    held: list[tuple[int, str]] = []
+    for number, line in itertools.chain(file.lines(), [(0, "")]):
+        if line.strip():
+            held.append((number, line.strip()))
+        elif held:
+            yield held[0][0], _related([each for _, each in held])
+            held = []
+
+
+def _related(lines: Sequence[str]) -> dict[str, Any] | Flaw:
+    sentence = _SENTENCE.fullmatch(lines[0])
+    if not sentence or len(lines) < 2 or lines[1].startswith("Comment"):
+        return Flaw("related_lines", found=lines[0][:40])
+    return {"text": sentence["text"], "label": lines[1]}
+
+
 def _fields(line: str) -> list[str]:
     """The columns of a line, by tabs or else by spaces; none of a blank line, a comment, or a document's beginning."""
     if not line.strip() or line.startswith("-DOCSTART-"):
@@ -202,5 +221,5 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
-    "conll": _conll,
+    "conll": _conll, "semeval": _semeval,
 }  # fmt: skip

@@ -17,6 +17,7 @@ SPLITS = {
 }
 _KINDS = {  # task: who recognises its raw files, the more particular first
     "token_classification": "tagged",
+    "relation_extraction": "relations",
     "text_classification": "labelled",
 }
 _CONTEXTS = (32, 64, 128, 256, 512)

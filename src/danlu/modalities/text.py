@@ -62,6 +62,14 @@ class Text(Modality):
         tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
         return cls(tokenizer)
 
+    def with_control(self, names: Sequence[str]) -> Self:
+        """This tokenizer with these control tokens too, after all others."""
+        if set(names) <= self.control.keys():
+            return self
+        grown = Tokenizer.from_str(self._tokenizer.to_str())
+        grown.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        return type(self)(grown, self.roles)
+
     # --- text to ids -----------------------------------------------------------------------------------
 
     def encode(self, value: str) -> list[int]:

@@ -113,6 +113,7 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     encode = sample.nodes[node.inputs["columns"]]
     drawn = sample.rows(encode.inputs["rows"])
     task = _task(node.config, processor, drawn)
+    processor = task.processor
     rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)
     whole = replace(whole, head=task.head(whole))
@@ -136,7 +137,7 @@ def _task(config: Mapping[str, Any], processor: Text, rows: Sequence[Row]) -> Ta
     """The task of a training, with the labels of the sample."""
     kind: Any = tasks.load(config["task"])
     labels = sorted({each for row in rows for each in kind.labels_of(row)}) if kind.labelled else ()
-    return kind(processor, labels, config["context"], config.get("options", {}))
+    return kind(processor.with_control(kind.markers), labels, config["context"], config.get("options", {}))
 
 
 def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:

@@ -68,15 +68,17 @@ def run(context: "Context") -> None:
 
 
 def _processor(context: "Context", rows: Path) -> "Text":
+    from danlu import tasks
     from danlu.modalities.text import Text
 
+    kind: Any = tasks.load(context.config["task"])
     given = context.inputs.get("tokenizer") or context.inputs.get("base")
     if given:
-        return Text.load(given)
+        return Text.load(given).with_control(kind.markers)
     context.progress(0, 1, message("encode.learning"))
     wanted = context.config["tokenizer"]
     texts = (row["text"] for row in _read(rows, "train"))
-    return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size)
+    return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size).with_control(kind.markers)
 
 
 # --- the labels ------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def from_base(context: "Context") -> "Model":
     base = Model.from_pretrained(context.inputs["base"])
     if base.quantized:
         raise UserError("E121", path=context.inputs["base"])
+    base = base.grown(type(base.processor).load(context.inputs["columns"]), context.config["seed"])
     labels, config = files.read_json(context.inputs["columns"] / "tokens.json")["labels"], context.config
     return base.for_task(config["task"], config["seed"], labels, config.get("options", {}))
 

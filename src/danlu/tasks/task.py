@@ -37,6 +37,7 @@ class Task(ABC):
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
     lone: ClassVar[str] = "E251"  # the error where there is one label alone
+    markers: ClassVar[tuple[str, ...]] = ()  # control tokens that it needs in the vocabulary
     optional: ClassVar[tuple[str, ...]] = ()  # of the inputs: those that a row may lack
     # what a recipe may set under [options]: {name: (value unless told, words or [least, most] or None, what it is)}
     options: ClassVar[dict[str, tuple[Any, Any, str]]] = {}

@@ -1,0 +1,59 @@
+"""Learn how two things that are marked in a text are related."""
+
+import numpy as np
+
+from danlu.data.shapes import Flaw, Row, marked
+from danlu.errors import UserError
+from danlu.messages import text as message
+from danlu.metrics import relations
+from danlu.modalities.text import Text
+from danlu.tasks.task import Example
+from danlu.tasks.text_classification import IGNORE, TextClassification
+
+
+class RelationExtraction(TextClassification):
+    """One relation for each text, in which <e1>one thing</e1> and <e2>another</e2> are marked.
+
+    The marks become control tokens of the vocabulary, around the words that they mark (Baldini Soares et al. 2019,
+    arXiv:1906.03158). Of a text longer than the context, what is far from the marks is cut off.
+    """
+
+    inputs = {"text": Text}
+    outputs = {"label": Text}
+    shape = "marked"
+    arch = "bert"
+    long = "cut"
+    judges = True
+    labelled = True
+    optional = ()  # type: ignore[assignment]
+    markers = ("[E1]", "[/E1]", "[E2]", "[/E2]")
+
+    def encode(self, row: Row) -> Example:
+        ids = [self.processor.opening, *self._near(self._marked(row["text"])), self.processor.closing]
+        label = self.labels.index(row["label"]) if row.get("label") is not None else IGNORE
+        return {"input_ids": ids, "type_ids": [0] * len(ids), "labels": [label] + [IGNORE] * (len(ids) - 1)}
+
+    def _marked(self, text: str) -> list[int]:
+        """The ids of a text with its marks.
+
+        Raises:
+            UserError: E254, it has not just one of each mark.
+        """
+        control = {tag: self.processor.control[name] for tag, name in zip(marked.TAGS, self.markers, strict=True)}
+        try:
+            parts = marked.parts(text)
+        except Flaw as flaw:
+            raise UserError("E254", reason=message(f"data.flaw.{flaw.key}", **flaw.fields)) from flaw
+        return [i for part in parts for i in ([control[part]] if part in control else self.processor.encode(part))]
+
+    def _near(self, ids: list[int]) -> list[int]:
+        """As many ids as there is room for, the marks in their middle."""
+        room = (self.context or 2**30) - 2
+        marks = {self.processor.control[name] for name in self.markers}
+        places = [place for place, index in enumerate(ids) if index in marks]
+        start = (places[0] + places[-1] + 1 - room) // 2
+        start = max(0, min(start, len(ids) - room))
+        return ids[start : start + room]
+
+    def summary(self, matrix: np.ndarray) -> dict[str, float]:
+        return relations.summary(matrix, self.labels)
