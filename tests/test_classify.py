@@ -17,6 +17,7 @@ from danlu.serve.engine import Engine
 from danlu.serve.run import background
 from danlu.stages.compress import compress_folder
 from danlu.stages.evaluate import on_data
+from tests.api import bert
 from tests.tiny_life import sentences
 
 LABELS = ["king", "queen", "ship"]
@@ -156,3 +157,30 @@ def test_held_out_rows_stay_and_their_copies_go(tmp_path: Path) -> None:
     funnel = files.read_json(folder / "funnel.json")
     assert funnel["splits"]["test"] == 60
     assert funnel["splits"]["train"] + funnel["splits"]["valid"] == 30
+
+
+def test_a_head_that_another_library_trained_keeps_its_labels(tmp_path: Path) -> None:
+    """A recipe whose base is such a folder: fewer labels are fine, others are refused, numbered ones get names."""
+    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+    bert.folder(tmp_path / "named", "BertForSequenceClassification", **labels)
+    bert.folder(tmp_path / "numbered", "BertForSequenceClassification", num_labels=2)
+    found = {}
+    for base, wanted in (("named", "king queen"), ("named", "king cook"), ("numbered", "king cook")):
+        one, two = wanted.split()
+        lines = [f'"It is the {each}, number {i}.",{each}' for i in range(20) for each in (one, two)]
+        (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(lines), "utf-8")
+        (tmp_path / "recipe.toml").write_text(
+            f'task = "text_classification"\ndata.path = "train.csv"\nmodel.base = "{base}"\n'
+            'train = { steps = 1, precision = "fp32" }\nsystem.threads = 1\n', "utf-8"
+        )  # fmt: skip
+        life = Life(load_recipe(tmp_path / "recipe.toml", ()))
+        try:
+            folders = life.run(Silent(), life.nodes[2].name).folders
+            found[base, wanted] = list(Model.from_pretrained(folders[life.nodes[2].name]).task.labels)
+        except UserError as error:
+            found[base, wanted] = error.code
+    assert found == {
+        ("named", "king queen"): LABELS,
+        ("named", "king cook"): "E313",
+        ("numbered", "king cook"): ["cook", "king"],
+    }

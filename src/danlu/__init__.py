@@ -25,11 +25,19 @@ _PUBLIC = {
     "Model": "danlu.model",
     "load_recipe": "danlu.recipe",
     "UserError": "danlu.errors",
+    "pipeline": "danlu.api.pipeline",
 }
-__all__ = ["Model", "UserError", "__version__", "load_recipe"]
+__all__ = ["Model", "UserError", "__version__", "load_recipe", "pipeline"]
+_CLASSES = "danlu.api.names"  # BertForSequenceClassification, AutoModel, ...
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'danlu' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name[:1].isupper():
+        return importlib.import_module(_CLASSES).named(name)
+    raise AttributeError(f"module 'danlu' has no attribute {name!r}", name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *importlib.import_module(_CLASSES).known()})

@@ -1,6 +1,7 @@
 """Which tasks there are and what each states of itself, read from its file without importing it."""
 
 import ast
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def stated(name: str, attribute: str) -> Any:
     given = [each for body in bodies for each in body if isinstance(each, ast.Assign)]
     values = [each.value for each in given if ast.unparse(each.targets[0]) == attribute]
     return ast.literal_eval(values[0]) if values else None
+
+
+def task_of(stock: Sequence[str]) -> str | None:
+    """The task that a class of another library does ("BertForSequenceClassification"), the first that is known."""
+    ends = {end: name for name in names() for end in stated(name, "stock") or ()}
+    return next((task for each in stock for end, task in ends.items() if each.endswith(end)), None)
 
 
 @cache

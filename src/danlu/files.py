@@ -150,6 +150,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def adopt(part: Path, path: Path) -> None:
+    """Put a finished file of another writer in its final place: synced, then renamed."""
+    with _disk(path):
+        with _open(part, "rb+") as file:
+            _fsync(file)
+        _rename(part, path)
+        _sync_folder(path.parent)
+
+
 # --- folders ----------------------------------------------------------------------------------------
 
 

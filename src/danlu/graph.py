@@ -176,10 +176,11 @@ class Life:
         return tuple(path for path in found if not any(path.resolve().is_relative_to(each) for each in ours))
 
     def _external_hash(self, path: str) -> str:
-        folder = self.loaded.base / path
-        if not (folder / "model.safetensors").is_file():
+        folder = self.loaded.model(path)
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
             raise UserError("E304", path=folder)
-        parts = [folder / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
+        parts = [*weights, *(folder / name for name in ("config.json", "tokenizer.json"))]
         digests = [self.index.sha256(part) for part in parts if part.is_file()]
         self.index.save()
         return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -248,7 +249,7 @@ class Life:
         inputs = {role: self.folders[name] for role, name in node.inputs.items()}
         for folder in inputs.values():
             intact(folder, deep=True)
-        inputs |= {role: self.loaded.base / path for role, path in node.external.items()}
+        inputs |= {role: self.loaded.model(path) for role, path in node.external.items()}
         with building(state.folder, resumable=getattr(node.module, "RESUMABLE", False)) as out:
             if out is None:  # another run has finished it meanwhile
                 return

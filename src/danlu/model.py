@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from danlu import files, models, tasks
+from danlu import catalogue, files, models, tasks
 from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
@@ -20,7 +20,7 @@ from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
 from danlu.models.folder import fill, read_config
 from danlu.nn.generate import WAYS, Sampling, generate
-from danlu.nn.heads import inherit
+from danlu.nn.heads import Vocabulary, inherit
 from danlu.nn.network import Network
 from danlu.randomness import generator
 from danlu.tasks.task import Row, Task
@@ -91,6 +91,7 @@ class Model(nn.Module):
         return replace(ANSWERS if self.taught_chat else CONTINUES, **self.ways)
 
     taught_chat: bool = False
+    form: str = ""  # the family of the folder that it was loaded from
     ways: Mapping[str, Any] = MappingProxyType({})
 
     # --- use ---
@@ -100,8 +101,8 @@ class Model(nn.Module):
         logits = self.net(batch)
         if "labels" not in batch:
             return Output(None, logits)
-        total, count = self.task.loss(self.net, batch)["loss"], self.task.counts(batch)["loss"]
-        return Output(total / count.clamp(min=1), logits)
+        totals, counts = self.task.loss(self.net, batch), self.task.counts(batch)
+        return Output(sum(total / counts[name].clamp(min=1) for name, total in totals.items()), logits)  # type: ignore[arg-type]
 
     def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
         """Continue a text, or answer it where the model was taught to chat; every piece is whole characters."""
@@ -177,30 +178,44 @@ class Model(nn.Module):
         seed: int = 1,
         labels: Sequence[str] = (),
         options: Mapping[str, Any] = MappingProxyType({}),
-    ) -> "Model":
+    ) -> Self:
         """A fresh model; its weights are a pure function of the seed."""
         learned = tasks.load(task)(processor, labels, options=options)
         shaped = replace(architecture, head=learned.head(architecture))
         return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels, options)
 
     def for_task(
-        self, task: str, seed: int, labels: Sequence[str] = (), options: Mapping[str, Any] = MappingProxyType({})
-    ) -> "Model":
+        self,
+        task: str,
+        seed: int,
+        labels: Sequence[str] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        fresh: bool = False,
+    ) -> Self:
         """This model with another task: its own head where that fits, else a new one with first weights.
 
+        `fresh` gives a new one in any case; `tied` output weights stay the embedding's.
+
         Raises:
-            UserError: E313, its head was trained for other labels.
+            UserError: E313, its head was trained for other labels, and these have names.
         """
         learned = tasks.load(task)(self.processor, labels, options=options)
         architecture = replace(self.architecture, head=learned.head(self.architecture))
-        if self.task.labelled and self.task_name == task and tuple(labels) != self.task.labels:
+        taught = self.task.labelled and self.task_name == task and not unnamed(self.task.labels)
+        if taught and not fresh and tuple(labels) != self.task.labels:
             raise UserError("E313", ours=", ".join(self.task.labels[:8]), theirs=", ".join(labels[:8]))
         net = self.net
-        if architecture.head != self.architecture.head:
+        if fresh or architecture.head != self.architecture.head:
             net = build(architecture, generator(seed, "head"))
-            net.embed, net.core = self.net.embed, self.net.core
+            for name, child in self.net.named_children():
+                if name != "head":
+                    setattr(net, name, child)
+            for module in net.head.modules():
+                if isinstance(module, Vocabulary):
+                    module.tie(net.get_submodule("embed.tokens"))
             inherit(net.head, self.net.head)
-        made = Model(net, architecture, self.processor, task, labels, options)
+        made = type(self)(net, architecture, self.processor, task, labels, options)
         made.taught_chat, made.ways = self.taught_chat, self.ways
         return made
 
@@ -220,7 +235,7 @@ class Model(nn.Module):
         return made
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> "Model":
+    def from_pretrained(cls, path: str | Path, device: str = "cpu") -> Self:
         """Load a model onto a device: its folder, a run's folder or name, or a recipe that has run.
 
         Raises:
@@ -242,9 +257,9 @@ class Model(nn.Module):
             highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
             raise UserError("E328", path=folder, highest=highest, rows=rows)
         network = build(architecture, generator(0, "load"))
-        task, options = ours.get("task", "language_modeling"), ours.get("options", {})
-        model = cls(network, architecture, processor, task, _labels(carried), options)
-        model.taught_chat = bool(ours.get("chat"))
+        task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
+        model = cls(network, architecture, processor, task, _labels(carried), ours.get("options", {}))
+        model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
         model.ways = _ways(folder)
         model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
         return model.to(device).eval()
@@ -302,14 +317,22 @@ class Model(nn.Module):
 
 
 def taught(folder: Path, task: str) -> list[str]:
-    """The labels that the model in a folder was taught for a task; none where it was taught another.
+    """The labels that the model in a folder was taught for a task; none where it was taught another, or without names.
 
     Raises:
         UserError: E301, E303, its config.json cannot be read.
     """
     config = _config(folder)
     ours = config.get("danlu", {})
-    return _labels(ours.get("carrier", config)) if ours.get("task") == task else []
+    carried = ours.get("carrier", config)
+    known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
+    labels = _labels(carried)
+    return labels if known == task and not unnamed(labels) else []
+
+
+def unnamed(labels: Sequence[str]) -> bool:
+    """Whether labels are only numbered, as transformers does it with those of which it knows nothing."""
+    return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
 
 
 def _labels(config: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from danlu import hub
 from danlu.config import LENGTHS, Recipe, Train, options
 from danlu.errors import UserError, raise_all
 from danlu.messages import text
@@ -41,6 +42,10 @@ class Loaded:
     @property
     def runs(self) -> Path:
         return self.base / self.recipe.system.runs
+
+    def model(self, path: str) -> Path:
+        """The folder of a model that the recipe names: relative to it, or on a hub."""
+        return hub.local(path) if hub.named(path) else self.base / path
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -285,6 +290,8 @@ def _plain(model: BaseModel) -> dict[str, Any]:
 
 
 def _moved(value: Any, base: Path, folder: Path) -> Any:
+    if isinstance(value, str) and hub.named(value):
+        return value
     if isinstance(value, list):
         return [_moved(each, base, folder) for each in value]
     return Path(os.path.relpath(base / value, folder.resolve())).as_posix()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from danlu import files
+from danlu import files, hub
 from danlu.artifact import Lineage
 from danlu.errors import UserError
 from danlu.graph import STORE, Run, differences, runs
@@ -40,11 +40,13 @@ def recipe_file(path: str | Path) -> Path | None:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The model folder behind a model folder, a run folder, a recipe that has run, or a name in ./runs.
+    """The model folder behind a model folder, a run folder, a recipe that has run, a name in ./runs, or one on a hub.
 
     Raises:
-        UserError: E304, there is no model.
+        UserError: E304, there is no model; E342-E347, a hub does not give it.
     """
+    if hub.named(path):
+        return hub.local(path)
     folder = Path(path)
     if (folder / CONFIG).is_file():
         return folder

@@ -1,4 +1,4 @@
-"""Imports only point down: command -> life -> stages -> parts -> forms -> layers -> leaves."""
+"""Imports only point down: command -> api -> life -> stages -> parts -> forms -> layers -> leaves."""
 
 import pytest
 
@@ -13,6 +13,7 @@ LAYERS = {
         "errors",
         "disk",
         "files",
+        "hub",
         "config",
         "device",
         "recipe",
@@ -29,6 +30,7 @@ LAYERS = {
     "parts": ("model", "tasks", "train", "adapt", "serve", "proof"),
     "stages": ("stages",),
     "life": ("cluster", "forecast", "report", "figures", "charts", "page", "demo", "terminal"),
+    "api": ("api",),
     "command": ("results", "usage", "launch", "learn", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}

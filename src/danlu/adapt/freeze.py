@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from danlu.nn.heads import Vocabulary
 from danlu.nn.network import Network
 
 
@@ -29,6 +30,6 @@ class Freeze:
         for module in (*kept, network.core.norm, network.head):
             if module is not None:
                 module.requires_grad_(True)
-        if not self.keep_last:
+        if not self.keep_last and isinstance(network.head, Vocabulary):
             network.head.weight.requires_grad_(True)
         return network

@@ -58,8 +58,17 @@ def keys(path: Path, task: str) -> dict[str, Any]:
     Raises:
         UserError: nothing there, or a file that cannot be read.
     """
-    found = _kind(task).look(path) if task in _KINDS else None
+    found = look(path, task)
     return dict(found.keys) if found else {}
+
+
+def look(path: Path, task: str) -> Any:
+    """What is recognised there for a task: `files` by split, and `keys` of [data]; None where nothing is.
+
+    Raises:
+        UserError: nothing there, or a file that cannot be read.
+    """
+    return _kind(task).look(path) if task in _KINDS else None
 
 
 def _kind(task: str) -> Any:

@@ -51,7 +51,7 @@ class Sample:
         if "encode" in self.life.folders:
             return Text.load(self.life.folders["encode"])
         if base := encode.external.get("base"):
-            return Text.load(self.life.loaded.base / base)
+            return Text.load(self.life.loaded.model(base))
         wanted = encode.config["tokenizer"]
         size = _VOCABULARY if wanted.vocab_size == "auto" else min(wanted.vocab_size, _VOCABULARY)
         return Text.fit((row["text"] for row in self.rows("prepare")), type=wanted.type, vocab_size=size)

@@ -176,7 +176,7 @@ def _form(life: Life, processor: Text) -> Architecture:
     """The architecture that the recipe trains, at any depth."""
     recipe = life.loaded.recipe
     if recipe.model.base:
-        config = files.read_json(life.loaded.base / recipe.model.base / "config.json")
+        config = files.read_json(life.loaded.model(recipe.model.base) / "config.json")
         carried = config.get("danlu", {}).get("carrier", config)
         return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
     depth = 12 if recipe.model.depth == "auto" else recipe.model.depth

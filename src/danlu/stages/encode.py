@@ -61,7 +61,7 @@ def run(context: "Context") -> None:
         {"schema": 1, "tokenizer": about, "chat": chat, "labels": labels, "splits": splits, "examples": shown},
     )
     context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
-    context.output_hash = _content_hash(context.out)
+    context.output_hash = content_hash(context.out)
 
 
 # --- the tokenizer -------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def _shown(processor: "Text", row: "Row", example: "Example") -> dict[str, Any]:
     return {"id": row["id"], "source": row["source"], "tokens": processor.show(ids), "ids": ids, "learned": learned}
 
 
-def _content_hash(folder: Path) -> str:
+def content_hash(folder: Path) -> str:
     """sha256 over the tokenizer and every column file, by name."""
     paths = [folder / "tokenizer.json", *sorted((folder / "columns").rglob("*.*"))]
     lines = (f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n" for path in paths)

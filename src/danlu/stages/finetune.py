@@ -21,7 +21,7 @@ def run(context: "Context") -> None:
     model = from_base(context)
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     adapt.apply(model.net, adapters, config["seed"])
-    context.view.line(_counted(model.net))
+    context.view.line(counted(model.net))
     train(context, model, started, device, pretraining=False)
 
 
@@ -34,7 +34,8 @@ def check(config: dict[str, Any]) -> None:
         adapt.adapter(entry)
 
 
-def _counted(net: Any) -> str:
+def counted(net: Any) -> str:
+    """How many of a network's parameters are trained, in one line."""
     from danlu.messages import text
 
     total = sum(p.numel() for p in net.parameters())

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from danlu.data.loader import Loader
     from danlu.graph import Context
     from danlu.model import Model
+    from danlu.train.session import Result
 
 VERSION = 1
 RESUMABLE = True
@@ -70,21 +71,28 @@ def check(config: dict[str, Any]) -> None:
 
 def train(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> None:
     """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
+    result = learn(context, model, started, device, pretraining=pretraining)
+    if ranks.rank() == 0:
+        save(context, model, result.weights)
+
+
+def learn(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> "Result":
+    """The loop on a model's network: the weights that it selects, and what it noted in context.facts."""
     from danlu.train.plan import Request
     from danlu.train.session import fit
 
     config = context.config
     model.taught_chat = model.taught_chat or _chats(context)
-    loaders = _loaders(context, model)
-    if loaders[0].dropped and not len(loaders[0]):
-        raise UserError("E122", rows=loaders[0].rows, context=loaders[0].context)
-    if loaders[0].dropped:
-        count = {"dropped": f"{loaders[0].dropped:,}", "rows": f"{loaders[0].rows:,}", "context": loaders[0].context}
+    packed = loaders(context, model)
+    if packed[0].dropped and not len(packed[0]):
+        raise UserError("E122", rows=packed[0].rows, context=packed[0].context)
+    if packed[0].dropped:
+        count = {"dropped": f"{packed[0].dropped:,}", "rows": f"{packed[0].rows:,}", "context": packed[0].context}
         context.view.line(text("train.too_long", **count))
     model.to(device)
     system = context.system
     wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
-    request = Request(model.task, config["train"], *loaders, pretraining, started, **wishes)
+    request = Request(model.task, config["train"], *packed, pretraining, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
@@ -92,8 +100,7 @@ def train(context: "Context", model: "Model", started: float, device: str, *, pr
     shape = {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
     shape["choices"] = model.task.choices[1]
     context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
-    if ranks.rank() == 0:
-        save(context, model, result.weights)
+    return result
 
 
 def _chats(context: "Context") -> bool:
@@ -112,7 +119,8 @@ def save(context: "Context", model: "Model", weights: dict[str, Any]) -> None:
     context.output_hash = files.tensors_hash(weights)
 
 
-def _loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | None"]:
+def loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | None"]:
+    """The rows to train on, and those held out, packed."""
     from danlu.data.columns import Columns
     from danlu.data.loader import Loader
 

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from danlu import models
 from danlu.modalities.text import Text
+from danlu.models.architecture import Architecture
+from danlu.nn.heads import HeadConfig
 from danlu.nn.losses import chunked_cross_entropy, token_losses
 from danlu.tasks.task import Batch, Example, Row, Task
 
@@ -20,6 +23,8 @@ class LanguageModeling(Task):
     inputs = {"text": Text}
     outputs = {"text": Text}
     ahead = 1
+    known_as = ("text-generation",)
+    stock = ("ForCausalLM", "LMHeadModel")
 
     @cached_property
     def _token_bytes(self) -> Tensor:
@@ -29,6 +34,9 @@ class LanguageModeling(Task):
     def encode(self, row: Row) -> Example:
         end = self.processor.end_id
         return {"input_ids": [end, *self.processor.encode(row["text"]), end]}
+
+    def head(self, architecture: Architecture) -> HeadConfig:
+        return models.word_head(architecture)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": (batch["labels"] != IGNORE).sum()}

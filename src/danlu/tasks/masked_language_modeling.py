@@ -31,6 +31,8 @@ class MaskedLanguageModeling(LanguageModeling):
     """
 
     arch = "bert"
+    known_as = ("fill-mask",)
+    stock = ("ForMaskedLM",)  # type: ignore[assignment]
     ahead = 0
     sized = True
     options = {

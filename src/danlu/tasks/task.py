@@ -35,6 +35,8 @@ class Task(ABC):
     sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
+    known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
+    stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
     lone: ClassVar[str] = "E251"  # the error where there is one label alone
     markers: ClassVar[tuple[str, ...]] = ()  # control tokens that it needs in the vocabulary

@@ -30,6 +30,8 @@ class TextClassification(Task):
     inputs = {"text": Text, "text_pair": Text}
     outputs = {"label": Text}
     shape = "labelled"
+    known_as = ("sentiment-analysis",)
+    stock = ("ForSequenceClassification",)
     arch = "bert"
     long = "cut"
     judges = True

@@ -33,6 +33,8 @@ class TokenClassification(Task):
     inputs = {"text": Text}
     outputs = {"entities": Text}
     shape = "tagged"
+    known_as = ("ner",)
+    stock = ("ForTokenClassification",)
     arch = "bert"
     long = "windows"
     judges = True

@@ -1,0 +1,1 @@
+"""The Python way: `from danlu import BertForSequenceClassification, AutoModel, pipeline`."""

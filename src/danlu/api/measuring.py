@@ -1,0 +1,79 @@
+"""`evaluate` and the rows of `predict`."""
+
+import itertools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu import device, files
+from danlu.api import encoded, numbers, rows, wish
+from danlu.api.outcome import Report, Row
+from danlu.api.view import Notes, notes
+from danlu.errors import UserError
+from danlu.stages.evaluate import Whole, measure
+
+if TYPE_CHECKING:
+    from danlu.api.pretrained import Pretrained
+
+
+def evaluate(model: "Pretrained", test: Any, quiet: bool, given: dict[str, Any]) -> Report:
+    """Measure a model on rows; arguments as of `Pretrained.evaluate`."""
+    if model.untrained:
+        raise UserError("E142", name=type(model).__name__)
+    with notes(quiet=quiet) as view, tempfile.TemporaryDirectory(prefix="danlu-evaluate-") as name:
+        room = Path(name).resolve()
+        base = room / "base"
+        base.mkdir()
+        encoded.describe(model, base)
+        wish.recipe("evaluate", model.asked_for, base, {"path": "?"}, given)
+        if (numbered := numbers.given(test)) is not None:
+            return _of_numbers(model, list(numbered), room / "encode", view)
+        reading = _reading(model, rows.written(test, room, "test"), given)
+        recipe = wish.recipe("evaluate", model.asked_for, base, {**encoded.WHOLE, **reading}, given)
+        made = encoded.encode(wish.with_context(recipe, model.context), base, room, view)
+        if "device" in given:
+            model.to(device.chosen(given["device"]))
+        whole = Whole(model, made["encode"], made["prepare"])
+        count = files.read_json(made["prepare"] / "funnel.json")["splits"]["train"]
+        return _report(model, made["encode"], whole, count, view)
+
+
+def _report(model: "Pretrained", columns: Path, whole: Whole, count: int, view: Notes) -> Report:
+    report = Report(measure(model, columns, model.task) | whole.scores, whole, count)
+    view.line(repr(report))
+    return report
+
+
+def _of_numbers(model: "Pretrained", found: list[Any], out: Path, view: Notes) -> Report:
+    """The same for rows that are numbers already."""
+    numbers.write(model, {"train": iter(found)}, 0.0, out)
+    whole = Whole(model, out, None)
+    if model.judges:
+        whole.rows = [{"text": model.processor.decode(numbers.ids(row)), **numbers.named(model, row)} for row in found]
+        whole.said = model.predict(found)
+    return _report(model, out, whole, len(found), view)
+
+
+def _reading(model: "Pretrained", paths: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the rows are read: as they look, else as those were that the model was fitted to."""
+    found = encoded.found(model.task_name, paths, given, model.reading)
+    return {**{name: value for name, value in found.items() if name != "valid"}, "path": paths}
+
+
+def asked(data: Any) -> list[Row]:
+    """The rows to predict for.
+
+    Raises:
+        UserError: E272, there are none in it.
+    """
+    paths = rows.paths(data)
+    return list(rows.rows(data)) if paths is None else list(itertools.chain.from_iterable(map(_of_file, paths)))
+
+
+def _of_file(path: str) -> list[Row]:
+    from danlu.data import formats, sources
+
+    found = sources.describe(sources.discover([path], Path.cwd()))
+    cut = formats.Cut(record="line")
+    return [row for file in found for _, row in formats.read(file, cut) if isinstance(row, dict)]

@@ -1,0 +1,346 @@
+"""A model that trains, measures, predicts and saves itself: Hugging Face's names, Keras's verbs, a plain nn.Module."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from danlu import device as devices
+from danlu import files, models, tasks
+from danlu.errors import UserError
+from danlu.messages import text
+from danlu.model import Model, Output, unnamed
+from danlu.nn.masks import openings
+from danlu.runs import model_folder
+from danlu.tasks.task import Row
+
+UNNAMED = ("LABEL_0", "LABEL_1")  # what transformers calls the labels of a head that has none yet
+
+
+class Pretrained(Model):
+    """`from_pretrained`, then `fit`, `evaluate`, `predict`, `save_pretrained`.
+
+    `forward(**batch)` gives `.loss` and `.logits` for a loop of your own. All that is wrong with arguments or rows is
+    raised as UserError before anything slow.
+    """
+
+    family: ClassVar[str] = ""  # of models that the class opens; "" = any
+    default_task: ClassVar[str] = ""  # "" = the folder's
+    reading: Mapping[str, Any] = {}  # how the rows that it was fitted to were read
+    origin: Path | None = None  # the folder that it was loaded from
+    _first: Tensor | None = None  # what was drawn for a new head
+
+    # --- folders ---
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str = "cpu", *, task: str | None = None,
+        labels: Sequence[str] | None = None, num_labels: int | None = None, seed: int = 1,
+    ) -> Self:  # fmt: skip
+        """A model folder, a run or a recipe that has run.
+
+        Args:
+            device: where it is: cpu, cuda, cuda:1, mps, or auto.
+            task: what it shall do (danlu list tasks); without, what the class does, or the folder's model.
+            labels: of a new head, where it shall know others than the folder's; `fit` finds them in the rows else.
+            num_labels: or only how many, named LABEL_0, LABEL_1, ...
+            seed: of the first weights of a new head.
+
+        Raises:
+            UserError: E341 the folder holds a model of another family; those of `Model.from_pretrained`.
+        """
+        from danlu.api import names
+
+        loaded = Model.from_pretrained(path, devices.chosen(device))
+        family = cls.family or loaded.form
+        if family != loaded.form and not models.carries(family, loaded.architecture):
+            raise _stranger(cls, path, loaded.form, task or cls.default_task)
+        wanted = task or cls.default_task or loaded.task_name
+        tasks.check(wanted)
+        made: Any = names.of(family, wanted)._of(loaded)
+        made._take_on(wanted, _asked(labels, num_labels), seed)
+        made.origin = model_folder(path)
+        return made
+
+    @classmethod
+    def _of(cls, loaded: Model) -> Self:
+        """The same network as a model of this class."""
+        task = loaded.task
+        made = cls(loaded.net, loaded.architecture, loaded.processor, loaded.task_name, task.labels, task.chosen)
+        for name in ("taught_chat", "ways", "quantized", "form"):
+            setattr(made, name, getattr(loaded, name))
+        return made.eval()
+
+    def _take_on(self, task: str, asked: Sequence[str] | None, seed: int) -> None:
+        """Learn to do a task: with the head that is there, or a new one."""
+        kind: Any = tasks.load(task)
+        same, labelled = task == self.task_name, kind.labelled
+        if same and (not labelled or asked is None or tuple(asked) == self.task.labels):
+            return
+        renamed = same and unnamed(self.task.labels) and len(asked or ()) == len(self.task.labels)
+        names = asked if asked is not None else UNNAMED if labelled else ()
+        self._be(task, names, self.task.chosen if same else {}, seed, fresh=labelled and not renamed)
+
+    def _be(self, task: str, labels: Sequence[str], options: Mapping[str, Any], seed: int, *, fresh: bool) -> None:
+        """Do a task with labels from now on, with a new head or where that fits the same."""
+        made = self.for_task(task, seed, labels, options, fresh=fresh)
+        self.net, self.architecture = made.net.to(self.net.device).train(self.net.training), made.architecture
+        self.task_name, self.task = task, made.task
+        self._first = _marks(self.net).clone() if fresh else self._first
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its head has the weights that were drawn for it: what it predicts is chance."""
+        return self._first is not None and self._first.equal(_marks(self.net).to(self._first.device))
+
+    @property
+    def asked_for(self) -> tuple[str, dict[str, Any]]:
+        """Its task, and the options that it has."""
+        return self.task_name, dict(self.task.chosen)
+
+    def grow(self, columns: Path, seed: int) -> None:
+        """Have the tokens of an encode folder: a task may bring some that the model lacks."""
+        grown = self.grown(type(self.processor).load(columns), seed)
+        if grown is not self:
+            self.net, self.architecture = grown.net.train(self.net.training), grown.architecture
+            self.processor, self.task = grown.processor, grown.task
+
+    def adopt(self, labels: Sequence[str], options: Mapping[str, Any], seed: int) -> None:
+        """Know these labels, the rows' own, and these options: with the head that was trained for them, or a new one.
+
+        Raises:
+            UserError: E313, the head was trained for others.
+        """
+        if not self.task.labelled or tuple(labels) == self.task.labels:
+            if dict(options) != self.task.chosen:
+                self._be(self.task_name, self.task.labels, options, seed, fresh=False)
+            return
+        fits = unnamed(self.task.labels) and len(labels) == len(self.task.labels)
+        if not self.untrained and not fits:
+            raise UserError("E313", ours=", ".join(self.task.labels[:8]), theirs=", ".join(labels[:8]))
+        self._be(self.task_name, labels, options, seed, fresh=self.untrained)
+
+    def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the folder that danlu, transformers and vLLM open; a new one appears whole or not at all."""
+        target = Path(folder).resolve()
+        if target.exists() and any(target.iterdir()):
+            super().save_pretrained(target, weights)
+            if (target / files.MANIFEST).exists():
+                files.seal(target)
+            return
+        with files.staged(target) as out:
+            super().save_pretrained(out, weights)
+
+    # --- learning and measuring ---
+
+    def fit(self, train: Any, *, folder: str | Path | None = None, quiet: bool = False, **settings: Any) -> Any:
+        """Train on rows, in place; the weights of the best look at held-out rows stay.
+
+        Args:
+            train: a path (any file, folder or glob that danlu reads), a DataFrame, a Hugging Face dataset, a list of
+                dicts, (x, y) of texts and labels, or a DataLoader.
+            folder: where recipe, log and checkpoints stay; the same call again goes on from there, bit by bit.
+            settings: keys of a recipe's [train], [data], [finetune] and [system] by their own names, as epochs=3,
+                lr=5e-5, batch_tokens=2048, tune="lora", columns={"text": "review"}, valid="dev.csv", seed=1; and
+                context, the tokens of a row.
+
+        Returns:
+            A History: figures of all steps and looks.
+
+        Raises:
+            UserError: an argument, the rows or the labels cannot be used; E140, `folder` holds another training.
+            KeyboardInterrupt: it was stopped; the model has the weights that it had reached.
+        """
+        from danlu.api.fitting import fit
+
+        return fit(self, train, folder, quiet, settings)
+
+    def settle(self, weights: Mapping[str, Tensor] | None, free: Mapping[str, bool]) -> None:
+        """Be a plain fp32 network again, with these weights, or its own; `free` says what may be trained next."""
+        from danlu.adapt.lora import merge, merged_state
+
+        state = dict(weights) if weights is not None else self.net.state_dict()
+        state = merged_state(self.net, {name: tensor.float() for name, tensor in state.items()})
+        self.net = merge(self.net)
+        for name, p in self.net.named_parameters():
+            p.data = state[name].to(p.device)
+            p.requires_grad_(free[name])
+
+    def evaluate(self, test: Any, *, quiet: bool = False, **settings: Any) -> Any:
+        """Measure on rows, of any kind that `fit` takes; settings are keys of a recipe's [data] and [system].
+
+        Returns:
+            A Report: figures by name, `.confusion`, `.errors(20)`.
+
+        Raises:
+            UserError: the rows cannot be used; E313 a label the model does not know; E142, its head is not trained.
+        """
+        from danlu.api.measuring import evaluate
+
+        return evaluate(self, test, quiet, settings)
+
+    def lr_find(
+        self, train: Any, *, steps: int = 100, lowest: float = 1e-6, highest: float = 1.0, quiet: bool = False,
+        **settings: Any,
+    ) -> Any:  # fmt: skip
+        """The range test of learning rates (Smith 2017, 1506.01186), on a copy: `steps` steps, the rate rising.
+
+        Returns:
+            Rates: `.suggestion`, `.lr` and `.loss`, which show themselves as a curve.
+
+        Raises:
+            UserError: as of `fit`.
+        """
+        from danlu.api.rates import find
+
+        return find(self, train, steps, (lowest, highest), quiet, settings)
+
+    # --- looking ---
+
+    def show_batch(self, data: Any, *, rows: int = 2, quiet: bool = True, **settings: Any) -> Any:
+        """What the network really sees of data: the tokens of packed rows, what is learned of each, who sees whom.
+
+        Returns:
+            Seen: `.rows` of places, `.batch` of tensors (B, T).
+
+        Raises:
+            UserError: as of `fit`.
+        """
+        from danlu.api.seen import show
+
+        return show(self, data, rows, quiet, settings)
+
+    def summary(self, depth: int = 3) -> Any:
+        """The parts down to a depth, the shapes of their matrices, parameters in all and to be trained, and memory."""
+        from danlu.api.parts import Summary
+
+        return Summary(self, depth)
+
+    def freeze(self, *names: str) -> Self:
+        """Leave parts as they are in training: by name, as "embed", "core.blocks.0-9" or "encoder.layer.0-9" in the
+        names of the family's files; without a name, all but the head.
+
+        Raises:
+            UserError: E143, a name means no part.
+        """
+        from danlu.api.parts import matching
+
+        head = {name for name, _ in self.net.named_parameters() if not name.startswith("head.")}
+        return self._free(matching(self, names) if names else head, free=False)
+
+    def unfreeze(self, *names: str, last: int | None = None) -> Self:
+        """Train parts again: by name, or the last so many blocks and all that follows; without either, everything.
+
+        Raises:
+            UserError: E143, a name means no part.
+        """
+        from danlu.api import parts
+
+        every = {name for name, _ in self.net.named_parameters()}
+        chosen = parts.matching(self, names) if names or last is not None else every
+        return self._free(chosen | (parts.last(self, last) if last is not None else set()), free=True)
+
+    def _free(self, chosen: set[str], *, free: bool) -> Self:
+        for name, p in self.net.named_parameters():
+            if name in chosen:
+                p.requires_grad_(free)
+        return self
+
+    # --- use ---
+
+    def predict(self, rows: Any, sampling: Any = None) -> Any:
+        """What the model says of a text, or of each of several: texts, pairs of texts, dicts, or all that `fit` takes.
+
+        A model that goes on with text gives a text for each, others what their task predicts: {"label", "score", ...}.
+        """
+        if isinstance(rows, str | Mapping):
+            return self._said([rows], sampling)[0]
+        if isinstance(rows, list) and all(isinstance(each, str | tuple | Mapping) for each in rows):
+            return self._said(rows, sampling)
+        from danlu.api.measuring import asked
+
+        return self._said(asked(rows), sampling)
+
+    def _said(self, rows: Sequence[Any], sampling: Any) -> list[Any]:
+        if not self.judges and not self.task.ahead:  # it fills what is masked
+            from danlu.api.pipeline import fill
+
+            return [fill(self, self._row(row)["text"]) for row in rows]
+        if not self.judges:
+            return [super(Pretrained, self).predict(next(iter(self._row(row).values())), sampling) for row in rows]
+        if self.untrained:
+            warnings.warn(text("api.untrained"), stacklevel=3)
+        if rows and isinstance(rows[0], Mapping) and "input_ids" in rows[0]:
+            from danlu.api.numbers import examples
+
+            return self._found(examples(self, rows))
+        return self.judge([self._row(row) for row in rows]) if rows else []
+
+    def _row(self, given: Any) -> Row:
+        """The row that a text, several of them, or a dict stands for.
+
+        Raises:
+            UserError: E607, an input is missing or no text.
+        """
+        row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, _several(given), strict=False))
+        row = {name: row[name] for name in self.asks if row.get(name) is not None}
+        needed = {name for name, must in self.asks.items() if must}
+        if not needed <= row.keys() or not all(isinstance(each, str) for each in row.values()):
+            example = str(dict.fromkeys(self.asks, "..."))
+            raise UserError("E607", needed=", ".join(self.asks), example=example)
+        return row
+
+    def forward(self, **batch: Tensor) -> Output:
+        """logits; with labels also the mean loss. The batch is danlu's own, or has the names of transformers'.
+
+        Shapes: input_ids, attention_mask, token_type_ids (B, T); labels (B,) of whole texts or (B, T) of tokens: with
+        an attention_mask they stand at their own tokens, as transformers has it, and -100 is not counted.
+        """
+        return super().forward(**(self._ours(batch) if "attention_mask" in batch else batch))
+
+    def _ours(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of transformers' names under ours."""
+        made = {name: tensor for name, tensor in batch.items() if name not in ("attention_mask", "token_type_ids")}
+        made["segment_ids"] = batch["attention_mask"].long()
+        if "token_type_ids" in batch and self.architecture.tokens.types:
+            made["type_ids"] = batch["token_type_ids"]
+        if "labels" in batch:
+            made["labels"] = self._placed(batch["labels"], made["segment_ids"])
+        return made
+
+    def _placed(self, labels: Tensor, segments: Tensor) -> Tensor:
+        """Labels (B, T), each where the task looks for it."""
+        if labels.ndim == 1:
+            nothing = float("nan") if labels.is_floating_point() else -100
+            spread = torch.full(segments.shape, nothing, dtype=labels.dtype, device=labels.device)
+            return spread.masked_scatter(openings(segments), labels)
+        if not self.task.ahead:
+            return labels
+        return torch.nn.functional.pad(labels[:, self.task.ahead :], (0, self.task.ahead), value=-100)
+
+
+def _asked(labels: Sequence[str] | None, count: int | None) -> tuple[str, ...] | None:
+    if labels is None and count is None:
+        return None
+    return tuple(f"LABEL_{index}" for index in range(count or 0)) if labels is None else tuple(map(str, labels))
+
+
+def _marks(net: Any) -> Tensor:
+    """The matrix of a head by which it is known whether it was trained."""
+    return [p.detach() for p in net.head.parameters() if p.ndim == 2][-1]
+
+
+def _stranger(cls: type[Pretrained], path: str | Path, family: str, task: str) -> UserError:
+    from danlu.api import names
+
+    return UserError("E341", path=path, found=family, wanted=cls.family, asked=cls.__name__,
+                     fitting=names.of(family, task).__name__)  # fmt: skip
+
+
+def _several(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, tuple) else (given,)

@@ -1,0 +1,36 @@
+"""A few rows for each task that can be fitted, of which a tiny model can learn something."""
+
+from typing import Any
+
+from tests.api.bert import LABELS, rows
+from tests.tiny_life import sentences
+
+
+def _entities(count: int) -> list[dict[str, Any]]:
+    """Who a sentence ends with, and what that is."""
+    made = []
+    for row in rows(count):
+        start = row["text"].rindex(row["label"])
+        made.append({"text": row["text"], "spans": [[start, start + len(row["label"]), row["label"]]]})
+    return made
+
+
+def _relations(count: int) -> list[dict[str, Any]]:
+    """Which of two marked words stands first."""
+    made = []
+    for i, sentence in enumerate(sentences(count)):
+        words, turned = sentence.split(), bool(i % 2)
+        for place, mark in ((1, "e2" if turned else "e1"), (-1, "e1" if turned else "e2")):
+            words[place] = f"<{mark}>{words[place]}</{mark}>"
+        made.append({"text": " ".join(words), "label": f"before{'(e2,e1)' if turned else '(e1,e2)'}"})
+    return made
+
+
+SAMPLES: dict[str, list[dict[str, Any]]] = {
+    "text_classification": rows(60),
+    "token_classification": _entities(60),
+    "relation_extraction": _relations(60),
+    "masked_language_modeling": [{"text": each} for each in sentences(60)],
+    "language_modeling": [{"text": each} for each in sentences(60)],
+    "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],
+}
