@@ -50,7 +50,7 @@ check: setup
 
 # With peers: make bench ARGS="--peers FOLDER --text input.txt" (benchmarks/README.md says how to get them).
 bench: setup
-	for script in front_door training_step time_to_quality forecast tables; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit $$?; done
+	for script in front_door training_step time_to_quality forecast ranks saving tables; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit $$?; done
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -168,7 +168,7 @@ def forecast(folder: Path, row: dict[str, Any], alone: float, rates: dict[str, f
     computing = alone - moved(net, plan) / rates["memory"]
     cluster = Cluster(
         devices=row["ranks"], memory_gb=1000.0, tflops=plan.step_gflop / computing / 1e3, utilisation=1.0,
-        memory_gb_s=rates["memory"] / 1e9, link_gb_s=rates.get(row["parallel"], 1e9) / 1e9, disk_gb_s=1.0,
+        memory_gb_s=rates["memory"] / 1e9, link_gb_s=(rates[row["parallel"]] or 1e9) / 1e9, disk_gb_s=1.0,
         parallel=row["parallel"],
     )  # fmt: skip
     found = need(cluster, net, plan)

@@ -1,4 +1,4 @@
-"""The newest results as tables, between two marks of README.md and README.zh.md. `--check` only compares.
+"""The newest results as tables, between two marks of the READMEs and of the pages on scale. `--check` only compares.
 
 python benchmarks/tables.py [--check]
 """
@@ -12,6 +12,7 @@ import results
 
 ROOT = Path(__file__).parents[1]
 READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
+SCALES = {language: ROOT / "docs" / language / "explanation" / "scale.md" for language in READMES}
 OPEN, CLOSE = "<!-- benchmarks: written by benchmarks/tables.py -->", "<!-- /benchmarks -->"
 WORDS = {
     "en": {
@@ -23,6 +24,12 @@ WORDS = {
         "of": "of nanoGPT's time", "door": "Start and text", "help": "{name} --help, ms",
         "encode": "encode with {name}, MB/s", "us": "danlu",
         "plan": "`--plan` against the run", "said": "seconds, forecast", "took": "run", "size": "MB, forecast",
+        "ranks": "processes", "one": "step", "parts": "of it computing + own memory + passing",
+        "largest": "largest process", "foretold": "forecast",
+        "ddp": "{ranks} replicas", "fsdp": "{ranks} sharded", "tensor": "{ranks} by heads",
+        "saved": "a checkpoint of {ranks} sharded processes", "none": "none", "beside": "written beside the steps",
+        "waited for": "waited for", "trained": "{steps} steps, s", "each": "one checkpoint adds, s",
+        "minute": "of a minute",
         "on": "{processor}, {threads} threads, torch {torch} ([results]({file}), [how]({how})).",
     },
     "zh": {
@@ -33,6 +40,11 @@ WORDS = {
         "readme": "nanoGPT，其 README 的 CPU 命令", "goal": "danlu 到 {goal}，{seeds} 个种子中最差的",
         "of": "占 nanoGPT 用时", "door": "启动与文本", "help": "{name} --help，毫秒",
         "encode": "{name} 编码，MB/s", "us": "danlu",
+        "ranks": "进程数", "one": "一步", "parts": "其中 计算 + 自身内存 + 通信",
+        "largest": "最大的进程", "foretold": "预测",
+        "ddp": "{ranks} 个副本", "fsdp": "{ranks} 个分片", "tensor": "{ranks} 个按头切分",
+        "saved": "{ranks} 个分片进程的检查点", "none": "不存", "beside": "在训练之余写", "waited for": "停下来写",
+        "trained": "{steps} 步，秒", "each": "每个检查点多用，秒", "minute": "占一分钟",
         "plan": "`--plan` 的预测与实际", "said": "秒，预测", "took": "实际", "size": "内存 MB，预测",
         "on": "{processor}，{threads} 线程，torch {torch}（[结果]({file})，[做法]({how})）。",
     },
@@ -115,13 +127,65 @@ def _plan(words: dict[str, str]) -> str:
     return _table(head, rows) if rows else ""
 
 
-def _machine(words: dict[str, str]) -> str:
-    found = results.newest("training_step") or results.newest("time_to_quality")
+def scale(language: str) -> str:
+    """What several processes took beside their forecast, and what their checkpoints cost."""
+    words = WORDS[language]
+    made = [table(words) for table in (_ranks, _saving)]
+    found = results.newest("ranks") or results.newest("saving")
+    return "\n\n".join([text for text in made if text] + ([_place(words, found, "../../../")] if found else []))
+
+
+def _ranks(words: dict[str, str]) -> str:
+    rows = []
+    for row in results.newest("ranks").get("rows", []):
+        name = words[row["parallel"]].format(ranks=row["ranks"]) if row["ranks"] > 1 else "1"
+        parts = " + ".join(f"{value:.2f}" for value in row["parts_forecast"].values())
+        mega = {key: row[key] / 1e6 for key in ("bytes", "bytes_forecast")}
+        rows.append([
+            name, f"{row['seconds']:.2f} s", _beside(row["seconds_forecast"], row["seconds"], ".2f") + f" = {parts}",
+            f"{mega['bytes']:,.0f} MB", _beside(mega["bytes_forecast"], mega["bytes"], ",.0f"),
+        ])  # fmt: skip
+    head = [
+        words["ranks"],
+        words["one"],
+        f"{words['foretold']} ({words['parts']})",
+        words["largest"],
+        words["foretold"],
+    ]
+    return _table(head, rows) if rows else ""
+
+
+def _beside(said: float, took: float, form: str) -> str:
+    """A forecast, and how far it is off."""
+    return f"{said:{form}} ({said / took - 1:+.0%})"
+
+
+def _saving(words: dict[str, str]) -> str:
+    found = results.newest("saving")
     if not found:
         return ""
-    return words["on"].format(
-        **found["machine"], file=f"benchmarks/results/{found['file']}", how="benchmarks/README.md"
-    )
+    head = [words["saved"].format(ranks=found["ranks"]), words["trained"].format(steps=found["steps"])]
+    rows = [
+        [words[way], f"{seconds:.1f}", *_added(found, way)] for way, seconds in found["seconds"].items()
+    ]  # fmt: skip
+    return _table([*head, words["each"], words["minute"]], rows)
+
+
+def _added(found: dict[str, Any], way: str) -> list[str]:
+    if way not in found["of_one"]:
+        return ["", ""]
+    return [f"{found['of_one'][way]:.2f}", f"{found['share_of_a_minute'][way]:.1%}"]
+
+
+def _machine(words: dict[str, str]) -> str:
+    found = results.newest("training_step") or results.newest("time_to_quality")
+    return _place(words, found, "") if found else ""
+
+
+def _place(words: dict[str, str], found: dict[str, Any], root: str) -> str:
+    """On which machine, and where the rest stands."""
+    links = {"file": f"{root}benchmarks/results/{found['file']}", "how": f"{root}benchmarks/README.md"}
+    return words["on"].format(**found["machine"], **links)
 
 
 def injected(text: str, tables: str) -> str:
@@ -134,8 +198,10 @@ def injected(text: str, tables: str) -> str:
 
 
 def stale() -> dict[Path, str]:
-    """READMEs that differ from the results, and what they should be."""
-    wanted = {path: injected(path.read_text("utf-8"), page(language)) for language, path in READMES.items()}
+    """Pages that differ from the results, and what they should be."""
+    made = [(path, page(language)) for language, path in READMES.items()]
+    made += [(path, scale(language)) for language, path in SCALES.items() if scale(language)]
+    wanted = {path: injected(path.read_text("utf-8"), tables) for path, tables in made}
     return {path: text for path, text in wanted.items() if path.read_text("utf-8") != text}
 
 

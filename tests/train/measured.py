@@ -4,12 +4,13 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from danlu import tasks
+from danlu import ranks, tasks
 from danlu.config import Train
 from danlu.data.loader import Shape
 from danlu.forecast import Synthetic
@@ -61,5 +62,13 @@ def held(**keys: Any) -> float:
     return room.peak() / 1e6
 
 
+def shared(folder: str, parallel: str, **keys: Any) -> str:
+    """Of one rank among others: what its plan says, and the most that it held."""
+    request, net = asked(**keys)
+    result = fit(replace(request, parallel=parallel), net, Path(folder), 1, Silent())
+    ranks.leave()
+    return f"{result.plan.memory_mb} {room.peak() / 1e6}"
+
+
 if __name__ == "__main__":
-    print({"planned": planned, "held": held}[sys.argv[1]](**json.loads(sys.argv[2])))
+    print({"planned": planned, "held": held, "shared": shared}[sys.argv[1]](**json.loads(sys.argv[2])))

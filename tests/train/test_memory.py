@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from danlu import ranks
+
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured through /proc")
 
@@ -37,9 +39,23 @@ def test_the_plan_is_within_15_percent_of_what_the_process_holds(name: str) -> N
     assert 0.85 < planned / held < 1 / 0.85, f"{planned:.0f} MB forecast, {held:.0f} MB held"
 
 
-def _started(what: str, asked: str) -> "subprocess.Popen[str]":
+@linux
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("count", "parallel"), [(2, "fsdp"), (4, "fsdp"), (4, "tensor")])
+def test_so_it_is_on_ranks_that_share_the_weights(count: int, parallel: str, tmp_path: Path) -> None:
+    """Few rows, so that weights are what there is to be held; a block that is gathered leaves more than itself."""
+    asked = {"depth": 8, "vocab": 2048, "context": 32, "batch_tokens": 128, "precision": "fp32", "optimizer": "adamw",
+             "attention": "sdpa", "dropout": 0.0, "save_every": 2}  # fmt: skip
+    port, told = ranks.free_port(), json.dumps(asked | {"folder": str(tmp_path), "parallel": parallel})
+    runs = [_started("shared", told, ranks.environment(rank, count, port)) for rank in range(count)]
+    said = [run.communicate()[0].split() for run in runs]
+    planned, held = float(said[0][0]), max(float(each[1]) for each in said)
+    assert 0.85 < planned / held < 1 / 0.85, f"{planned:.0f} MB forecast, {held:.0f} MB held"
+
+
+def _started(what: str, asked: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
     """One process plans and another trains: neither sees what the other holds."""
     command = [sys.executable, "-m", "tests.train.measured", what, asked]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
-    )
+    alone = {"OMP_NUM_THREADS": "1"} | (environment or {})
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | alone, stdout=subprocess.PIPE, text=True)

@@ -13,6 +13,7 @@ _WORKSPACES = 100e6  # bytes that the libraries of products keep on a GPU (cuBLA
 _PROCESS = 330e6  # bytes of a process that has loaded torch and its data
 _SCATTERED = 1.4  # what one micro-batch frees is not all found again by the next (measured with glibc)
 _SIZE = {"fp32": 4, "bf16": 2, "fp8": 2}  # bytes of what is computed with; fp8 is made of bf16 and let go again
+_HOLES = 5.0  # times the weights of all blocks (measured with glibc on 4 ranks, fp32)
 STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
 _PASSING = {"sgd": 0, "rmsprop": 4, "adam": 4, "adamw": 4, "muon": 12}  # bytes per weight held during an update
 
@@ -34,13 +35,23 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
         "optimizer": part * trained * STATE[plan.optimizer],
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
     }
-    return found if plan.parallel == "ddp" else found | {"saving": part * _saving(weights, trained, plan)}
+    saving = max(part * _saving(weights, trained, plan), _holes(net, plan))  # a save finds room in what steps let go
+    return found if plan.parallel == "ddp" else found | {"saving": saving}
 
 
 def _saving(weights: int, trained: int, plan: "Plan") -> float:
     """A checkpoint written beside steps: a copy of what they change, and all of it twice as the bytes of a file."""
     changing = weights * 4.0 + trained * STATE[plan.optimizer]
     return changing + 2 * (changing + weights * 4)
+
+
+def _holes(net: nn.Module, plan: "Plan") -> float:
+    """What gathered blocks leave behind on a processor: activations come to lie where a block was, and the next one,
+    its copy and its gradients no longer fit there."""
+    blocks = getattr(getattr(net, "core", None), "blocks", None)
+    if plan.parallel != "fsdp" or plan.device != "cpu" or blocks is None:
+        return 0.0
+    return _HOLES * sum(p.numel() for p in blocks.parameters()) * _SIZE[plan.precision]
 
 
 def held(net: nn.Module, plan: "Plan") -> float:
