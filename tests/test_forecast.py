@@ -9,7 +9,7 @@ from danlu import forecast
 from danlu.graph import Silent
 from danlu.train import cost, room
 from danlu.train import plan as planning
-from tests.tiny_life import life, project
+from tests.tiny_life import RECIPE, life, project
 
 FIGURES = ("minutes", "memory MB", "disk MB")
 
@@ -75,3 +75,22 @@ def test_what_is_done_already_costs_nothing_and_claims_nothing(tmp_path: Path) -
 
 def test_it_is_said_that_the_steps_of_one_device_stand_for_several(tmp_path: Path) -> None:
     assert "2 will share the work" in rows(project(tmp_path), "system.devices=2")["pretrain"]["from"]
+
+
+def test_a_training_is_measured_as_it_will_be_with_its_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finetune with LoRA: its matrices are frozen in the steps that are taken."""
+    seen: dict[bool, list[float]] = {}
+
+    def noted(request: Any, net: Any) -> Any:
+        trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        seen.setdefault(request.pretraining, []).append(trained / sum(p.numel() for p in net.parameters()))
+        return real(request, net)
+
+    real = planning.resolve
+    monkeypatch.setattr(planning, "resolve", noted)
+    recipe = project(tmp_path, RECIPE + '[finetune]\nderive = "same_rows"\ntune = "lora"\nsteps = 4\n')
+    assert "finetune" in rows(recipe)
+    assert seen[True] == [1.0]
+    assert seen[False][0] < 0.2

@@ -197,7 +197,7 @@ def _rate(runs: Path) -> tuple[float, str]:
 
 def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens. To measure them is a part of it."""
-    from danlu import device, tasks
+    from danlu import adapt, device, tasks
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
@@ -209,10 +209,14 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     task = tasks.load("language_modeling")(Vocabulary(vocab))
     pretraining = state.node.stage == "pretrain"
     request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
-    net = build(shape, generator(0, "forecast")).train().to(where)
-    plan, weights = resolve(request, net), sum(p.numel() for p in net.parameters())
+    net = build(shape, generator(0, "forecast"))
+    weights = sum(p.numel() for p in net.parameters())
+    adapters = state.node.config.get("adapt") or adapt.short(state.node.config.get("tune", "full"))
+    net = adapt.apply(net, adapters, 0).train().to(where)
+    plan, trained = resolve(request, net), sum(p.numel() for p in net.parameters() if p.requires_grad)
     spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read else 0)
-    row = plan.seconds_per_step / (plan.rows * plan.accumulate) / 3  # a forward pass is a third of a step
+    passes = 2 + min(1.0, trained / weights)  # forward, back to the inputs, and to the weights that are trained
+    row = plan.seconds_per_step / (plan.rows * plan.accumulate) / passes
     basis = _trained(life, plan)
     return Cost(spent + plan.seconds, memory, weights * 16 / 1e6, basis, spent + plan.seconds, weights, plan.depth, row)
 
