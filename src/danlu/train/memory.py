@@ -13,7 +13,7 @@ _WORKSPACES = 100e6  # bytes that the libraries of products keep on a GPU (cuBLA
 _PROCESS = 330e6  # bytes of a process that has loaded torch and its data
 _SCATTERED = 1.4  # what one micro-batch frees is not all found again by the next (measured with glibc)
 _SIZE = {"fp32": 4, "bf16": 2, "fp8": 2}  # bytes of what is computed with; fp8 is made of bf16 and let go again
-_HOLES = 5.0  # times the weights of all blocks (measured with glibc on 4 ranks, fp32)
+_HOLES = 6.5  # times the weights of all blocks (measured with glibc on 4 ranks, fp32)
 STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of optimizer state per weight, at most
 _PASSING = {"sgd": 0, "rmsprop": 4, "adam": 4, "adamw": 4, "muon": 12}  # bytes per weight held during an update
 
