@@ -126,6 +126,23 @@ def test_numbers_that_do_not_belong_are_refused(base: Path) -> None:
     assert caught.value.code == "E273"
 
 
+def test_what_is_asked_is_read_as_what_was_learned(base: Path, tmp_path: Path) -> None:
+    """Rows whose columns have other names, and lines that are no table."""
+    model = BertForSequenceClassification.from_pretrained(base)
+    model.fit(_csv(tmp_path), **WISH)
+    wanted = [each["label"] for each in model.predict(TEXTS)]
+    assert [each["label"] for each in model.predict(_csv(tmp_path))] == wanted
+    assert [each["label"] for each in model.predict([{"review": text} for text in TEXTS])] == wanted
+    (tmp_path / "trec.label").write_text("".join(f"{row['label'].upper()}:x {row['text']}\n" for row in ROWS), "utf-8")
+    lines = BertForSequenceClassification.from_pretrained(base)
+    lines.fit(tmp_path / "trec.label", **WISH)
+    assert lines.task.labels == tuple(label.upper() for label in LABELS)
+    assert len(lines.predict(tmp_path / "trec.label")) == 48
+    with pytest.raises(UserError) as caught:
+        lines.predict([{"review": "a text"}])
+    assert caught.value.code == "E607"
+
+
 def test_splits_by_name_are_taken_as_they_are(base: Path, capsys: Any) -> None:
     model = BertForSequenceClassification.from_pretrained(base)
     model.fit({"train": ROWS, "validation": bert.rows(12, 60)}, **{**WISH, "quiet": False})

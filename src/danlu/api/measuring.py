@@ -1,6 +1,5 @@
 """`evaluate` and the rows of `predict`."""
 
-import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from danlu import device, files
 from danlu.api import encoded, numbers, rows, wish
 from danlu.api.outcome import Report, Row
 from danlu.api.view import Notes, notes
+from danlu.data import formats, sources
 from danlu.errors import UserError
 from danlu.stages.evaluate import Whole, measure
 
@@ -61,19 +61,16 @@ def _reading(model: "Pretrained", paths: list[str], given: Mapping[str, Any]) ->
     return {**{name: value for name, value in found.items() if name != "valid"}, "path": paths}
 
 
-def asked(data: Any) -> list[Row]:
-    """The rows to predict for.
+def asked(model: "Pretrained", data: Any) -> list[Row]:
+    """The rows to predict for; files are read as those were that the model was fitted to.
 
     Raises:
-        UserError: E272, there are none in it.
+        UserError: E272, there are none in it; or a file cannot be read.
     """
     paths = rows.paths(data)
-    return list(rows.rows(data)) if paths is None else list(itertools.chain.from_iterable(map(_of_file, paths)))
-
-
-def _of_file(path: str) -> list[Row]:
-    from danlu.data import formats, sources
-
-    found = sources.describe(sources.discover([path], Path.cwd()))
-    cut = formats.Cut(record="line")
+    if paths is None:
+        return list(rows.rows(data))
+    told = model.reading
+    cut = formats.Cut(record="line", header=told.get("header", True), pattern=told.get("pattern"))
+    found = sources.describe(sources.discover(paths, Path.cwd()), format=told.get("format", "auto"))
     return [row for file in found for _, row in formats.read(file, cut) if isinstance(row, dict)]

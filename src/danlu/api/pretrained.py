@@ -264,7 +264,7 @@ class Pretrained(Model):
             return self._said(rows, sampling)
         from danlu.api.measuring import asked
 
-        return self._said(asked(rows), sampling)
+        return self._said(asked(self, rows), sampling)
 
     def _said(self, rows: Sequence[Any], sampling: Any) -> list[Any]:
         if not self.judges and not self.task.ahead:  # it fills what is masked
@@ -288,6 +288,7 @@ class Pretrained(Model):
             UserError: E607, an input is missing or no text.
         """
         row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, _several(given), strict=False))
+        row |= {ours: row[yours] for ours, yours in self.reading.get("columns", {}).items() if yours in row}
         row = {name: row[name] for name in self.asks if row.get(name) is not None}
         needed = {name for name, must in self.asks.items() if must}
         if not needed <= row.keys() or not all(isinstance(each, str) for each in row.values()):

@@ -210,7 +210,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         accumulate=accumulate,
         context=request.loader.context,
         optimizer=optimizer,
-        lr=_LR[optimizer][0 if pretraining else 1] if train.lr == "auto" else float(train.lr),
+        lr=_rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
         weight_decay=_DECAY[0 if pretraining else 1] if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision(request.device) if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
@@ -244,6 +244,18 @@ _LR = {  # (to pretrain, to tune)
     "rmsprop": (1e-3, 2e-4),
 }
 _DECAY = (0.05, 0.01)
+_KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
+
+
+def _rate(request: Request, net: nn.Module, optimizer: str) -> float:
+    """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
+    pretrain, tune = _LR[optimizer]
+    if request.pretraining:
+        return pretrain
+    total = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and _stack(net)
+    return min(tune, float(f"{_KNOWING / _stack(net).dim:.1e}")) if whole else tune
 
 
 def cut(request: Request, sharing: int) -> tuple[int, int]:
