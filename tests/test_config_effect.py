@@ -314,12 +314,16 @@ def test_every_way_of_reading_reaches_the_rows_to_tune_on(key: str) -> None:
 
 
 def test_every_way_of_tuning_trains_other_weights() -> None:
-    entries = [adapt.short(tune) for tune in ("full", "head", "last-1", "lora")]
-    entries += [[{"kind": "lora", "rank": 2}], [{"kind": "lora", "targets": ["q"]}]]
+    entries = [
+        adapt.short(tune) for tune in ("full", "head", "last-1", "lora", "dora", "qlora", "prefix", "adapter", "bitfit")
+    ]
+    entries += [[{"kind": "lora", "rank": 2}], [{"kind": "lora", "targets": ["q"]}], [{"kind": "prefix", "tokens": 4}]]
+    entries += [[{"kind": "bottleneck", "width": 4}]]
     found = []
     for adapters in entries:
         net = adapt.apply(network(), adapters, 1)
-        found.append(frozenset((name, p.shape) for name, p in net.named_parameters() if p.requires_grad))
+        held = {(name, b.dtype) for name, b in net.named_buffers()}
+        found.append(frozenset(held | {(name, p.shape) for name, p in net.named_parameters() if p.requires_grad}))
     assert len(set(found)) == len(found)
 
 

@@ -28,14 +28,19 @@ class Node:
 
 def life(recipe: Recipe) -> list[Node]:
     """The stages of a recipe, in order."""
-    tune = recipe.finetune
     base = {"base": recipe.model.base} if recipe.model.base else {}
     trained = recipe.trained
-    if tune and trained == "finetune":
-        raise UserError("E119")
+    tune = recipe.finetune if trained != "finetune" else None
+    answers = {"max_answer": recipe.finetune.max_answer} if recipe.finetune and not tune else {}
     nodes = [  # all data first: a bad row is found before hours of training
         Node("prepare", "prepare", _reading(recipe.data, recipe.task), raw=recipe.data.paths()),
-        Node("encode", "encode", _encoding(recipe, recipe.task, recipe.options), {"rows": "prepare"}, external=base),
+        Node(
+            "encode",
+            "encode",
+            _encoding(recipe, recipe.task, recipe.options) | answers,
+            {"rows": "prepare"},
+            external=base,
+        ),
     ]
     if tune:
         inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}

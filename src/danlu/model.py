@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from danlu import catalogue, files, models, tasks
+from danlu import adapt, catalogue, files, models, tasks
+from danlu.adapt.fold import merged_state, staying
 from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
@@ -92,6 +93,7 @@ class Model(nn.Module):
 
     taught_chat: bool = False
     form: str = ""  # the family of the folder that it was loaded from
+    new: tuple[str, ...] = ()  # parts that have first weights: they are trained whatever else is not
     ways: Mapping[str, Any] = MappingProxyType({})
 
     # --- use ---
@@ -217,6 +219,7 @@ class Model(nn.Module):
             inherit(net.head, self.net.head)
         made = type(self)(net, architecture, self.processor, task, labels, options)
         made.taught_chat, made.ways = self.taught_chat, self.ways
+        made.new = self.new if net is self.net else (*self.new, "head")
         return made
 
     def grown(self, processor: Text, seed: int) -> "Model":
@@ -225,13 +228,14 @@ class Model(nn.Module):
             return self
         rows = max(processor.vocab_size, self.architecture.tokens.vocab)
         architecture = replace(self.architecture, embed=replace(self.architecture.tokens, vocab=rows))
-        net = build(architecture, generator(seed, "vocabulary"))
+        net = adapt.apply(build(architecture, generator(seed, "vocabulary")), staying(self.net).get("adapters", ()), 0)
         state = net.state_dict()
         for name, tensor in self.net.state_dict().items():
             state[name][tuple(map(slice, tensor.shape))] = tensor
         net.load_state_dict(state)
         made = Model(net, architecture, processor, self.task_name, self.task.labels, self.task.chosen)
         made.taught_chat, made.ways = self.taught_chat, self.ways
+        made.new = ("embed.tokens",)
         return made
 
     @classmethod
@@ -261,21 +265,22 @@ class Model(nn.Module):
         model = cls(network, architecture, processor, task, _labels(carried), ours.get("options", {}))
         model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
         model.ways = _ways(folder)
-        model._fill(stored.read(folder), carried["model_type"], ours.get("quantized", ""), folder)
+        model._fill(stored.read(folder), carried["model_type"], ours, folder)
         return model.to(device).eval()
 
-    def _fill(self, tensors: dict[str, Tensor], family: str, quantized: str, folder: Path) -> None:
-        if quantized:
+    def _fill(self, tensors: dict[str, Tensor], family: str, ours: Mapping[str, Any], folder: Path) -> None:
+        adapters, self.quantized = ours.get("adapters", ()), ours.get("quantized", "")
+        self.net = adapt.apply(self.net, adapters, 0).requires_grad_(True)
+        if self.quantized:
             from danlu.adapt.quantize import quantize
 
             self.net = quantize(self.net)
-            self.quantized = quantized
-        else:
+        elif not adapters:
             tensors = models.by_model_type(family).LAYOUT.import_weights(tensors, self.architecture.head)
         fill(self.net, tensors, folder)
 
     def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Write the folder that transformers, vLLM and danlu open; `weights` (fp32) in place of the network's own."""
+        """Write the folder that transformers, vLLM and danlu open; `weights` (fp32, merged) stand for its own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         carrier = models.carrier(self.architecture)
@@ -287,12 +292,14 @@ class Model(nn.Module):
         ours |= {"options": self.task.chosen} if self.task.chosen else {}
         if self.task.labelled:
             config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
-        state = weights or {name: tensor.detach() for name, tensor in self.net.state_dict().items()}
-        if self.quantized:  # no stock family has our int8 layout: said in the folder, so that none misreads it
-            config = {"model_type": "danlu", "danlu": ours | {"quantized": self.quantized, "carrier": config}}
+        state = weights or merged_state(self.net, {n: tensor.detach() for n, tensor in self.net.state_dict().items()})
+        own = ({"quantized": self.quantized} if self.quantized else {}) | staying(self.net)
+        if not self.quantized:
+            state = {name: tensor.float() for name, tensor in state.items()}
+        if own:  # no stock family has such tensors: said in the folder, so that none misreads it
+            config = {"model_type": "danlu", "danlu": ours | own | {"carrier": config}}
         else:
             config |= {"danlu": ours}
-            state = {name: tensor.float() for name, tensor in state.items()}
             state = family.LAYOUT.export_weights(state, self.architecture.head)
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)

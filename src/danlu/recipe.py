@@ -260,6 +260,8 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
         section = getattr(recipe, stage)
         if section is not None:
             own = {k: v for k, v in _plain(section).items() if k not in Train.model_fields}
+            if stage == "finetune" == recipe.trained:  # on the rows of [data]
+                own = {k: v for k, v in own.items() if k in section.model_fields_set}
             table[stage] = _read(recipe.training(stage)) | own
     if recipe.finetune is None and recipe.trained == "finetune":  # such a tuning reads [train]
         table["train"] = _read(recipe.training("finetune"))
@@ -272,7 +274,7 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
         table["model"] = {k: v for k, v in table["model"].items() if k in ("base", "context")}
         table.pop("tokenizer")
     if table.get("finetune", {}).get("adapt") is not None:
-        table["finetune"].pop("tune")
+        table["finetune"].pop("tune", None)
     for section, key in PATHS:
         if table.get(section, {}).get(key):
             table[section][key] = _moved(table[section][key], loaded.base, folder)

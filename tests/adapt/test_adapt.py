@@ -11,7 +11,8 @@ from torch import Tensor
 
 from danlu import adapt
 from danlu.adapt import quantize as quantizing
-from danlu.adapt.lora import LoraLinear, merge, merged_state
+from danlu.adapt.fold import merge, merged_state
+from danlu.adapt.lora import LowRank
 from danlu.adapt.quantize import Int8Linear, product, quantize, widened_product
 from danlu.errors import UserError
 from danlu.models import family
@@ -92,7 +93,7 @@ def test_adapters_begin_as_nothing_and_merge_into_the_same_logits(name: str) -> 
     plain.load_state_dict(merged_state(net, net.state_dict()))
     assert torch.allclose(logits(plain), expected, atol=1e-4)
     assert torch.allclose(logits(merge(net)), expected, atol=1e-4)
-    assert not any(isinstance(part, LoraLinear) for part in net.modules())
+    assert not any(isinstance(part, LowRank) for part in net.modules())
 
 
 def test_only_the_adapters_learn_and_they_are_small() -> None:

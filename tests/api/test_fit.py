@@ -111,9 +111,9 @@ def test_a_recipe_comes_to_the_same_weights(base: Path, tmp_path: Path) -> None:
     """The one that `fit` writes, run by the life of a recipe."""
     model = BertForSequenceClassification.from_pretrained(base)
     history = model.fit(bert.rows(60), folder=tmp_path / "fit", **{**QUICK, "steps": 8, "optimizer": "sgd", "lr": 0.3})
-    folders = Life(load_recipe(tmp_path / "fit" / "recipe.toml")).run(Silent(), "pretrain").folders
-    assert weights(Model.from_pretrained(folders["pretrain"])) == weights(model)
-    logged = (folders["pretrain"] / "metrics.jsonl").read_text("utf-8")
+    folders = Life(load_recipe(tmp_path / "fit" / "recipe.toml")).run(Silent(), "finetune").folders
+    assert weights(Model.from_pretrained(folders["finetune"])) == weights(model)
+    logged = (folders["finetune"] / "metrics.jsonl").read_text("utf-8")
     assert f'"loss": {history["loss"][-1]}' in logged
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.adapt.lora import LoraLinear
+from danlu.adapt.lora import Lora
 from danlu.nn import fp8
 from danlu.nn.linear import Linear, linear
 from tests.train import tiny
@@ -104,7 +104,7 @@ def test_it_is_the_layers_of_the_blocks_and_no_others() -> None:
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: Linear(32, 16),
-    "lora": lambda: LoraLinear(Linear(32, 16).requires_grad_(False), 4, 2.0, torch.Generator().manual_seed(1)),
+    "lora": lambda: Lora(4, 8.0).beside(Linear(32, 16).requires_grad_(False), torch.Generator().manual_seed(1)),
 }
 
 

@@ -15,31 +15,46 @@ if TYPE_CHECKING:
 
     Adapter = Callable[[Network, torch.Generator], Network]
 
-KINDS = ("freeze", "lora")  # those that a recipe may name in `adapt`
+KINDS = ("freeze", "lora", "dora", "prefix", "bottleneck", "bitfit", "nf4")  # those that a recipe may name in `adapt`
+SHORT: dict[str, list[dict[str, Any]]] = {
+    "full": [],
+    "head": [{"kind": "freeze", "keep_last": 0}],
+    "lora": [{"kind": "lora"}],
+    "dora": [{"kind": "dora"}],
+    "qlora": [{"kind": "nf4"}, {"kind": "lora"}],
+    "prefix": [{"kind": "prefix"}],
+    "adapter": [{"kind": "bottleneck"}],
+    "bitfit": [{"kind": "bitfit"}],
+}
 
 
 def short(tune: str) -> list[dict[str, Any]]:
-    """The long form of `tune`: full, head, last-N or lora."""
-    if tune == "full":
-        return []
-    if tune == "lora":
-        return [{"kind": "lora"}]
-    return [{"kind": "freeze", "keep_last": 0 if tune == "head" else int(tune.removeprefix("last-"))}]
+    """The long form of `tune`: one of SHORT, or last-N."""
+    if tune in SHORT:
+        return [dict(entry) for entry in SHORT[tune]]
+    return [{"kind": "freeze", "keep_last": int(tune.removeprefix("last-"))}]
 
 
 def apply(network: Network, adapters: Sequence[Mapping[str, Any]], seed: int) -> Network:
     """Apply the adapters of a recipe in order, in place.
 
     Raises:
-        UserError: E120, an entry names no kind or no option that exists.
+        UserError: E120, an entry names no kind or no option that exists, or they do not go together.
     """
     for index, entry in enumerate(adapters):
-        network = adapter(entry)(network, generator(seed, "adapt", index))
+        try:
+            network = adapter(entry)(network, generator(seed, "adapt", index))
+        except ValueError as error:
+            raise UserError("E120", reason=f"{entry.get('kind')}: {error}") from error
     return network
 
 
 def adapter(entry: Mapping[str, Any]) -> Adapter:
-    """One entry of the list as a function from network to network."""
+    """One entry of the list as a function from network to network.
+
+    Raises:
+        UserError: E120.
+    """
     import importlib
 
     kind, options = entry.get("kind"), {name: value for name, value in entry.items() if name != "kind"}

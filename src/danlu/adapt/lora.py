@@ -13,11 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.nn.linear import Linear, Multiplying
+from danlu.adapt.graft import LINEARS, Grown, freeze, graft, linears
 from danlu.nn.network import Network
-
-TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-DOWN, UP = "lora_down", "lora_up"
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Lora:
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = TARGETS
+    targets: tuple[str, ...] = LINEARS
 
     def __post_init__(self) -> None:
         if type(self.rank) is not int or self.rank < 1:
@@ -34,60 +31,46 @@ class Lora:
         if type(self.alpha) not in (int, float) or not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be a number above 0; got {self.alpha!r}")
         listed = isinstance(self.targets, list | tuple) and self.targets
-        if not listed or any(each not in TARGETS for each in self.targets):
-            raise ValueError(f"targets must be a list of {', '.join(TARGETS)}; got {self.targets!r}")
+        if not listed or any(each not in LINEARS for each in self.targets):
+            raise ValueError(f"targets must be a list of {', '.join(LINEARS)}; got {self.targets!r}")
 
     def __call__(self, network: Network, generator: torch.Generator) -> Network:
         """In place."""
-        network.requires_grad_(False)
-        for parent in list(network.core.modules()):
-            for name, child in list(parent.named_children()):
-                if name in self.targets and isinstance(child, nn.Linear):
-                    setattr(parent, name, LoraLinear(child, self.rank, self.alpha / self.rank, generator))
+        for parent, name, layer in linears(network, self.targets):
+            setattr(parent, name, self.beside(layer, generator))
+        freeze(network)
         return network
 
+    def beside(self, layer: nn.Module, generator: torch.Generator) -> LowRank:
+        """The layer with its adapter."""
+        return graft(LowRank, layer).grow(self.rank, self.alpha / self.rank, generator)
 
-class LoraLinear(Multiplying):
+
+class LowRank(Grown):
     """x weightᵀ + bias + scale · x downᵀ upᵀ; the names of the frozen tensors stay what they were."""
 
-    def __init__(self, frozen: nn.Linear, rank: int, scale: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weight, self.bias, self.scale = frozen.weight, frozen.bias, scale
-        down = torch.empty(rank, frozen.in_features, device=self.weight.device)
-        self.lora_down = nn.Parameter(down.normal_(0, frozen.in_features**-0.5, generator=generator))
-        self.lora_up = nn.Parameter(torch.zeros(frozen.out_features, rank, device=self.weight.device))
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    lora_down: Tensor
+    lora_up: Tensor
+
+    def grow(self, rank: int, scale: float, generator: torch.Generator) -> LowRank:
+        """Add the two thin matrices: down (R, I) normal with std 1/sqrt(I), up (O, R) zero."""
+        (outputs, inputs), like = self.weight.shape, self.weight
+        down = torch.empty(rank, inputs, device=like.device).normal_(0, inputs**-0.5, generator=generator)
+        self.scale, self.lora_down = scale, nn.Parameter(down)
+        self.lora_up = nn.Parameter(torch.zeros(outputs, rank, device=like.device))
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        aside = F.linear(F.linear(x, self.lora_down), self.lora_up)
-        return torch.add(self.multiplied(x, self.weight, self.bias), aside, alpha=self.scale)
+        return torch.add(super().forward(x), self.aside(x), alpha=self.scale)
 
+    def aside(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O): x downᵀ upᵀ."""
+        return F.linear(F.linear(x, self.lora_down), self.lora_up)
 
-def merge(network: Network) -> Network:
-    """Fold every adapter into its linear, in place: the network is a plain one again."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LoraLinear):
-                setattr(parent, name, _folded(child))
-    return network
-
-
-def merged_state(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state of `network` with its adapters as the state of the plain network; without adapters, as it is."""
-    plain = {name: tensor for name, tensor in state.items() if not name.endswith((DOWN, UP))}
-    for prefix, module in network.named_modules():
-        if isinstance(module, LoraLinear):
-            delta = state[f"{prefix}.{UP}"] @ state[f"{prefix}.{DOWN}"]
-            weight = plain[f"{prefix}.weight"]
-            plain[f"{prefix}.weight"] = weight + module.scale * delta.to(weight.dtype)
-    return plain
-
-
-@torch.no_grad()
-def _folded(adapted: LoraLinear) -> Linear:
-    outputs, inputs = adapted.weight.shape
-    plain = Linear(inputs, outputs, adapted.bias is not None, device="meta")
-    delta = adapted.scale * (adapted.lora_up @ adapted.lora_down)
-    plain.weight = nn.Parameter(adapted.weight + delta.to(adapted.weight.dtype))
-    plain.bias = adapted.bias
-    return plain.requires_grad_(True)
+    def folded(self, weight: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+        """The one weight (O, I) that does the same; `own` holds what was grown, by name."""
+        return weight + self.scale * (own["lora_up"] @ own["lora_down"])

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.adapt.lora import merge
+from danlu.adapt.fold import merge
+from danlu.adapt.graft import Grown
 from danlu.nn.embed import Tokens
 from danlu.nn.heads import Vocabulary
 from danlu.nn.network import EncoderDecoder, Network
@@ -90,7 +91,7 @@ def quantize(network: Network) -> Network:
     merge(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear) and not isinstance(child, Grown):
                 setattr(parent, name, Int8Linear(child))
     if isinstance(network.embed, Tokens) and network.embed.tokens is not None:
         _quantize_table(network, network.embed, Int8Embedding(network.embed.tokens))

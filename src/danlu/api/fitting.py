@@ -23,7 +23,6 @@ from danlu.messages import text
 from danlu.recipe import Loaded, resolved
 from danlu.stages import pretrain
 from danlu.stages.encode import content_hash
-from danlu.stages.finetune import counted
 from danlu.train import checkpoint, session
 from danlu.train.plan import Request
 
@@ -233,7 +232,7 @@ _DECIDED = ("steps", "optimizer", "lr", "weight_decay", "precision", "attention"
 def _resolved(recipe: "Recipe", plan: "Plan", room: Path) -> str:
     """The recipe with all that was decided: `danlu run` comes to the same weights, where all of them were trained."""
     whole = wish.without_tuning(recipe).model_copy(update={"train": recipe.training("finetune")})
-    pins: dict[tuple[str, ...], Any] = {("pretrain", name): getattr(plan, name) for name in _DECIDED}
+    pins: dict[tuple[str, ...], Any] = {(whole.trained, name): getattr(plan, name) for name in _DECIDED}
     return resolved(Loaded(whole, room / "recipe.toml"), room, pins)
 
 
@@ -266,4 +265,3 @@ def _adapt(work: Work) -> None:
         model.net.head.requires_grad_(True)
     if not any(p.requires_grad for p in model.net.parameters()):
         raise UserError("E144")
-    work.view.line(counted(model.net))

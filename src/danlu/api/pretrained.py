@@ -162,14 +162,14 @@ class Pretrained(Model):
 
     def settle(self, weights: Mapping[str, Tensor] | None, free: Mapping[str, bool]) -> None:
         """Be a plain fp32 network again, with these weights, or its own; `free` says what may be trained next."""
-        from danlu.adapt.lora import merge, merged_state
+        from danlu.adapt.fold import merge, merged_state
 
         state = dict(weights) if weights is not None else self.net.state_dict()
         state = merged_state(self.net, {name: tensor.float() for name, tensor in state.items()})
         self.net = merge(self.net)
         for name, p in self.net.named_parameters():
             p.data = state[name].to(p.device)
-            p.requires_grad_(free[name])
+            p.requires_grad_(free.get(name, True))
 
     def evaluate(self, test: Any, *, quiet: bool = False, **settings: Any) -> Any:
         """Measure on rows, of any kind that `fit` takes; settings are keys of a recipe's [data] and [system].

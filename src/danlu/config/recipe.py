@@ -87,6 +87,16 @@ class Recipe(Section):
                 raise ValueError(text("recipe.base_decides", keys=", ".join(given)))
         return self
 
+    @model_validator(mode="after")
+    def _rows_once(self) -> "Recipe":
+        """Where a base is tuned on the rows of [data], [finetune] says how alone."""
+        tune: Any = self.finetune
+        if tune and self.trained == "finetune":
+            own = ("data", "derive", "task", "options", *READING)
+            if given := [name for name in own if name in tune.model_fields_set]:
+                raise ValueError(text("recipe.rows_once", keys=", ".join(f"finetune.{name}" for name in given)))
+        return self
+
     @property
     def backbone(self) -> ModelSection:
         """The model with the form that it says, else the one that suits the task."""
@@ -101,13 +111,14 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_effect(self) -> "Recipe":
         """A key that nothing would read is refused, not ignored."""
-        stages: list[Any] = [self.trained, "finetune"] if self.finetune else [self.trained]
+        second = self.finetune if self.trained != "finetune" else None
+        stages: list[Any] = [self.trained, "finetune"] if second else [self.trained]
         idle = [dict(self.training(stage).idle()) for stage in stages]
         for section, readers in [("train", idle), *((stage, idle[i : i + 1]) for i, stage in enumerate(stages))]:
             for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
                 if all(name in each for each in readers):
                     raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
-            speaks = any(catalogue.stated(each.task, "arch") != "bert" for each in (self, self.finetune) if each)
+            speaks = any(catalogue.stated(each.task, "arch") != "bert" for each in (self, second) if each)
             if getattr(getattr(self, section), "sample", None) and not speaks:
                 raise ValueError(text("recipe.no_effect", key=f"{section}.sample", why=f'task = "{self.task}"'))
             if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):
@@ -121,8 +132,10 @@ class Recipe(Section):
 
     @property
     def trained(self) -> Literal["pretrain", "finetune"]:
-        """The training that stands first: a base that learns to answer is tuned."""
-        return "finetune" if self.model.base and self.task == "instruction" else "pretrain"
+        """The training that stands first: a base is tuned to answer or to label, and where [finetune] says how."""
+        tune: Any = self.finetune
+        narrower = self.task == "instruction" or catalogue.stated(self.task, "labelled")
+        return "finetune" if self.model.base and (narrower or (tune and not tune.rows)) else "pretrain"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""

@@ -111,8 +111,8 @@ class Finetune(_Tuning):
     max_answer: PositiveInt | None = Field(
         None, description="tokens; rows with a longer answer are left out, so that the model learns to end by then"
     )
-    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora)$")] = Field(
-        "full", description="full, head, last-N or lora"
+    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora|dora|qlora|prefix|adapter|bitfit)$")] = Field(
+        "full", description="full, head, last-N, lora, dora, qlora, prefix, adapter or bitfit"
     )
     adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
 
@@ -120,6 +120,11 @@ class Finetune(_Tuning):
     @classmethod
     def _of_the_task(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         return options.complete(info.data.get("task", ""), given)
+
+    @property
+    def rows(self) -> bool:
+        """Whether it has rows of its own."""
+        return bool(self.data or self.derive)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Finetune":

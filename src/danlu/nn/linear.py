@@ -28,3 +28,7 @@ class Linear(nn.Linear, Multiplying):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         return self.multiplied(x, self.weight, self.bias)
+
+    def times(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs): without the bias."""
+        return self.multiplied(x, self.weight, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from danlu.adapt.lora import merged_state
+from danlu.adapt.fold import merged_state
 from danlu.model import Model
 from danlu.proof.certificate import Check
 from danlu.proof.twin import Twin

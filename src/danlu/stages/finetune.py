@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from danlu.graph import Context
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 RANKS = True
 
@@ -21,7 +21,8 @@ def run(context: "Context") -> None:
     model = from_base(context)
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     adapt.apply(model.net, adapters, config["seed"])
-    context.view.line(counted(model.net))
+    for name in model.new:
+        model.net.get_submodule(name).requires_grad_(True)
     train(context, model, started, device, pretraining=False)
 
 
@@ -32,12 +33,3 @@ def check(config: dict[str, Any]) -> None:
     tasks.check(config["task"])
     for entry in config.get("adapt") or ():
         adapt.adapter(entry)
-
-
-def counted(net: Any) -> str:
-    """How many of a network's parameters are trained, in one line."""
-    from danlu.messages import text
-
-    total = sum(p.numel() for p in net.parameters())
-    trainable = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    return text("train.trainable", trainable=f"{trainable:,}", total=f"{total:,}", share=f"{trainable / total:.1%}")

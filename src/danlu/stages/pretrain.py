@@ -111,7 +111,7 @@ def _chats(context: "Context") -> bool:
 
 def save(context: "Context", model: "Model", weights: dict[str, Any]) -> None:
     """Write the model folder with the selected weights, adapters folded in."""
-    from danlu.adapt.lora import merged_state
+    from danlu.adapt.fold import merged_state
 
     weights = merged_state(model.net, weights)
     model.save_pretrained(context.out, weights)

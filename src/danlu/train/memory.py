@@ -18,9 +18,16 @@ STATE = {"sgd": 4, "rmsprop": 4, "adam": 8, "adamw": 8, "muon": 8}  # bytes of o
 _PASSING = {"sgd": 0, "rmsprop": 4, "adam": 4, "adamw": 4, "muon": 12}  # bytes per weight held during an update
 
 
+def counted(net: nn.Module) -> tuple[int, int]:
+    """How many weights are trained, and how many there are, those that are held as codes of a few bits included."""
+    total = sum(p.numel() for p in net.parameters()) + sum(getattr(part, "coded", 0) for part in net.modules())
+    return sum(p.numel() for p in net.parameters() if p.requires_grad), total
+
+
 def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     """Bytes of a training by purpose: process, weights, optimizer, activations."""
     weights = sum(p.numel() for p in net.parameters())
+    coded = sum(b.numel() * b.element_size() for b in net.buffers())
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     lowered = matrices * 2 if _SIZE[plan.precision] == 2 else 0
@@ -31,7 +38,7 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
         lowered, gradients = 0, trained * 8  # its masters are what is gathered from
     found = {
         "process": _WORKSPACES if plan.device.startswith("cuda") else _PROCESS,
-        "weights": part * (weights * 4 + lowered + kept + gradients) + _whole(net, plan),
+        "weights": part * (weights * 4 + lowered + kept + gradients) + 2 * coded + _whole(net, plan),
         "optimizer": part * trained * STATE[plan.optimizer],
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
     }

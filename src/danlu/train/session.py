@@ -18,7 +18,7 @@ from danlu import device, disk, files, ranks, stopping
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
-from danlu.train import checkpoint, compiling, cores, distributed, log, mark, split
+from danlu.train import checkpoint, compiling, cores, distributed, log, mark, memory, split
 from danlu.train.loop import Evaluated, Halted, Stepped, Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
@@ -60,6 +60,9 @@ def fit(
         plan.write(out)
     if plan.threads != threads:
         view.line(text("train.threads" if begun else "train.busy", threads=plan.threads, all=threads))
+    trained, total = memory.counted(net)
+    share = {"share": f"{trained / total:.2%}", "memory": f"{plan.memory_mb:,}"}
+    view.line(text("train.trainable", trainable=f"{trained:,}", total=f"{total:,}", **share))
     _tell_crowding(plan, watch, view)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)

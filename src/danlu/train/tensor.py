@@ -20,10 +20,12 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from danlu.adapt.graft import Grown
 from danlu.data.loader import WHOLE
 from danlu.errors import UserError
 from danlu.nn.attention import Attention
 from danlu.nn.config import TransformerConfig
+from danlu.nn.linear import Linear
 from danlu.tasks.task import Batch, Task
 from danlu.train.checkpoint import Named
 from danlu.train.precision import Masters
@@ -101,7 +103,7 @@ def split(net: nn.Module, mesh: DeviceMesh) -> None:
     check(core.config, count)
     for block in core.blocks:
         parts = dict(block.named_modules())
-        if any(not isinstance(parts[name], nn.Linear) for name in SPLIT if name in parts):
+        if any(type(part) is not Linear for name, part in parts.items() if name in SPLIT) or _adapted(block):
             raise UserError("E126", key="finetune.adapt")
         styles: dict[str, ParallelStyle] = {name: style() for name, style in SPLIT.items() if name in parts}
         parallelize_module(block, mesh, styles | {name: _once(count) for name, count in TAKES.items()})
@@ -115,6 +117,10 @@ def _once(takes: int) -> PrepareModuleInput:
     """Let the products of a part share one x, whose gradients are then summed as one: two or three sums fewer."""
     layouts = (Replicate(), *[None] * (takes - 1))
     return PrepareModuleInput(input_layouts=layouts, desired_input_layouts=layouts)
+
+
+def _adapted(block: nn.Module) -> bool:
+    return any(isinstance(part, Grown) for part in block.modules())
 
 
 def check(config: TransformerConfig, count: int) -> None:
