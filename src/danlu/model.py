@@ -262,7 +262,8 @@ class Model(nn.Module):
             raise UserError("E328", path=folder, highest=highest, rows=rows)
         network = build(architecture, generator(0, "load"))
         task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
-        model = cls(network, architecture, processor, task, _labels(carried), ours.get("options", {}))
+        labels = ours.get("labels") or _labels(carried)
+        model = cls(network, architecture, processor, task, labels, ours.get("options", {}))
         model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
         model.ways = _ways(folder)
         model._fill(stored.read(folder), carried["model_type"], ours, folder)
@@ -290,7 +291,9 @@ class Model(nn.Module):
         config = family.to_hf(self.architecture, self._tokens())
         ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
         ours |= {"options": self.task.chosen} if self.task.chosen else {}
-        if self.task.labelled:
+        if self.task.labelled and not self._numbers_labels:
+            ours |= {"labels": list(self.task.labels)}
+        elif self.task.labelled:
             config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
         state = weights or merged_state(self.net, {n: tensor.detach() for n, tensor in self.net.state_dict().items()})
         own = ({"quantized": self.quantized} if self.quantized else {}) | staying(self.net)
@@ -304,7 +307,12 @@ class Model(nn.Module):
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)
         files.write_json(folder / GENERATION, self._generation())
-        self.processor.save(folder)
+        self.processor.save(folder, typed=getattr(self.architecture.embed, "types", 0) > 1)
+
+    @property
+    def _numbers_labels(self) -> bool:
+        """Whether the outputs of the head are the labels."""
+        return getattr(self.architecture.head, "answer", "") == "labels"
 
     def _tokens(self) -> dict[str, Any]:
         end = self.processor.end_turn if self.taught_chat else self.processor.end_id
@@ -333,7 +341,7 @@ def taught(folder: Path, task: str) -> list[str]:
     ours = config.get("danlu", {})
     carried = ours.get("carrier", config)
     known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
-    labels = _labels(carried)
+    labels = ours.get("labels") or _labels(carried)
     return labels if known == task and not unnamed(labels) else []
 
 

@@ -117,7 +117,12 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     question, answer = " ".join(words[:given_words]), " ".join(words[given_words:])
     both = {"text": f"{question}. {answer}", "prompt": question, "completion": answer}
     spans = [(0, len(words[0]), "first"), (len(question) + 2, len(question) + 2 + len(words[given_words]), "middle")]
-    return both | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
+    asked = {
+        "question": words[0],
+        "context": f"{question} {answer}",
+        "answers": [(words[given_words], len(question) + 1)],
+    }
+    return both | asked | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
 
 
 def fitting(task: Task, made: dict[str, Any]) -> dict[str, Any]:

@@ -198,6 +198,26 @@ def _fields(line: str) -> list[str]:
     return [] if line.startswith("# ") and not is_tag(fields[-1]) else fields
 
 
+def _squad(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """The questions of a file as SQuAD writes it: articles of paragraphs of questions; or CMRC's list of paragraphs."""
+    try:
+        whole = json.loads("".join(line for _, line in file.lines()))
+        articles = whole["data"] if isinstance(whole, dict) else [{"paragraphs": whole}]
+        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+        asked = [(_either(each, "context"), question) for each in paragraphs for question in each["qas"]]
+        found = [{**question, "context": context, "question": _either(question, "query", "question")}
+                 for context, question in asked]  # fmt: skip
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError("E210", path=file.name, reason=because(error)) from error
+    yield from enumerate(found, 1)
+
+
+def _either(row: Any, *names: str) -> Any:
+    """What stands under a name, or under CMRC's longer one."""
+    known = [key for name in names for key in (name, f"{name}_text")]
+    return next((row[key] for key in known if key in row), None)
+
+
 def _sentence(held: Sequence[tuple[int, list[str]]]) -> Item:
     broken = next(((number, fields) for number, fields in held if len(fields) < 2 or not is_tag(fields[-1])), None)
     if broken:
@@ -221,5 +241,5 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
-    "conll": _conll, "semeval": _semeval,
+    "conll": _conll, "semeval": _semeval, "squad": _squad,
 }  # fmt: skip

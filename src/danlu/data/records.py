@@ -152,6 +152,13 @@ def digest(record: Record) -> str:
     return hashlib.sha256(shapes.content(record.row).encode("utf-8")).hexdigest()
 
 
+def group(record: Record) -> str:
+    """sha256 of what it shares with the rows that it must stay with, in hex; nothing where it may stand alone."""
+    assert record.row is not None
+    shared = shapes.group(record.row)
+    return hashlib.sha256(shared.encode("utf-8")).hexdigest() if shared else ""
+
+
 def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absent: str = "") -> UserError:
     """E201 with the columns that there are, a sample, and the likeliest one as the fix."""
     absent = absent or next((ours for ours, yours in columns.items() if yours not in row), "text")

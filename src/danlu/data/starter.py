@@ -16,6 +16,7 @@ SPLITS = {
     "test": ("test",),
 }
 _KINDS = {  # task: who recognises its raw files, the more particular first
+    "reading_comprehension": "questions",
     "token_classification": "tagged",
     "relation_extraction": "relations",
     "text_classification": "labelled",

@@ -225,10 +225,14 @@ class Text(Modality):
 
     # --- folders ---------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json as transformers reads them (and vocab.txt for WordPiece)."""
+    def save(self, folder: Path, *, typed: bool = False) -> None:
+        """Write tokenizer.json and tokenizer_config.json as transformers reads them (and vocab.txt for WordPiece).
+
+        `typed`: of two texts, a model is told which token is of which.
+        """
         (folder / "tokenizer.json").write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        settings = json.dumps(self._settings(), ensure_ascii=False, indent=2)
+        told = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if typed else {}
+        settings = json.dumps(self._settings() | told, ensure_ascii=False, indent=2)
         (folder / "tokenizer_config.json").write_text(settings + "\n", encoding="utf-8")
         if self.kind == "wordpiece":
             vocabulary = self._tokenizer.get_vocab()

@@ -145,6 +145,21 @@ def _first_head(architecture: Architecture, kind: type[Any]) -> Any:
     raise UserError("E309")
 
 
+def span_head(architecture: Architecture) -> LabelConfig:
+    """The head of the architecture's family for the start and the end of a span among the tokens.
+
+    Raises:
+        UserError: E309, no family carries the architecture, or not with such a head.
+    """
+    from danlu.nn.heads import LabelConfig
+
+    name = carrier(architecture)
+    for form in family(name).LAYOUT.forms if name else ():
+        if isinstance(form.head, LabelConfig) and form.head.answer == "span":
+            return form.head
+    raise UserError("E309")
+
+
 def names() -> dict[str, str]:
     """{name: first line of its documentation}, read without importing any family."""
     folder = Path(__file__).parent

@@ -101,7 +101,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
             raise UserError("E313", ours=", ".join(before[:8]), theirs=", ".join(dict.fromkeys(unknown[:8])))
         return before
     known = counts["train"]
-    if len(known) == 1:
+    if len(known) == 1 and kind.lone:
         raise UserError(kind.lone, label=next(iter(known)), rows=f"{known.total():,}")
     for split in ("valid", "test"):
         if unknown := [label for label in counts[split] if label not in known]:

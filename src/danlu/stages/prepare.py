@@ -39,6 +39,7 @@ class Kept(NamedTuple):
     id: str
     digest: str  # sha256 of its canonical content
     split: str  # given already for derived rows, else ""
+    group: str = ""  # rows of one group stay together; "" = each is its own
 
 
 @dataclass
@@ -118,7 +119,7 @@ def _places(kept: Sequence[Kept], config: "Data") -> dict[str, str]:
     named = config.held_out()
     shares = {name: 0.0 if name in named else share for name, share in config.split.model_dump().items()}
     free = [row for row in kept if not row.split]
-    places = split.assign([split.position(row.digest) for row in free], shares)
+    places = split.assign([split.position(row.group or row.digest) for row in free], shares)
     return {row.id: row.split for row in kept} | {row.id: place for row, place in zip(free, places, strict=True)}
 
 
@@ -171,7 +172,7 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
             if record.step:
                 work.funnel.dropped[record.step] += 1
             else:
-                work.kept.append(Kept(record.id, records.digest(record), record.split))
+                work.kept.append(Kept(record.id, records.digest(record), record.split, records.group(record)))
                 _exemplify(work, record)
 
 

@@ -22,6 +22,7 @@ class RelationExtraction(TextClassification):
     outputs = {"label": Text}
     shape = "marked"
     arch = "bert"
+    stock = ()  # type: ignore[assignment]  # the class is the classifier's
     long = "cut"
     judges = True
     labelled = True

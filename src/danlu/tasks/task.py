@@ -38,7 +38,7 @@ class Task(ABC):
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
-    lone: ClassVar[str] = "E251"  # the error where there is one label alone
+    lone: ClassVar[str] = "E251"  # the error where there is one label alone; "" = there may be
     markers: ClassVar[tuple[str, ...]] = ()  # control tokens that it needs in the vocabulary
     optional: ClassVar[tuple[str, ...]] = ()  # of the inputs: those that a row may lack
     # what a recipe may set under [options]: {name: (value unless told, words or [least, most] or None, what it is)}

@@ -15,8 +15,8 @@ from typing import Any
 from danlu.data.shapes.labelled import texts
 from danlu.data.shapes.value import Flaw, Row
 
-__all__ = ["Flaw", "Row", "Shape", "canonical", "content", "holds", "loaded", "mapped", "of", "plain", "renamed",
-           "shape_of", "stored", "texts"]  # fmt: skip
+__all__ = ["Flaw", "Row", "Shape", "canonical", "content", "group", "holds", "loaded", "mapped", "of", "plain",
+           "renamed", "shape_of", "stored", "texts"]  # fmt: skip
 
 Shape = str
 _PARTS = ("__init__", "value")
@@ -92,6 +92,12 @@ def mapped(row: Row, change: Callable[[str], str]) -> Row:
     """The row with `change` applied to each of its texts."""
     made: Row = _form(row).mapped(row, change)
     return made
+
+
+def group(row: Row) -> str:
+    """What decides on the split of a row, where not all of its content does; else nothing."""
+    own = getattr(_form(row), "group", None)
+    return str(own(row)) if own else ""
 
 
 def stored(row: Row) -> dict[str, str]:
