@@ -17,6 +17,7 @@ from tests.tiny_life import RECIPE, life, project, sentences
 
 CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
+    "text_classification": {"hide": 0.3},
 }
 MASKED = RECIPE.replace("language_modeling", "masked_language_modeling").replace(
     "vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200'
@@ -52,6 +53,16 @@ def test_every_option_of_masking_changes_the_weights(option: str, masked: Path) 
     (before, plain), (after, model) = trained(masked), trained(masked, f"options.{option}={value}")
     assert before != after
     assert model.task.chosen == plain.task.chosen | {option: value}
+
+
+def test_hiding_tokens_changes_the_weights_of_a_classifier(tmp_path: Path) -> None:
+    recipe = project(tmp_path / "tiny", MASKED.replace("masked_language_modeling", "text_classification"))
+    rows = [{"text": text, "label": "river" if "river" in text else "none"} for text in sentences(300)]
+    (recipe.parent / "texts" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    hide = CASES["text_classification"]["hide"]
+    (before, _), (after, model) = trained(recipe), trained(recipe, f"options.hide={hide}")
+    assert before != after
+    assert model.task.chosen == {"hide": hide}
 
 
 def test_a_model_learned_beside_pairs_keeps_its_pooler_for_classes(masked: Path) -> None:

@@ -14,6 +14,7 @@ from danlu.metrics import classification
 from danlu.metrics.bag import Bag
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
+from danlu.nn import hiding
 from danlu.nn.heads import HeadConfig
 from danlu.nn.masks import openings
 from danlu.tasks.task import Batch, Example, Row, Task
@@ -37,11 +38,21 @@ class TextClassification(Task):
     judges = True
     labelled = True
     optional = ("text_pair",)
+    options = {"hide": (0.0, [0.0, 0.9], "share of the tokens that training hides, each time others")}
 
     def encode(self, row: Row) -> Example:
         ids, kinds = self.processor.joined(*texts(row), limit=self.context)
         label = self.labels.index(row["label"]) if row.get("label") is not None else IGNORE
         return {"input_ids": ids, "type_ids": kinds, "labels": [label] + [IGNORE] * (len(ids) - 1)}
+
+    def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """With `hide`, the mask stands in the place of some tokens: few rows are not learned by heart (2009.13818)."""
+        if not self.chosen["hide"]:
+            return batch
+        ids, special = batch["input_ids"], torch.tensor(sorted(self.processor.control.values()))
+        free = (batch["segment_ids"] > 0) & ~torch.isin(ids, special)
+        hidden = hiding.tokens(free, self.chosen["hide"], generator)
+        return {**batch, "input_ids": torch.where(hidden, self.processor.mask_id, ids)}
 
     @property
     def choices(self) -> tuple[str, int]:
