@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from danlu import catalogue
+from danlu import catalogue, tasks
 from danlu.artifact import Lineage
 from danlu.config.options import stated
 from danlu.errors import UserError
 from danlu.graph import Silent
+from danlu.modalities.text import Text
 from danlu.model import Model
 from danlu.recipe import load_recipe
 from tests.tiny_life import RECIPE, life, project, sentences
 
 CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
+    "reading_comprehension": {"overlap": 0.8, "longest": 1},
+    "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
     "text_classification": {"hide": 0.3},
 }
 MASKED = RECIPE.replace("language_modeling", "masked_language_modeling").replace(
@@ -47,10 +51,15 @@ def trained(recipe: Path, *overrides: str) -> tuple[str, Model]:
     return Lineage.read(folder).output_hash, Model.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("option", CASES["masked_language_modeling"])
-def test_every_option_of_masking_changes_the_weights(option: str, masked: Path) -> None:
-    value = CASES["masked_language_modeling"][option]
-    (before, plain), (after, model) = trained(masked), trained(masked, f"options.{option}={value}")
+OF_PRETRAINING = [
+    (task, option) for task in ("masked_language_modeling", "replaced_token_detection") for option in CASES[task]
+]
+
+
+@pytest.mark.parametrize(("task", "option"), OF_PRETRAINING)
+def test_every_option_of_masking_changes_the_weights(task: str, option: str, masked: Path) -> None:
+    value, wide = CASES[task][option], (f"task={task}", "model.width=128")
+    (before, plain), (after, model) = trained(masked, *wide), trained(masked, *wide, f"options.{option}={value}")
     assert before != after
     assert model.task.chosen == plain.task.chosen | {option: value}
 
@@ -73,6 +82,22 @@ def test_a_model_learned_beside_pairs_keeps_its_pooler_for_classes(masked: Path)
     assert tuned.net.head.output.weight.shape == (2, 64)
     assert tuned.for_task("masked_language_modeling", 1).architecture.head == words.architecture.head
     assert words.net.head.dense.weight.equal(model.net.head.vocabulary.dense.weight)
+
+
+def test_options_of_reading_change_the_windows_and_the_answers() -> None:
+    text = Text.fit(sentences(100), type="wordpiece", vocab_size=200)
+    row = {"question": "who", "context": " ".join(sentences(12)), "answers": []}
+    kind, other = tasks.load("reading_comprehension"), CASES["reading_comprehension"]
+    plain, denser, shorter = (
+        kind(text, ["answer"], 32, options)
+        for options in ({}, {"overlap": other["overlap"]}, {"longest": other["longest"]})
+    )
+    assert len(denser.windows(row)) > len(plain.windows(row))
+    shares = [{"shares": torch.zeros(1 + stop - start, 2)} for start, stop in plain._cuts(plain._read(row))]
+    lengths = [
+        max(len(each["text"].split()) for each in task.joined(row, shares)["others"]) for task in (plain, shorter)
+    ]
+    assert lengths[0] > lengths[1] == 1
 
 
 def test_an_option_that_the_task_lacks_is_named_with_its_place(tmp_path: Path) -> None:

@@ -97,6 +97,8 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("bits_per_byte", _measure(3), min),
     ("token_accuracy", _share, max),
     ("follows_accuracy", _share, max),
+    ("replaced_precision", _share, max),
+    ("replaced_recall", _share, max),
     ("accuracy", _share, max),
     ("macro_f1", _share, max),
     ("mcc", _measure(3), max),

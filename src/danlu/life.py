@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from danlu import catalogue
-from danlu.config import Data, Recipe
+from danlu.config import READ_BOTH_WAYS, Data, Recipe
 from danlu.errors import UserError
 
 
@@ -67,7 +67,7 @@ def _judged(recipe: Recipe) -> dict[str, str]:
 
 def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, Any]:
     wanted = recipe.tokenizer.type
-    kind = ("wordpiece" if recipe.backbone.arch == "bert" else "bpe") if wanted == "auto" else wanted
+    kind = ("wordpiece" if recipe.backbone.arch in READ_BOTH_WAYS else "bpe") if wanted == "auto" else wanted
     encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task} | _own(options)
     fitted = catalogue.stated(task, "long") in ("cut", "windows") or catalogue.stated(task, "sized")
     return encoding | ({"context": recipe.model.context} if fitted else {})

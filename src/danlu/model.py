@@ -17,11 +17,12 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
 from danlu.modalities.text import Text
+from danlu.models import contest
 from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
 from danlu.models.folder import fill, read_config
 from danlu.nn.generate import WAYS, Sampling, generate
-from danlu.nn.heads import Vocabulary, inherit
+from danlu.nn.heads import inherit
 from danlu.nn.network import Network
 from danlu.randomness import generator
 from danlu.tasks.task import Row, Task
@@ -183,7 +184,7 @@ class Model(nn.Module):
     ) -> Self:
         """A fresh model; its weights are a pure function of the seed."""
         learned = tasks.load(task)(processor, labels, options=options)
-        shaped = replace(architecture, head=learned.head(architecture))
+        shaped = learned.shaped(architecture)
         return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels, options)
 
     def for_task(
@@ -203,19 +204,14 @@ class Model(nn.Module):
             UserError: E313, its head was trained for other labels, and these have names.
         """
         learned = tasks.load(task)(self.processor, labels, options=options)
-        architecture = replace(self.architecture, head=learned.head(self.architecture))
+        architecture = learned.shaped(contest.alone(self.architecture))
         taught = self.task.labelled and self.task_name == task and not unnamed(self.task.labels)
         if taught and not fresh and tuple(labels) != self.task.labels:
             raise UserError("E313", ours=", ".join(self.task.labels[:8]), theirs=", ".join(labels[:8]))
         net = self.net
-        if fresh or architecture.head != self.architecture.head:
+        if fresh or architecture != self.architecture:
             net = build(architecture, generator(seed, "head"))
-            for name, child in self.net.named_children():
-                if name != "head":
-                    setattr(net, name, child)
-            for module in net.head.modules():
-                if isinstance(module, Vocabulary):
-                    module.tie(net.get_submodule("embed.tokens"))
+            net.adopt(self.net)
             inherit(net.head, self.net.head)
         made = type(self)(net, architecture, self.processor, task, labels, options)
         made.taught_chat, made.ways = self.taught_chat, self.ways
@@ -255,47 +251,58 @@ class Model(nn.Module):
         ours = config.get("danlu", {})
         carried = ours.get("carrier", config)
         stored.refuse_code(config, folder / CONFIG)
-        architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+        family = models.by_model_type(carried.get("model_type", ""))
+        architecture = family.from_hf(carried)
         processor = Text.load(folder)
         if processor.vocab_size > architecture.tokens.vocab:
             highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
             raise UserError("E328", path=folder, highest=highest, rows=rows)
+        tensors = stored.read(folder)
+        if not ours.get("quantized") and not ours.get("adapters"):
+            tensors = family.LAYOUT.import_weights(tensors, architecture.head)
+        if (folder / contest.FOLDER).exists():
+            beside = Model.from_pretrained(folder / contest.FOLDER)
+            architecture = contest.joined_form(architecture, beside.architecture)
+            tensors = contest.joined(tensors, beside.net.state_dict())
         network = build(architecture, generator(0, "load"))
         task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
         labels = ours.get("labels") or _labels(carried)
         model = cls(network, architecture, processor, task, labels, ours.get("options", {}))
         model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
         model.ways = _ways(folder)
-        model._fill(stored.read(folder), carried["model_type"], ours, folder)
+        model._fill(tensors, ours, folder)
         return model.to(device).eval()
 
-    def _fill(self, tensors: dict[str, Tensor], family: str, ours: Mapping[str, Any], folder: Path) -> None:
-        adapters, self.quantized = ours.get("adapters", ()), ours.get("quantized", "")
-        self.net = adapt.apply(self.net, adapters, 0).requires_grad_(True)
+    def _fill(self, tensors: dict[str, Tensor], ours: Mapping[str, Any], folder: Path) -> None:
+        self.quantized = ours.get("quantized", "")
+        self.net = adapt.apply(self.net, ours.get("adapters", ()), 0).requires_grad_(True)
         if self.quantized:
             from danlu.adapt.quantize import quantize
 
             self.net = quantize(self.net)
-        elif not adapters:
-            tensors = models.by_model_type(family).LAYOUT.import_weights(tensors, self.architecture.head)
         fill(self.net, tensors, folder)
 
     def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the folder that transformers, vLLM and danlu open; `weights` (fp32, merged) stand for its own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        carrier = models.carrier(self.architecture)
+        state = weights or merged_state(self.net, {n: tensor.detach() for n, tensor in self.net.state_dict().items()})
+        architecture = contest.alone(self.architecture)
+        if architecture is not self.architecture:
+            words, (state, others) = contest.parts(self.architecture)[1], contest.parted(state)
+            beside = Model(self.net, words, self.processor, "masked_language_modeling")
+            beside.save_pretrained(folder / contest.FOLDER, others)
+        carrier = models.carrier(architecture)
         if carrier is None:
             raise UserError("E309")
         family = models.by_model_type(carrier)
-        config = family.to_hf(self.architecture, self._tokens())
+        config = family.to_hf(architecture, self._tokens())
         ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
         ours |= {"options": self.task.chosen} if self.task.chosen else {}
         if self.task.labelled and not self._numbers_labels:
             ours |= {"labels": list(self.task.labels)}
         elif self.task.labelled:
             config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
-        state = weights or merged_state(self.net, {n: tensor.detach() for n, tensor in self.net.state_dict().items()})
         own = ({"quantized": self.quantized} if self.quantized else {}) | staying(self.net)
         if not self.quantized:
             state = {name: tensor.float() for name, tensor in state.items()}
@@ -303,7 +310,7 @@ class Model(nn.Module):
             config = {"model_type": "danlu", "danlu": ours | own | {"carrier": config}}
         else:
             config |= {"danlu": ours}
-            state = family.LAYOUT.export_weights(state, self.architecture.head)
+            state = family.LAYOUT.export_weights(state, architecture.head)
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)
         files.write_json(folder / GENERATION, self._generation())

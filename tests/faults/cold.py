@@ -26,6 +26,7 @@ from danlu import files
 from danlu.randomness import stream
 from tests.tiny_life import RECIPE, project
 
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 STEPS = """steps = 40
 dropout = 0.1
 attention = "sdpa"
@@ -45,9 +46,10 @@ AGAIN = 0.4  # share of a life within which one that goes on is killed again
 
 
 def start(recipe: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    """The command, as a user types it; what it says goes to run.log beside the recipe."""
+    """The command, as a user types it, of this checkout; what it says goes to run.log beside the recipe."""
     command = [sys.executable, "-m", "danlu", "run", recipe.name, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DANLU_LANG": "en", "PYTHONHASHSEED": "random"}
+    environment["PYTHONPATH"] = str(SOURCE)
     with open(recipe.parent / "run.log", "wb") as log:
         return subprocess.Popen(command, cwd=recipe.parent, env=environment, stdout=log, stderr=log)
 

@@ -5,7 +5,7 @@ Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is 
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from danlu import catalogue, models, tasks
+from danlu.config import READ_BOTH_WAYS
 from danlu.data.loader import IGNORE, Loader
 from danlu.modalities.text import Text
 from danlu.models.architecture import build
@@ -48,7 +49,7 @@ def words() -> Text:
 
 def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token."""
-    processor = words() if catalogue.stated(name, "arch") == "bert" else text()
+    processor = words() if catalogue.stated(name, "arch") in READ_BOTH_WAYS else text()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
     made: Task = kind(processor.with_control(kind.markers), tuple(carried), CONTEXT, options)
@@ -63,8 +64,7 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     sizes = {"head_dim": 8} if arch == "qwen3" else {}
     vocab = learned.processor.vocab_size
     shape = models.preset(arch, vocab, CONTEXT, 1, width=16, heads=2, hidden=32, **sizes)
-    shape = replace(shape, head=learned.head(shape))
-    made, noise = build(shape, torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
+    made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in made.parameters():
             p.add_(torch.randn(p.shape, generator=noise), alpha=0.1)

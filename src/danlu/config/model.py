@@ -12,7 +12,7 @@ _BYTES_AND_CONTROL = 256 + 3  # every byte is a token; so are the end of a text,
 
 class Tokenizer(Section):
     type: Literal["auto", "bpe", "wordpiece", "char"] = Field(
-        "auto", description="how text is cut into tokens; auto: bpe, and wordpiece for bert"
+        "auto", description="how text is cut into tokens; auto: bpe, and wordpiece for bert and electra"
     )
     vocab_size: Annotated[int, Field(ge=64, le=1_000_000, strict=True)] | Auto = Field(
         "auto", description="tokens in the vocabulary"
@@ -25,9 +25,12 @@ class Tokenizer(Section):
         return self
 
 
+READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
+
+
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert"] = Field(
-        "auto", description="form of the network: gpt is Qwen3's, bert reads both ways; auto: what suits the task"
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra"] = Field(
+        "auto", description="form of the network: gpt is Qwen3's; bert and electra read both ways; auto: suits the task"
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data
-from danlu.config.model import ModelSection, Tokenizer
+from danlu.config.model import READ_BOTH_WAYS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
@@ -118,7 +118,8 @@ class Recipe(Section):
             for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
                 if all(name in each for each in readers):
                     raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
-            speaks = any(catalogue.stated(each.task, "arch") != "bert" for each in (self, second) if each)
+            forms = [catalogue.stated(each.task, "arch") for each in (self, second) if each]
+            speaks = any(form not in READ_BOTH_WAYS for form in forms)
             if getattr(getattr(self, section), "sample", None) and not speaks:
                 raise ValueError(text("recipe.no_effect", key=f"{section}.sample", why=f'task = "{self.task}"'))
             if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):

@@ -23,7 +23,7 @@ from danlu.nn.heads import (
     PairConfig,
     Vocabulary,
 )
-from danlu.nn.network import EncoderDecoder, Network, Stack, Towers
+from danlu.nn.network import Contest, EncoderDecoder, Network, Stack, Towers
 from danlu.nn.norm import Norm
 from danlu.nn.stems import Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
@@ -39,7 +39,8 @@ class Architecture:
     embed: TokensConfig | PatchesConfig
     head: HeadConfig
     context: int  # tokens that it was made for
-    # What the core, then a decoder, attends to; or, where the head is a pair, what it is compared with.
+    # What the core, then a decoder, attends to; where the head is a pair, what it is compared with; where it is joint,
+    # the generator that fills in the tokens which the core is to find out.
     encoder: Side | None = None
 
     @property
@@ -104,8 +105,11 @@ def empty(architecture: Architecture) -> Network:
             assert not isinstance(embed, Frames)
             return Network(embed, core, _head(architecture.head, dim, embed))
         side = architecture.encoder
-        assert isinstance(embed, Tokens)
+        assert isinstance(embed, Tokens) and embed.tokens is not None
         stack = Stack(_embedding(side.embed, side.core.dim, embed.tokens), Transformer(side.core))
+        if isinstance(architecture.head, JointConfig):
+            words = Vocabulary(architecture.head.vocabulary, side.core.dim, embed.tokens)
+            return Contest(embed, core, Label(architecture.head.label, dim), stack, words)
         if isinstance(architecture.head, PairConfig):
             return Towers(embed, core, Pair(architecture.head, dim, side.core.dim), stack)
         return EncoderDecoder(embed, core, _head(architecture.head, dim, embed), stack)

@@ -62,6 +62,18 @@ class Network(Stack):
         super().__init__(embed, core)
         self.head = head
 
+    def adopt(self, other: Network) -> None:
+        """Take over another's embedding and stack, and the encoder of a pair of stacks."""
+        self.embed, self.core = other.embed, other.core
+        if isinstance(self, EncoderDecoder) and isinstance(other, EncoderDecoder):
+            self.encoder: Stack = other.encoder
+        table = self.embed.tokens if isinstance(self.embed, Tokens) else None
+        for module in self.modules() if table is not None else ():
+            if isinstance(module, Vocabulary):
+                module.tie(table)  # type: ignore[arg-type]
+            elif isinstance(module, Tokens) and module is not self.embed:
+                module.share(table)
+
     @property
     def dtype(self) -> torch.dtype:
         """What is computed in, whatever the weights are stored as."""
@@ -126,3 +138,19 @@ class Towers(Network):
     def _seen(self, batch: Batch) -> Batch:
         """What the images' stack reads: text columns are none of its business."""
         return {self.encoder.embed.reads: batch[self.encoder.embed.reads]}
+
+
+class Contest(Network):
+    """A generator that fills in hidden tokens, beside a network that is to tell them from real ones (2003.10555).
+
+    The generator, the stack `encoder` with `words` on it, reads tokens from the network's own table. A batch holds
+    what the network reads; the network alone answers.
+    """
+
+    def __init__(self, embed: Tokens, core: Transformer, head: Label, encoder: Stack, words: Vocabulary) -> None:
+        super().__init__(embed, core, head)
+        self.encoder, self.words = encoder, words
+
+    def proposed(self, batch: Batch) -> Tensor:
+        """The generator's states after its last layer (B, T, G)."""
+        return self.encoder.states(batch)

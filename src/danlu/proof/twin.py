@@ -116,12 +116,11 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     processor = task.processor
     rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)
-    whole = replace(whole, head=task.head(whole))
     most = min(node.config["context"], whole.context)
     context = _context([len(example["input_ids"]) for example in examples], task.long, most)
     adapters = _shrunk_adapters(node.config.get("adapt") or adapt.short(node.config.get("tune", "full")))
     layers = max([LAYERS, *(entry.get("keep_last", 0) + 1 for entry in adapters)])
-    architecture = _shrunk(whole, processor.vocab_size, context, layers)
+    architecture = task.shaped(_shrunk(whole, processor.vocab_size, context, layers))
     place = folder / node.name
     for split, chosen in (("train", _trained(examples)), ("valid", examples[::_HELD_OUT])):
         _write(place / "columns" / split, chosen, processor.vocab_size)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,6 +90,10 @@ class Task(ABC):
     def head(self, architecture: "Architecture") -> "HeadConfig":
         """What stands on the backbone: its own head, unless the task says otherwise."""
         return architecture.head
+
+    def shaped(self, architecture: "Architecture") -> "Architecture":
+        """The architecture that is trained: a backbone with the task's head, and what stands beside in training."""
+        return replace(architecture, head=self.head(architecture))
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, Tensor]:
