@@ -62,6 +62,9 @@ TRAIN: dict[str, tuple[Keys, Any, str]] = {  # key: (what stands beside it, its 
     "weight_decay": ({}, 0.9, "weights"),
     "l1": ({}, 0.1, "weights"),
     "l2": ({}, 0.1, "weights"),
+    "layer_decay": ({}, 0.5, "weights"),
+    "rates": ({}, {"mlp": 0.1}, "weights"),
+    "unfreeze": ({}, 1.0, "weights"),
     "clip": ({}, 0.01, "weights"),
     "dropout": ({}, 0.3, "weights"),
     "batch_tokens": ({}, 256, "weights"),
@@ -152,7 +155,8 @@ def test_every_table_of_training_reaches_its_training(section: Any, key: str, tm
     head = 'task = "language_modeling"\n[data]\npath = "x"\n'
     tables = {name: own if name == section else {} for name in ("train", "pretrain", "finetune")}
     body = "".join(
-        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in t.items()) for name, t in tables.items()
+        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v, separators=(', ', ' = '))}\n" for k, v in t.items())
+        for name, t in tables.items()
     )
     recipe.write_text(head + body.replace("[finetune]\n", '[finetune]\ndata = "y"\n'), encoding="utf-8")
     loaded = load_recipe(recipe).recipe

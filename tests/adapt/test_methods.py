@@ -15,6 +15,7 @@ from danlu.adapt.graft import graft
 from danlu.adapt.lora import LowRank
 from danlu.adapt.quantize import quantize
 from danlu.errors import UserError
+from danlu.nn.attention import View
 from danlu.nn.cache import Cache
 from danlu.nn.generate import Sampling, generate
 from tests.adapt.forms import CONTEXT, FORMS, METHODS, batch, logits, network, trained, tuned
@@ -139,6 +140,18 @@ def test_a_bottleneck_is_what_the_paper_says() -> None:
     assert not [name for name in trained(net) if name.endswith("weight") and ".norm" not in name]
     sizes = [p.numel() for name, p in net.named_parameters() if "adapter_" in name]
     assert sum(sizes) == 2 * 2 * (2 * 64 * 64 + 64 + 64)  # layers · sub-layers · (2 m d + d + m), section 2.1
+
+
+def test_a_prefix_is_what_the_paper_says() -> None:
+    """softmax over the prefix and the text together, in a form that sees both ways, for which peft has none."""
+    net = tuned("bert", "prefix").double()
+    part = net.core.blocks[0].attention.inner
+    x = torch.randn(1, 5, 64, generator=torch.Generator(), dtype=torch.float64)
+    heads = [layer(x).view(5, 4, 16).transpose(0, 1) for layer in (part.q, part.k, part.v)]
+    k, v = torch.cat([part.prefix_keys, heads[1]], 1), torch.cat([part.prefix_values, heads[2]], 1)
+    mixed = torch.softmax(heads[0] @ k.mT / 4, -1) @ v
+    assert k.shape == (4, 16 + 5, 16)
+    assert torch.allclose(part(x, View("sdpa")), part.o(mixed.transpose(0, 1).reshape(1, 5, 64)), rtol=0, atol=1e-10)
 
 
 def test_biases_alone() -> None:

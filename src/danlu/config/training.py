@@ -10,6 +10,7 @@ from danlu.config.data import Data
 from danlu.config.values import Auto, Count, Duration, Fraction, NonNegative, Paths, Positive, PositiveInt, Section
 from danlu.messages import text
 
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 LENGTHS = ("budget", "tokens", "epochs", "steps")
 
 
@@ -41,6 +42,13 @@ class Train(_Training):
     weight_decay: NonNegative | Auto = Field("auto", description="decoupled decay of the matrices")
     l1: NonNegative = Field(0.0, description="strength of the L1 penalty")
     l2: NonNegative = Field(0.0, description="strength of the L2 penalty")
+    layer_decay: Share = Field(1.0, description="rate of each layer as a share of that of the layer above it")
+    rates: dict[str, Positive] = Field(
+        {}, description="what the rate is multiplied by for parameters with these words in their names, as head = 10.0"
+    )
+    unfreeze: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = Field(
+        0.0, description="share of the steps in which the layers begin to learn, one by one, the last first"
+    )
     clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 switches it off")
     dropout: Fraction | Auto = Field(
         "auto", description="auto: none where rows are seen at most twice, up to 0.2 where they are seen often"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from danlu.errors import UserError
 from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Task
-from danlu.train import allocator, compiling, guard, optim, probe, schedule, split
+from danlu.train import allocator, compiling, guard, optim, probe, rates, schedule, split
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
 from danlu.train.feed import Fed, Feed, placed
@@ -88,10 +89,11 @@ class Training:
         self._incidents: list[Incident] = []
         self._compiled: bool | None = None
 
-    def _optimizer(self, part: str) -> optim.Optimizer:
+    def _optimizer(self, part: str) -> "optim.Optimizer | rates.Paced":
         params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
         made, dtype = self.ranks.optimizer(self.plan.optimizer), DTYPES[self.plan.precision]
-        return made(params, self.train, self.plan.weight_decay, dtype)
+        make = partial(made, train=self.train, decay=self.plan.weight_decay, dtype=dtype)
+        return rates.optimizer(params, self.train, self.plan.steps, make)
 
     @property
     def shape(self) -> Shape:
@@ -179,6 +181,7 @@ class Training:
         """The gradient of sum_k total_k / count_k over all micro-batches; what each adds to that sum."""
         counts = self.ranks.total(fed.counts)
         self.masters.clear()
+        self.masters.wake(self.optimizers[part].names)
         losses = []
         for micro, batch in enumerate(fed.batches):
             self._halt(part)

@@ -26,7 +26,7 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, precision, room, schedule, split
+from danlu.train import compiling, cost, memory, precision, rates, room, schedule, split
 from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
@@ -301,7 +301,7 @@ def _step_seconds(
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
-    training = Training(request.task, copied, request.train, replace(plan, steps=100), 0, together)
+    training = Training(request.task, copied, rates.awake(request.train), replace(plan, steps=100), 0, together)
     for event in training.events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
         started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled

@@ -3,6 +3,8 @@
 fp8 is bf16 in which the linear layers of the blocks multiply in 8 bits (nn/fp8.py).
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,11 @@ class Masters:
             gradient = p.grad.to(self.params[name].dtype)
             self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient
             p.grad = None
+
+    def wake(self, names: Collection[str]) -> None:
+        """Ask for the gradients of these alone: what sleeps costs no backward pass."""
+        for name, p in self.working.items():
+            p.requires_grad_(name in names)
 
     def clear(self) -> None:
         self.gradients = {}

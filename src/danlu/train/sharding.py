@@ -8,7 +8,7 @@ more than its own rows: the norm of the gradient, and Muon, whose matrices are h
 import copy
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -198,6 +198,9 @@ class Shards(Masters):
         self.params = {name: local(p.detach()) for name, p in self.working.items()}
         self.frozen, self._lowered = {}, []
         self.gradients: dict[str, Tensor] = {}
+
+    def wake(self, names: Collection[str]) -> None:
+        """All learn: what passes between the ranks is fixed. The gradients of what sleeps are let lie."""
 
     def collect(self) -> None:
         for name, p in self.working.items():

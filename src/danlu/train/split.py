@@ -14,7 +14,7 @@ from torch import nn
 from danlu import ranks
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import memory, probe, room
+from danlu.train import memory, probe, rates, room
 
 if TYPE_CHECKING:
     from danlu.tasks.task import Task
@@ -96,7 +96,7 @@ def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
     copied = copy.deepcopy(net)
     prepare(copied, plan)
     short = replace(plan, steps=100, accumulate=min(2, plan.accumulate))
-    next(Training(request.task, copied, request.train, short, seed=0).events(request.loader, None))
+    next(Training(request.task, copied, rates.awake(request.train), short, seed=0).events(request.loader, None))
 
 
 def finer(task: "Task", rows: int, accumulate: int) -> int | None:

@@ -5,6 +5,7 @@ heads and the hidden columns are split by their outputs, products back by their 
 forward and two backward. Embedding, norms and head are the same on every rank, and so is the batch.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -75,6 +76,9 @@ class Parts(Masters):
         self.params = {name: mine[name] for name in self.working}
         self.frozen = {name: tensor for name, tensor in mine.items() if name not in self.working}
         self.gradients: dict[str, Tensor] = {}
+
+    def wake(self, names: Collection[str]) -> None:
+        """All learn: what passes between the ranks is fixed. The gradients of what sleeps are let lie."""
 
     def collect(self) -> None:
         for name, p in self.working.items():
