@@ -99,6 +99,12 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("follows_accuracy", _share, max),
     ("replaced_precision", _share, max),
     ("replaced_recall", _share, max),
+    ("entity_f1", _share, max),
+    ("entity_precision", _share, max),
+    ("entity_recall", _share, max),
+    ("relation_f1", _share, max),
+    ("answer_f1", _share, max),
+    ("exact_match", _share, max),
     ("accuracy", _share, max),
     ("macro_f1", _share, max),
     ("mcc", _measure(3), max),
@@ -118,7 +124,7 @@ def figures(run: Run) -> Figures:
     held_out, answers = dict(measured.get("models", {})), dict(measured.get("answers", {}))
     use = {list(trained)[-1]: compared["before"], "int8": compared["after"]} if compared and trained else {}
     (answers or held_out).update({"int8": use["int8"]} if use else {})
-    grams = [name for name in held_out if name.endswith("-gram") or name == "bag"]
+    grams = [name for name in held_out if name not in ("base", "tuned")]
     for column in (*grams, *(name for name in ("base", "tuned") if name in {*trained, *held_out}), *use):
         found.columns.setdefault(column, _shown(column))
     made = {column: lineage.facts for column, lineage in trained.items()}

@@ -82,8 +82,8 @@ def _tiles(run: Run, found: Figures) -> Iterator[str]:
         "bits_per_byte": _against_baseline(found, model),
         "perplexity": _against_base(found, "perplexity"),
         "token_accuracy": _against_base(found, "token_accuracy"),
-        "accuracy": _against_bag(found, "accuracy"),
-        "macro_f1": _against_bag(found, "macro_f1"),
+        **{name: _beside(found, name) for name in ("entity_f1", "relation_f1", "answer_f1", "exact_match")},
+        **{name: _beside(found, name) for name in ("accuracy", "macro_f1")},
     }
     tiles = [_tile(found, name, model, note) for name, note in notes.items()] + [_int8(run)]
     if any(tiles):
@@ -105,10 +105,12 @@ def _against_baseline(found: Figures, model: str) -> str:
     return text(f"report.{better}", share=f"{abs(1 - ours / theirs):.0%}", other=found.columns[found.baseline])
 
 
-def _against_bag(found: Figures, name: str) -> str:
-    """Beside the bag of n-grams."""
-    other = found.value("held_out", name, "bag")
-    return "" if other is None else text("report.beside", value=f"{other:.1%}", other=found.columns["bag"])
+def _beside(found: Figures, name: str) -> str:
+    """Beside the simple model of the same rows."""
+    values = {column: found.value("held_out", name, column) for column in found.columns}
+    simple = {column: value for column, value in values.items() if column not in ("base", "tuned", "int8")}
+    column, other = next(((column, value) for column, value in simple.items() if value is not None), ("", 0.0))
+    return text("report.beside", value=f"{other:.1%}", other=found.columns[column]) if column else ""
 
 
 def _against_base(found: Figures, name: str) -> str:

@@ -22,7 +22,9 @@ _READ = 50_000  # records read
 _LINES = 2000  # lines of a file of columns that are looked at
 _ALIKE = 0.98  # share of the lines that must be of one form
 # What did better than the usual settings on Chinese resumes.
-_TRAIN = (("epochs", "20.0"), ("optimizer", '"adamw"'), ("lr", "1e-3"), ("dropout", "0.2"))
+_TRAIN = (
+    ("epochs", "20.0"), ("optimizer", '"adamw"'), ("lr", "1e-3"), ("dropout", "0.2"), ("select", '"last"'),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-_ITERATIONS = 100
+_ITERATIONS, _HISTORY = 100, 10  # of the solver, which keeps two vectors of all weights for each step of its history
 
 
 class Bag:
@@ -75,7 +75,9 @@ def _fitted(indices: Any, values: Any, offsets: Any, labels: Ints, classes: int,
     truth = torch.from_numpy(np.asarray(labels, np.int64))
     weight = torch.zeros(features, classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=_ITERATIONS, history_size=_HISTORY, line_search_fn="strong_wolfe"
+    )
 
     def objective() -> Any:
         solver.zero_grad()

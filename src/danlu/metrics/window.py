@@ -1,5 +1,6 @@
 """Logistic regression on the words around a word: what a tagger must beat to be worth its weights."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from danlu.metrics.bag import Bag
 
 _REACH = 2  # words to either side
+_WORDS = 200_000  # that are learned from, at most
+_OFTEN = 2  # how often a feature must occur to be known
 _EDGE = "\n"
 
 
@@ -14,20 +17,21 @@ class Window:
     """The tag of each word by the words around it, the pairs with its neighbours, its ends and its form."""
 
     def __init__(self, texts: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]):
-        self.names = sorted({tag for each in tags for tag in each})
-        self.known: dict[tuple[object, ...], int] = {}
-        rows = [self._numbers(one, learn=True) for words in texts for one in _features(words)]
-        labels = np.array([self.names.index(tag) for each in tags for tag in each])
+        found = [one for words in texts for one in _features(words)][:_WORDS]
+        said = [tag for each in tags for tag in each][:_WORDS]
+        seen = Counter(feature for each in found for feature in each)
+        self.names = sorted(set(said))
+        often = (feature for feature, times in seen.items() if times >= _OFTEN)
+        self.known = {feature: number for number, feature in enumerate(often)}
+        rows, labels = [self._numbers(each) for each in found], np.array([self.names.index(tag) for tag in said])
         self.bag = Bag(rows, labels, len(self.names), len(self.known), order=1)
 
     def predict(self, words: Sequence[str]) -> list[str]:
         """The likeliest tag of each word of a text."""
-        rows = [self._numbers(one, learn=False) for one in _features(words)]
+        rows = [self._numbers(one) for one in _features(words)]
         return [self.names[index] for index in self.bag.predict(rows)] if rows else []
 
-    def _numbers(self, features: Sequence[tuple[object, ...]], *, learn: bool) -> np.ndarray:
-        if learn:
-            return np.array([self.known.setdefault(each, len(self.known)) for each in features])
+    def _numbers(self, features: Sequence[tuple[object, ...]]) -> np.ndarray:
         return np.array([self.known[each] for each in features if each in self.known], np.int64)
 
 
