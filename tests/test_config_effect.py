@@ -296,7 +296,7 @@ def test_every_key_of_data_changes_the_rows_or_is_refused(key: str, raw: Path) -
 
 # --- [finetune] ---
 
-OWN = {"data", "derive", "task", "options", "max_answer", "tune", "adapt"}
+OWN = {"data", "derive", "task", "options", "max_answer", "tune", "adapt", "keep_adapters"}
 
 
 def test_every_key_of_finetune_is_tried() -> None:

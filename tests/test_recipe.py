@@ -94,7 +94,7 @@ def test_every_typo_is_told_what_was_meant(key: tuple[str, ...]) -> None:
     tried = [name for name in dict.fromkeys(typos(key[-1])) if name and name not in valid]
     assert tried
     for typo in tried:
-        said = re.search(r"did you mean (\w+)\?", _unknown((*key[:-1], typo), "r.toml:1:1").render())
+        said = re.search(r"did you mean (\w+)\?", _unknown((*key[:-1], typo), "r.toml:1:1", {}).render())
         assert said, typo
         assert said[1] == key[-1] or near(said[1], typo), f"{typo}: {said[1]} is further away than {key[-1]}"
 

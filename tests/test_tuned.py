@@ -146,6 +146,26 @@ def test_stopped_and_run_again_it_ends_with_the_same_weights(tune: str, base: Pa
     assert files.sha256(resumed / "model.safetensors") == files.sha256(straight / "model.safetensors")
 
 
+@pytest.mark.parametrize("tune", ["lora", "dora", "qlora"])
+def test_the_adapters_alone_beside_the_base_are_the_model(tune: str, base: Path) -> None:
+    recipe = labelled(f'{tune}"\nkeep_adapters = true\n#').replace("steps = 40", "steps = 5")
+    folder = project(base, f"kept-{tune}.toml", recipe).run(Silent(), "finetune").folders["finetune"]
+    whole, apart = Model.from_pretrained(folder), Model.from_pretrained(folder / "adapters")
+    assert apart.task.labels == whole.task.labels == tuple(LABELS)
+    batch = whole.processor.collate([whole.task.encode({"text": text, "label": None}) for text in TEXTS])
+    with torch.no_grad():
+        difference = (apart.net(batch) - whole.net(batch)).abs().max()
+    assert difference < (0.2 if tune == "qlora" else 1e-5), "a base of 4 bits is rounded, the one that is named is not"
+    size = [sum(file.stat().st_size for file in each.glob("*.safetensors")) for each in (folder / "adapters", folder)]
+    assert size[0] < 0.5 * size[1]
+
+
+def test_what_peft_has_no_form_for_is_said_before_training(base: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        project(base, "kept.toml", labelled('adapter"\nkeep_adapters = true\n#'))
+    assert caught.value.code == "E331"
+
+
 def test_rows_are_said_once(base: Path) -> None:
     with pytest.raises(UserError, match=r"finetune\.data"):
         project(base, "twice.toml", labelled('lora"\ndata = "train.csv'))

@@ -80,7 +80,7 @@ def _training(recipe: Recipe, stage: Any, said: Any) -> dict[str, Any]:
     if stage == "pretrain":
         return config | {"model": recipe.backbone}
     tune = recipe.finetune
-    return config | ({"tune": tune.tune, "adapt": tune.adapt} if tune else {})
+    return config | ({name: getattr(tune, name) for name in ("tune", "adapt", "keep_adapters")} if tune else {})
 
 
 def _own(options: dict[str, Any]) -> dict[str, Any]:

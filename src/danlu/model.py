@@ -12,6 +12,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from danlu import adapt, catalogue, files, models, tasks
+from danlu.adapt import peft
 from danlu.adapt.fold import merged_state, staying
 from danlu.errors import UserError
 from danlu.messages.reasons import because
@@ -242,9 +243,12 @@ class Model(nn.Module):
             UserError: E302 damaged, E304 no model there, E308 another kind of model or weights that do not fit, E325
                 pickled weights, E327 code in the folder, E328 a tokenizer of another model.
         """
+        from danlu import kept
         from danlu.runs import model_folder
 
         folder = model_folder(path)
+        if (folder / peft.CONFIG).exists() and not (folder / CONFIG).exists():
+            return kept.opened(cls, folder).to(device).eval()
         if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
             raise UserError("E302", path=folder, names=", ".join(names[:5]))
         config = _config(folder)

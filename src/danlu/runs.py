@@ -14,6 +14,7 @@ from danlu.quantity import seconds
 from danlu.recipe import load_recipe
 
 CONFIG = "config.json"  # what makes a folder a model folder
+ADAPTERS = "adapter_config.json"  # or one of what was added to a model
 RECORD, RECIPE = "run.json", "recipe.toml"
 
 
@@ -48,7 +49,7 @@ def model_folder(path: str | Path) -> Path:
     if hub.named(path):
         return hub.local(path)
     folder = Path(path)
-    if (folder / CONFIG).is_file():
+    if (folder / CONFIG).is_file() or (folder / ADAPTERS).is_file():
         return folder
     if recipe := recipe_file(folder):
         loaded = load_recipe(recipe)

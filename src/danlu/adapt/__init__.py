@@ -49,6 +49,13 @@ def apply(network: Network, adapters: Sequence[Mapping[str, Any]], seed: int) ->
     return network
 
 
+def check_kept(adapters: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError E331 where the folder of another library could not hold what these adapters add."""
+    kinds = {str(entry.get("kind")) for entry in adapters}
+    if not kinds & {"lora", "dora", "prefix"} or "bottleneck" in kinds:
+        raise UserError("E331", reason=", ".join(sorted(kinds)) or "tune = full")
+
+
 def adapter(entry: Mapping[str, Any]) -> Adapter:
     """One entry of the list as a function from network to network.
 

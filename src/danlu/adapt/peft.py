@@ -95,15 +95,20 @@ def save(network: Network, architecture: Architecture, folder: Path, base: str) 
         UserError: E331, peft has no form for these adapters.
     """
     names = Names.of(architecture)
-    kinds = {kind for part in network.modules() for kind in (LowRank, Prefixed, Narrowed) if isinstance(part, kind)}
-    if kinds not in ({LowRank}, {Prefixed}):
-        raise UserError("E331", reason=", ".join(sorted(kind.__name__ for kind in kinds)) or "none")
-    config, tensors = (_low_rank if kinds == {LowRank} else _prefix)(network, names)
+    config, tensors = (_low_rank if kind_of(network) is LowRank else _prefix)(network, names)
     task = next((task for end, task in _TASKS.items() if names.stock.endswith(end)), None)
     shared = {"base_model_name_or_path": base, "task_type": task, "inference_mode": True, "revision": None}
     folder.mkdir(parents=True, exist_ok=True)
     files.write_tensors(folder / WEIGHTS, {name: _wide(tensor) for name, tensor in tensors.items()})
     files.write_json(folder / CONFIG, shared | config)
+
+
+def kind_of(network: Network) -> type[Any]:
+    """LowRank or Prefixed. Raises UserError E331 where peft has no form for what was added, or that is nothing."""
+    kinds = {kind for part in network.modules() for kind in (LowRank, Prefixed, Narrowed) if isinstance(part, kind)}
+    if kinds not in ({LowRank}, {Prefixed}):
+        raise UserError("E331", reason=", ".join(sorted(kind.__name__ for kind in kinds)) or "none")
+    return kinds.pop()
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -122,6 +122,11 @@ class Finetune(_Tuning):
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*|lora|dora|qlora|prefix|adapter|bitfit)$")] = Field(
         "full", description="full, head, last-N, lora, dora, qlora, prefix, adapter or bitfit"
     )
+    keep_adapters: bool = Field(
+        False,
+        strict=True,
+        description="also write the adapters alone, as the library peft reads them, beside the model",
+    )
     adapt: list[dict[str, Any]] | None = Field(None, description="the long form of tune: a list of adapters")
 
     @field_validator("options")

@@ -1,5 +1,6 @@
 """Encoded rows -> a model that learned from them alone (or from a base model on)."""
 
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from danlu.model import Model
     from danlu.train.session import Result
 
+ADAPTERS = "adapters"  # where a tuning keeps them beside its model
 VERSION = 1
 RESUMABLE = True
 RANKS = True  # all ranks of a run take part
@@ -111,8 +113,15 @@ def _chats(context: "Context") -> bool:
 
 def save(context: "Context", model: "Model", weights: dict[str, Any]) -> None:
     """Write the model folder with the selected weights, adapters folded in."""
+    from danlu import kept
+    from danlu.adapt import peft
     from danlu.adapt.fold import merged_state
 
+    if context.config.get("keep_adapters"):
+        model.net.float().load_state_dict(weights)
+        folder = context.out / ADAPTERS
+        peft.save(model.net, model.architecture, folder, os.path.relpath(context.inputs["base"], folder))
+        files.write_json(folder / kept.OURS, kept.said(model))
     weights = merged_state(model.net, weights)
     model.save_pretrained(context.out, weights)
     files.write_json(context.out / "metrics.json", {"schema": files.SCHEMA, **context.facts})
