@@ -127,6 +127,7 @@ def _listed(name: str, body: bytes) -> dict[str, Any]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = bert.folder(tmp_path_factory.mktemp("hub") / "tiny")
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found["1_Pooling/config.json"] = b"{}"
     return found | {"pytorch_model.bin": b"a pickle", "README.md": b"words", "onnx/model.onnx": b"another form"}
 
 
@@ -158,7 +159,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(
 ) -> None:
     folder = hub.local(name)
     assert folder.is_relative_to(tmp_path)
-    for path in ("config.json", "model.safetensors", "tokenizer.json"):
+    for path in ("config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
         assert (folder / path).read_bytes() == server.files[path]
     for path in ("pytorch_model.bin", "README.md", "onnx/model.onnx"):
         assert not server.asked[path]

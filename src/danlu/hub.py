@@ -25,10 +25,12 @@ from danlu.messages.reasons import because
 
 SCHEMES = ("hf", "modelscope")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"  # beside another model's weights
 SMALL = (
     "config.json", "generation_config.json", "danlu.toml", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "preprocessor_config.json",
     "chat_template.jinja", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm",
+    "adapter_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
 )  # fmt: skip
 _NAME = re.compile(r"(hf|modelscope):/{1,2}([\w.\-]+(?:/[\w.\-]+)?)(?:@([\w.\-/]+))?")  # Path makes one slash of two
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -113,7 +115,7 @@ def _kept(hub: "_Hub", name: Name, reason: str) -> Path:
         UserError: E342, that is not enough to open the model.
     """
     folder = hub.kept()
-    if folder is not None and (folder / SMALL[0]).exists() and _whole(folder):
+    if folder is not None and _whole(folder):
         if reason != "HF_HUB_OFFLINE":
             _say(text("hub.kept", name=name, reason=reason, folder=folder))
         return folder
@@ -124,7 +126,7 @@ def _kept(hub: "_Hub", name: Name, reason: str) -> Path:
 
 def _whole(folder: Path) -> bool:
     """Whether all weights are there."""
-    if (folder / WEIGHTS).exists():
+    if (folder / ADAPTER).exists() or (folder / WEIGHTS).exists():
         return True
     return (folder / INDEX).exists() and all((folder / part).exists() for part in _parts(folder / INDEX))
 
@@ -139,7 +141,7 @@ def _parts(index: Path) -> list[str]:
 def _needed(name: Name, found: Sequence[Remote]) -> list[Remote]:
     """The files to open the model with: no other format of its weights, no pictures."""
     by_path = {each.path: each for each in found}
-    weights = [WEIGHTS] if WEIGHTS in by_path else [INDEX] if INDEX in by_path else []
+    weights = [each for each in (WEIGHTS, INDEX, ADAPTER) if each in by_path][:1]
     if not weights:
         others = [each.path for each in found if each.path.endswith((".bin", ".pt", ".h5", ".msgpack", ".gguf"))]
         raise UserError("E345", name=name, found=", ".join(others[:5]) or "-")

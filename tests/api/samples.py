@@ -26,10 +26,20 @@ def _relations(count: int) -> list[dict[str, Any]]:
     return made
 
 
+def _questions(count: int) -> list[dict[str, Any]]:
+    """Who a sentence ends with is asked for."""
+    made = []
+    for row in rows(count):
+        answer = {"text": row["label"], "answer_start": row["text"].rindex(row["label"])}
+        made.append({"question": "It is the", "context": row["text"], "answers": [answer]})
+    return made
+
+
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "text_classification": rows(60),
     "token_classification": _entities(60),
     "relation_extraction": _relations(60),
+    "reading_comprehension": _questions(60),
     "masked_language_modeling": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],

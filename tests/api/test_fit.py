@@ -234,6 +234,18 @@ def test_tuning_changes_what_it_says(base: Path, tune: str) -> None:
         assert {name.rpartition(".")[0].rpartition(".")[2] for name in backbone} == {*"qkvo", "up", "down"}
 
 
+@pytest.mark.parametrize("tune", ["dora", "qlora", "prefix", "adapter", "bitfit"])
+def test_what_was_tuned_is_saved_as_it_answers(base: Path, tune: str, tmp_path: Path) -> None:
+    model = BertForSequenceClassification.from_pretrained(base)
+    model.fit(bert.rows(60), tune=tune, **{**QUICK, "steps": 3})
+    model.save_pretrained(tmp_path / "out")
+    again = AutoModel.from_pretrained(tmp_path / "out")
+    texts = [row["text"] for row in bert.rows(6, 100)]
+    ours, theirs = model.predict(texts), again.predict(texts)
+    assert [each["score"] for each in ours] == pytest.approx([each["score"] for each in theirs], abs=1e-6)
+    model.fit(bert.rows(60), **{**QUICK, "steps": 1})
+
+
 # --- what is wrong is said at once -----------------------------------------------------------------------
 
 
@@ -285,6 +297,13 @@ def test_a_head_that_was_never_trained_says_so(base: Path) -> None:
     with pytest.raises(UserError) as caught:
         model.evaluate(bert.rows(9))
     assert caught.value.code == "E142"
+
+
+def test_what_evaluate_would_not_read_is_refused(fitted: Any) -> None:
+    for name, value in (("epochs", 3), ("split", {"valid": 0.1}), ("context", 16)):
+        with pytest.raises(UserError, match=name) as caught:
+            fitted.evaluate(bert.rows(9), **{name: value})
+        assert caught.value.code == "E102"
 
 
 def test_long_texts_are_cut_and_counted(base: Path, capsys: Any) -> None:

@@ -80,7 +80,9 @@ def test_every_kind_holds_the_same_rows(kind: str, tmp_path: Path) -> None:
     assert [(row["text"], row["label"]) for row in rows.rows(data)] == list(zip(TEXTS, NAMES, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["x and y", "csv with other names", "loader of texts", "pandas", "datasets"])
+@pytest.mark.parametrize(
+    "kind", ["x and y", "generator", "csv with other names", "loader of texts", "pandas", "datasets"]
+)
 def test_a_model_learns_the_same_from_every_kind(kind: str, base: Path, tmp_path: Path) -> None:
     """Sets of one content have one order and one split, but for what names a file."""
     model = BertForSequenceClassification.from_pretrained(base)

@@ -68,18 +68,18 @@ class Work:
 
 @contextlib.contextmanager
 def opened(
-    model: "Pretrained", train: Any, folder: str | Path | None, quiet: bool, given: dict[str, Any]
+    model: "Pretrained", train: Any, folder: str | Path | None, quiet: bool, given: dict[str, Any], call: str = "fit"
 ) -> Iterator[Work]:
     """The rows of a call as columns, and the model with a head for their labels.
 
     Raises:
         UserError: all that is wrong with the arguments, then all that is wrong with the rows.
     """
-    train, given = _parted(train, given)
+    train, given = _parted(rows.held(train), {name: rows.held(value) for name, value in given.items()})
     if model.quantized:
         raise UserError("E121", path=type(model).__name__)
-    with notes(quiet=quiet) as view, _room(folder) as room, _threads():
-        recipe, columns = _data(model, train, given, room, view)
+    with notes(quiet=quiet) as view, _room(folder) as room, threads():
+        recipe, columns = _data(model, train, given, room, view, call)
         model.grow(columns, recipe.seed)
         model.adopt(files.read_json(columns / "tokens.json")["labels"], recipe.options, recipe.seed)
         yield Work(model, recipe, columns, room, view)
@@ -117,7 +117,8 @@ def _room(folder: str | Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[None]:
+def threads() -> Iterator[None]:
+    """Inside, a call may set torch's threads; those of before afterwards."""
     before = torch.get_num_threads()
     try:
         yield
@@ -128,7 +129,9 @@ def _threads() -> Iterator[None]:
 # --- data ------------------------------------------------------------------------------------------------
 
 
-def _data(model: "Pretrained", train: Any, given: dict[str, Any], room: Path, view: Notes) -> tuple["Recipe", Path]:
+def _data(
+    model: "Pretrained", train: Any, given: dict[str, Any], room: Path, view: Notes, call: str
+) -> tuple["Recipe", Path]:
     """The recipe of the call, and its rows as columns.
 
     Raises:
@@ -136,9 +139,9 @@ def _data(model: "Pretrained", train: Any, given: dict[str, Any], room: Path, vi
     """
     base, origin = room / "base", model.origin or room / "base"
     asked = {name: value for name, value in given.items() if name != "valid"}
-    wish.recipe("fit", model.asked_for, origin, {"path": "?"}, asked)  # a wrong argument is said before a file is read
+    wish.recipe(call, model.asked_for, origin, {"path": "?"}, asked)  # a wrong argument is said before a file is read
     if (numbered := numbers.given(train)) is not None:
-        return _numbers(model, numbered, given, room, view)
+        return _numbers(model, numbered, given, room, view, call)
     files.remove(base)
     base.mkdir()
     encoded.describe(model, base)
@@ -146,7 +149,7 @@ def _data(model: "Pretrained", train: Any, given: dict[str, Any], room: Path, vi
     reading = encoded.found(model.task_name, rows.written(train, room, "train"), given, {})
     model.reading = {name: value for name, value in reading.items() if name not in ("path", "valid")}
     once = {"split": {"test": 0.0}} if "split" not in given else {}
-    recipe = wish.recipe("fit", model.asked_for, origin, {**once, **reading, **held_out}, asked)
+    recipe = wish.recipe(call, model.asked_for, origin, {**once, **reading, **held_out}, asked)
     most = _most(model, recipe, "context" in given)
     made = encoded.encode(wish.without_tuning(wish.with_context(recipe, most)), base, room, view)
     fitting = most if "context" in given or not _fits(model) else encoded.room_for(made["encode"], most)
@@ -155,20 +158,20 @@ def _data(model: "Pretrained", train: Any, given: dict[str, Any], room: Path, vi
 
 
 def _numbers(
-    model: "Pretrained", train: Iterator[Any], given: dict[str, Any], room: Path, view: Notes
+    model: "Pretrained", train: Iterator[Any], given: dict[str, Any], room: Path, view: Notes, call: str
 ) -> tuple["Recipe", Path]:
     """The same for rows that are numbers already: nothing is read, so that nothing can be said of how."""
     idle = [name for name in given if wish.homes(model.task_name)[name] == "data" and name not in ("valid", "split")]
     if idle:
         reason = text("recipe.no_effect", key=idle[0], why="input_ids")
-        raise UserError("E106", where="fit(...)", key=idle[0], reason=reason)
+        raise UserError("E106", where=f"{call}(...)", key=idle[0], reason=reason)
     asked = {name: value for name, value in given.items() if name != "valid"}
-    recipe = wish.recipe("fit", model.asked_for, model.origin or room, {"path": "?"}, asked)
+    recipe = wish.recipe(call, model.asked_for, model.origin or room, {"path": "?"}, asked)
     parts = {"train": train}
     if given.get("valid") is not None:
         held_out = numbers.given(given["valid"])
         if held_out is None:
-            raise UserError("E106", where="fit(...)", key="valid", reason=text("api.alike"))
+            raise UserError("E106", where=f"{call}(...)", key="valid", reason=text("api.alike"))
         parts["valid"] = held_out
     out = room / "encode"
     files.remove(out)

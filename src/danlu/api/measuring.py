@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from danlu import device, files
 from danlu.api import encoded, numbers, rows, wish
+from danlu.api.fitting import threads
 from danlu.api.outcome import Report, Row
 from danlu.api.view import Notes, notes
 from danlu.data import formats, sources
@@ -19,21 +20,23 @@ if TYPE_CHECKING:
 
 def evaluate(model: "Pretrained", test: Any, quiet: bool, given: dict[str, Any]) -> Report:
     """Measure a model on rows; arguments as of `Pretrained.evaluate`."""
+    test = rows.held(test)
     if model.untrained:
         raise UserError("E142", name=type(model).__name__)
-    with notes(quiet=quiet) as view, tempfile.TemporaryDirectory(prefix="danlu-evaluate-") as name:
+    with notes(quiet=quiet) as view, threads(), tempfile.TemporaryDirectory(prefix="danlu-evaluate-") as name:
         room = Path(name).resolve()
         base = room / "base"
         base.mkdir()
         encoded.describe(model, base)
-        wish.recipe("evaluate", model.asked_for, base, {"path": "?"}, given)
+        system = wish.recipe("evaluate", model.asked_for, base, {"path": "?"}, given).system
+        if {"device", "threads"} & given.keys():
+            where = device.use(system)
+            model.to(where if "device" in given else model.net.device)
         if (numbered := numbers.given(test)) is not None:
             return _of_numbers(model, list(numbered), room / "encode", view)
         reading = _reading(model, rows.written(test, room, "test"), given)
         recipe = wish.recipe("evaluate", model.asked_for, base, {**encoded.WHOLE, **reading}, given)
         made = encoded.encode(wish.with_context(recipe, model.context), base, room, view)
-        if "device" in given:
-            model.to(device.chosen(given["device"]))
         whole = Whole(model, made["encode"], made["prepare"])
         count = files.read_json(made["prepare"] / "funnel.json")["splits"]["train"]
         return _report(model, made["encode"], whole, count, view)

@@ -27,12 +27,14 @@ class Pipeline:
     def __init__(self, task: str, model: "Pretrained"):
         self.task, self.model = task, model
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any = None, **options: Any) -> Any:
         """Answers in the form of transformers' pipeline of that name, else as `predict` gives them.
 
         text-classification takes top_k (None = all), fill-mask top_k, text-generation max_new_tokens, temperature,
         top_p and the other ways of sampling.
         """
+        if inputs is None:  # question=..., context=...
+            inputs = {name: options.pop(name) for name in self.model.asks if name in options}
         many = isinstance(inputs, list)
         given = inputs if many else [inputs]
         answers = _FORMS.get(self.model.task_name, _plain)(self.model, given, **options)

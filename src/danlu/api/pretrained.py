@@ -132,9 +132,10 @@ class Pretrained(Model):
             super().save_pretrained(target, weights)
             if (target / files.MANIFEST).exists():
                 files.seal(target)
-            return
-        with files.staged(target) as out:
-            super().save_pretrained(out, weights)
+        else:
+            with files.staged(target) as out:
+                super().save_pretrained(out, weights)
+        self.origin = target
 
     # --- learning and measuring ---
 
@@ -158,7 +159,9 @@ class Pretrained(Model):
         """
         from danlu.api.fitting import fit
 
-        return fit(self, train, folder, quiet, settings)
+        history = fit(self, train, folder, quiet, settings)
+        self.origin = None  # it is no longer what lies there
+        return history
 
     def settle(self, weights: Mapping[str, Tensor] | None, free: Mapping[str, bool]) -> None:
         """Be a plain fp32 network again, with these weights, or its own; `free` says what may be trained next."""

@@ -9,8 +9,6 @@ import torch
 
 from danlu.api.chart import drawn
 from danlu.api.fitting import opened
-from danlu.config import LENGTHS
-from danlu.errors import UserError
 from danlu.messages import text
 
 if TYPE_CHECKING:
@@ -73,17 +71,15 @@ def find(
     from danlu.train.loop import Evaluated, Training
 
     lowest, highest = span
-    if idle := [name for name in given if name in (*LENGTHS, "lr", "schedule", "warmup", "dropout", "tune", "adapt")]:
-        reason = text("recipe.no_effect", key=idle[0], why="lr_find")
-        raise UserError("E106", where="lr_find(...)", key=idle[0], reason=reason)
-    with opened(model, train, None, quiet, {**given, "schedule": "constant", "warmup": 0.0}) as work:
+    with opened(model, train, None, quiet, given, "lr_find") as work:
         request = work.request()
         drafted = plans.draft(request, model.net)
         plan = plans.replace(drafted, lr=1.0, steps=steps + 1, dropout=0.0)
         net, start = copy.deepcopy(model.net).train(), copy.deepcopy(model.net).train()
         for each in (net, start):
             plans.prepare(each, plan)
-        training = Training(model.task, net, request.train, plan, work.recipe.seed)
+        constant = request.train.model_copy(update={"schedule": "constant", "warmup": 0.0})
+        training = Training(model.task, net, constant, plan, work.recipe.seed)
         rates = [lowest * (highest / lowest) ** (step / max(steps - 1, 1)) for step in range(steps)]
         found: list[tuple[float, float, float]] = []
         training.position.lr_scale = rates[0]

@@ -26,6 +26,11 @@ def paths(data: Any) -> list[str] | None:
     return [str(Path.cwd() / each) for each in given] if isinstance(data, _PATH) or listed else None
 
 
+def held(data: Any) -> Any:
+    """Data that can be looked at more than once: what a generator gives is kept."""
+    return list(data) if hasattr(data, "__next__") else data
+
+
 def written(data: Any, folder: Path, name: str) -> list[str]:
     """The paths of data, written to `folder` as `name`.jsonl where they are no files yet.
 

@@ -84,7 +84,7 @@ def _table(row: list[Place]) -> str:
 
 def show(model: "Pretrained", data: Any, rows: int, quiet: bool, given: dict[str, Any]) -> Seen:
     """The first batch of a training; arguments as of `Pretrained.show_batch`."""
-    with opened(model, data, None, quiet, given) as work:
+    with opened(model, data, None, quiet, given, "show_batch") as work:
         loader = work.request().loader
         batch = loader.train(0, 0, Shape(min(rows, len(loader)), 1))
         return Seen(model, model.task.corrupt(batch, generator(work.recipe.seed, "corrupt", 0, 0)), rows)

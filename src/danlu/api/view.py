@@ -1,6 +1,7 @@
 """What a call says while it works: few lines, and a bar only where it can be redrawn."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from danlu.terminal import Terminal
@@ -19,6 +20,7 @@ class Notes(Terminal):
 
 @contextlib.contextmanager
 def notes(*, quiet: bool) -> Iterator[Notes]:
-    """The view of a call; what it drew is left in order."""
-    with contextlib.closing(Notes(quiet=quiet)) as view:
+    """The view of a call; what it drew is left in order. A notebook shows errors in red: there it is no error."""
+    stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+    with contextlib.closing(Notes(quiet=quiet, stream=stream)) as view:
         yield view

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from danlu.config import Data, Finetune, ModelSection, Recipe, System, Train, options
+from danlu.config import LENGTHS, Data, Finetune, ModelSection, Recipe, System, Train, options
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.recipe import checked
@@ -15,7 +15,16 @@ from danlu.recipe import checked
 Asked = tuple[str, Mapping[str, Any]]  # a task, and the options that the model has
 _SYSTEM = ("threads", "device", "compile", "partitions")
 _TUNING = tuple(name for name in Finetune.model_fields if name not in {*Train.model_fields, *Data.model_fields})
-_OURS = ("path", "data", "derive", "task", "max_answer", "deadline")  # said by the call itself, or not for a call
+_OURS = (
+    "path",
+    "data",
+    "derive",
+    "task",
+    "max_answer",
+    "deadline",
+    "options",
+    "test",
+)  # said by the call itself, or not for a call
 
 
 def homes(task: str) -> dict[str, str]:
@@ -28,6 +37,32 @@ def homes(task: str) -> dict[str, str]:
     return {name: home for name, home in found.items() if name not in _OURS}
 
 
+_LENGTH = (
+    *LENGTHS,
+    "lr",
+    "schedule",
+    "warmup",
+    "dropout",
+    "stop_early",
+    "evaluate_every",
+    "save_every",
+    "select",
+    "sample",
+)
+_READERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # call: sections that it reads, and what not of them
+    "fit": (("", "model", "options", "train", "data", "finetune", "system"), ()),
+    "lr_find": (("", "model", "options", "train", "data", "system"), _LENGTH),
+    "show_batch": (("", "model", "options", "data"), ()),
+    "evaluate": (("data", "system"), ("split", "valid", "compile")),
+}
+
+
+def accepted(call: str, task: str) -> dict[str, str]:
+    """The arguments that a call reads, with the sections that they stand in."""
+    sections, without = _READERS[call]
+    return {name: home for name, home in homes(task).items() if home in sections and name not in without}
+
+
 def recipe(call: str, task: Asked, base: Any, data: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
     """The recipe that a call means: `data` is how its rows are read, unless `given` says otherwise.
 
@@ -35,7 +70,7 @@ def recipe(call: str, task: Asked, base: Any, data: Mapping[str, Any], given: Ma
         UserError: E102-E106, all that is wrong with the arguments, together.
     """
     name_, chosen = task
-    known = homes(name_)
+    known = accepted(call, name_)
     _check_names(call, given, known)
     table: dict[str, Any] = {"task": name_, "model": {"base": str(base)}, "data": dict(data), "options": dict(chosen)}
     for name, value in given.items():
@@ -52,7 +87,7 @@ def recipe(call: str, task: Asked, base: Any, data: Mapping[str, Any], given: Ma
 
 
 def _check_names(call: str, given: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Raise E102 for the first argument that is none."""
+    """Raise E102 for the first argument that the call does not read."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -47,6 +47,7 @@ class ReadingComprehension(Task):
     outputs = {"answer": Text}
     shape = "question"
     arch = "bert"
+    known_as = ("question-answering",)
     stock = ("ForQuestionAnswering",)
     long = "windows"
     judges = True
