@@ -1,6 +1,7 @@
 """A whole life of a classifier: rows of three classes in, answers over HTTP out, the folder opened by transformers."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from danlu import Model, files
+from danlu import Model, cli, files
 from danlu.config import Serve
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
@@ -16,7 +17,7 @@ from danlu.recipe import load_recipe
 from danlu.serve.engine import Engine
 from danlu.serve.run import background
 from danlu.stages.compress import compress_folder
-from danlu.stages.evaluate import on_data
+from danlu.stages.evaluate import measure, on_data
 from tests.api import bert
 from tests.tiny_life import sentences
 
@@ -73,6 +74,58 @@ def test_it_learns_what_one_word_tells(folders: dict[str, Path]) -> None:
     assert told["models"]["bag"]["accuracy"] > 0.9
 
 
+def test_figures_say_how_sure_they_are_and_agree_with_the_training_loop(folders: dict[str, Path]) -> None:
+    told = files.read_json(folders["evaluate"] / "metrics.json")
+    model, found, ends = Model.from_pretrained(folders["pretrain"]), told["models"], told["intervals"]["models"]
+    streamed = measure(model, folders["encode"], model.task)
+    assert {name: found["base"][name] for name in streamed} == pytest.approx(streamed)
+    for role in ("base", "bag"):
+        assert {"accuracy", "macro_f1", "mcc", "macro_precision", "macro_recall"} <= set(ends[role])
+        assert ends[role]["accuracy"][0] <= found[role]["accuracy"] <= ends[role]["accuracy"][1]
+    assert [row["label"] for row in told["each"]] == LABELS == told["confusion"]["labels"]
+    assert all(row["f1_low"] <= row["f1"] <= row["f1_high"] for row in told["each"])
+    assert sum(map(sum, told["confusion"]["matrix"])) == 60
+
+
+def test_the_bag_takes_the_n_grams_it_is_asked_for_and_rows_are_shown(tmp_path: Path, folders: dict[str, Path]) -> None:
+    shutil.copytree(folders["encode"].parents[1], tmp_path / "runs")
+    for name in ("train.csv", "test.csv"):
+        shutil.copy(folders["encode"].parents[2] / name, tmp_path / name)
+    tables = []
+    for order, shown in ((1, 2), (3, 5), (0, 0)):
+        asked = RECIPE + f"[evaluate]\nngram = {order}\nsamples = {shown}\n"
+        (tmp_path / "recipe.toml").write_text(asked, "utf-8")
+        folder = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "evaluate").folders["evaluate"]
+        tables.append(files.read_json(folder / "metrics.json"))
+        rows = files.read_json(folder / "samples.json")
+        assert len(rows) == shown
+        assert all("It is the" in row["prompt"] and row["text"].split(" ")[0] in LABELS for row in rows)
+    assert tables[0]["models"]["bag"] != tables[1]["models"]["bag"]
+    assert "bag" not in tables[2]["models"]
+
+
+def test_two_models_are_told_apart_on_the_same_rows(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(tmp_path, RECIPE.replace("steps = 60", "steps = 2")).run(Silent(), "pretrain")
+    (tmp_path / "rows.csv").write_text(rows(300, 40), "utf-8")
+    weak, strong = str(tmp_path), str(folders["pretrain"])
+    asked = ["evaluate", weak, strong, str(tmp_path / "rows.csv")]
+    assert cli.main([*asked, "--page", str(tmp_path / "page.html"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found, better = told["comparison"], told["models"][strong]["accuracy"] - told["models"][weak]["accuracy"]
+    assert better > 0.2
+    assert (found["only_second"] - found["only_first"]) / found["rows"] == pytest.approx(better)
+    assert found["p"] < 0.05
+    assert len(told["flips"]) == min(found["only_second"], 20) + min(found["only_first"], 20)
+    for flip in told["flips"]:
+        assert (flip["second"].split(" ")[0] == flip["wanted"]) == flip["won"]
+    assert all(word in (tmp_path / "page.html").read_text("utf-8") for word in ("McNemar", told["flips"][0]["given"]))
+    assert cli.main(asked) == 0
+    assert "McNemar" in capsys.readouterr().out
+    assert cli.main(["evaluate", weak, strong, weak, str(tmp_path / "rows.csv")]) == 2
+
+
 def test_it_answers_alike_everywhere(folders: dict[str, Path]) -> None:
     model = Model.from_pretrained(folders["pretrain"])
     texts = [f"The old fool keeps a small book. It is the {label}." for label in LABELS]
@@ -111,7 +164,7 @@ def test_transformers_opens_the_folder(folders: dict[str, Path]) -> None:
 
 def test_it_is_measured_on_other_rows_and_stays_itself_in_int8(folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("text,label\n" + "It is the king.,king\nIt is the queen.,queen\n" * 5, "utf-8")
-    assert on_data(folders["pretrain"], str(tmp_path / "two.csv"))["accuracy"] == 1.0
+    assert on_data(folders["pretrain"], str(tmp_path / "two.csv")).last.scores["accuracy"] == 1.0  # type: ignore[union-attr]
     (tmp_path / "other.csv").write_text("text,label\n" + "It is the king.,cook\nNo.,king\n" * 5, "utf-8")
     with pytest.raises(UserError) as caught:
         on_data(folders["pretrain"], str(tmp_path / "other.csv"))

@@ -243,6 +243,7 @@ DATA: dict[str, tuple[list[str], str]] = {  # key: (what stands beside it, the c
     "encoding": (["data.path=gb.txt"], "utf-8"),
     "bad_records": (["data.path=bad.jsonl"], "skip"),
     "exclude": ([], '["more.jsonl"]'),
+    "ignore": (["data.shape=record", "data.path=cells.csv", "data.columns={label = 'kind'}"], '["b"]'),
     "limit_mb": ([], "0.02"),
     "clean": ([], '["drop_empty"]'),
     "dedup.threshold": ([], "0.3"),
@@ -271,6 +272,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "texts" / "more.jsonl").write_text("".join(line(text=f"More of {t}", body=t) for t in ROWS[:40]), "utf-8")
     (here / "held.jsonl").write_text("".join(line(text=f"Held out: {t}") for t in ROWS[:20]), encoding="utf-8")
     (here / "table.csv").write_text("text\n" + "".join(f'"{t}"\n' for t in ROWS[:60]), encoding="utf-8")
+    cells = "".join(f"{at % 7},{at % 5},{'yes' if at % 3 else 'no'}\n" for at in range(60))
+    (here / "cells.csv").write_text("a,b,kind\n" + cells, encoding="utf-8")
     (here / "notes").mkdir()
     paragraphs = ["\n".join(ROWS[at : at + 5]) for at in range(0, 100, 5)]
     (here / "notes" / "notes.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
@@ -310,7 +313,7 @@ def test_every_way_of_reading_reaches_the_rows_to_tune_on(key: str) -> None:
         "format": "csv", "record": "line", "section": 300, "columns": {"text": "b"}, "encoding": "utf-8",
         "bad_records": "skip", "exclude": ["x"], "clean": ["drop_empty"], "dedup": {"threshold": 0.5},
         "split": {"valid": 0.3}, "valid": ["v"], "test": ["t"], "shape": "text", "header": False,
-        "pattern": "(?P<text>.*)",
+        "pattern": "(?P<text>.*)", "ignore": ["x"],
     }  # fmt: skip
     tune = {"data": ["y"], key: values[key]}
     recipe = Recipe.model_validate({"task": "language_modeling", "data": {"path": "x"}, "finetune": tune})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "tasks"
-_NOT_TASKS = ("__init__", "task")
+_NOT_TASKS = ("__init__", "task", "single")
 
 
 def names() -> dict[str, str]:

@@ -233,14 +233,9 @@ def _prove(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from danlu.runs import model_folder
-    from danlu.stages.evaluate import on_data
+    from danlu.compare import evaluate
 
-    figures = on_data(model_folder(options.model), options.data, device(options))
-    if options.json:
-        _print(figures, options)
-    else:
-        _table([{"metric": text(f"metrics.{name}"), "value": value} for name, value in figures.items()], options)
+    evaluate(options)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -376,7 +371,7 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     ),
     "data": (_data, [_RECIPE, _OVERRIDES]),
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
-    "evaluate": (_evaluate, [_MODEL, ("data", {}), _DEVICE]),
+    "evaluate": (_evaluate, [("models", {"nargs": "+"}), ("data", {}), ("--page", {"metavar": "FILE"}), _DEVICE]),
     "predict": (_predict, [_MODEL, ("input", {"nargs": "?"}), _DEVICE]),
     "chat": (_chat, [_MODEL, _DEVICE]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),

@@ -53,10 +53,15 @@ class Row:
     values: dict[str, float]
     form: Form
     best: Callable[[Iterable[float]], float] | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def cell(self, column: str) -> str:
         value = self.values.get(column)
         return "—" if value is None else self.form(value)
+
+    def ends(self, column: str) -> str:
+        """Between what a figure lies, 19 times of 20; "" where it is not known."""
+        return "–".join(map(self.form, self.intervals[column])) if column in self.intervals else ""
 
     def is_best(self, column: str) -> bool:
         """Whether this is the best of two or more that differ as shown."""
@@ -108,6 +113,14 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("accuracy", _share, max),
     ("macro_f1", _share, max),
     ("mcc", _measure(3), max),
+    ("micro_f1", _share, max),
+    ("subset_accuracy", _share, max),
+    ("calibration_error", _share, min),
+    ("spearman", _measure(3), max),
+    ("pearson", _measure(3), max),
+    ("rmse", _measure(3), min),
+    ("mae", _measure(3), min),
+    ("r2", _measure(3), max),
 )
 _MADE: tuple[tuple[str, Form], ...] = (("parameters", short), ("tokens", short), ("training_seconds", duration))
 _USE: tuple[tuple[str, Form, Any], ...] = (
@@ -130,16 +143,24 @@ def figures(run: Run) -> Figures:
     made = {column: lineage.facts for column, lineage in trained.items()}
     made |= {"int8": {"parameters": list(made.values())[-1].get("parameters")}} if use else {}
     found.rows += _rows("made", made, [(*each, None) for each in _MADE])
-    found.rows += _rows("held_out", held_out, _METRICS) + _rows("answers", answers, _METRICS) + _rows("use", use, _USE)
+    sure = measured.get("intervals", {})
+    found.rows += _rows("held_out", held_out, _METRICS, sure.get("models"))
+    found.rows += _rows("answers", answers, _METRICS, sure.get("answers")) + _rows("use", use, _USE)
     return found
 
 
-def _rows(group: str, models: dict[str, dict[str, Any]], wanted: Iterable[tuple[str, Form, Any]]) -> list[Row]:
+def _rows(
+    group: str,
+    models: dict[str, dict[str, Any]],
+    wanted: Iterable[tuple[str, Form, Any]],
+    sure: dict[str, dict[str, Any]] | None = None,
+) -> list[Row]:
     rows = []
     for name, form, best in wanted:
         values = {column: float(found[name]) for column, found in models.items() if found.get(name) is not None}
         label = text(f"metrics.{name}") if group in ("held_out", "answers") else text(f"report.{name}")
-        rows += [Row(label, group, values, form, best)] * bool(values)
+        ends = {column: tuple(each[name]) for column, each in (sure or {}).items() if name in each}
+        rows += [Row(label, group, values, form, best, ends)] * bool(values)
     return rows
 
 
@@ -176,9 +197,14 @@ def summary(run: Run) -> list[str]:
         if row.group != previous and row.group in ("held_out", "answers"):
             lines.append([text(f"report.{row.group}", split=text(f"report.split.{found.split}"))])
         indent = "  " if row.group in ("held_out", "answers") else ""
-        lines.append([indent + row.label, *(row.cell(column) for column in found.columns)])
+        lines.append([indent + row.label, *(_with_ends(row, column) for column in found.columns)])
         previous = row.group
     return aligned(lines) if found.rows else []
+
+
+def _with_ends(row: Row, column: str) -> str:
+    ends = row.ends(column)
+    return f"{row.cell(column)} ({ends})" if ends else row.cell(column)
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

@@ -6,7 +6,8 @@ which of these it comes from.
 """
 
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,18 @@ class Sizes:
         looks = [_beginning(path, _LOOKED // len(paths) + 1) for path in paths]
         return auto_size(looks, int(0.9 * self.raw))
 
+    def columns(self) -> int:
+        """Columns of a table to learn from: of the encoded one, or as many as the first line of a raw file has."""
+        from danlu.data.formats import delimiter_of
+        from danlu.data.sources import SourceFile, format_of
+
+        if (folder := self.life.folders.get("encode")) is not None:
+            return len(files.read_json(folder / "table.json")["columns"])
+        path = self.life.raw_files(self.life.nodes[0])[0]
+        with closing(SourceFile(path, path.name, "", format_of(path), "auto").lines()) as lines:
+            _, first = next(lines, (1, ""))
+        return max(1, first.count(delimiter_of(first)) - len(self.life.loaded.recipe.data.ignore))
+
 
 def _beginning(path: Path, size: int) -> str:
     with path.open("rb") as file:
@@ -205,8 +218,9 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     started, where = time.monotonic(), device.use(life.loaded.recipe.system)
     shape, vocab, tokens = shape_of(life, state, size, where)
     train = state.node.config["train"]
-    loader = Synthetic(shape.context, vocab, tokens)
-    task = tasks.load("language_modeling")(Vocabulary(vocab))
+    loader = Synthetic(shape.context, vocab, tokens, cells=not shape.core.heads)
+    task = tasks.load("tabular_classification" if loader.cells else "language_modeling")(Vocabulary(vocab), ("", ""))
+    shape = replace(shape, head=task.head(shape)) if loader.cells else shape
     pretraining = state.node.stage == "pretrain"
     request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))
@@ -239,7 +253,10 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
     tokens, vocab = size.tokens(state)
     recipe, train = life.loaded.recipe, state.node.config["train"]
     first = recipe.training("pretrain") if state.node.name == "finetune" else train
-    return architecture(recipe.backbone, first, vocab, tokens, where), vocab, tokens
+    section = recipe.backbone
+    if section.arch == "mlp":
+        section = section.model_copy(update={"context": size.columns()})
+    return architecture(section, first, vocab, tokens, where), vocab, tokens
 
 
 class Vocabulary:
@@ -253,15 +270,15 @@ class Vocabulary:
 
 
 class Synthetic:
-    """A loader of random tokens in the shape of the real one."""
+    """A loader of random tokens, or cells of a table, in the shape of the real one."""
 
-    def __init__(self, context: int, vocab: int, tokens: int):
+    def __init__(self, context: int, vocab: int, tokens: int, *, cells: bool = False):
         import torch
 
         from danlu.data.loader import WHOLE
 
         self.share = WHOLE
-        self.context, self.vocab, self.predictions = context, vocab, tokens
+        self.context, self.vocab, self.predictions, self.cells = context, vocab, tokens, cells
         self.random = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
@@ -272,10 +289,16 @@ class Synthetic:
     def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
         import torch
 
+        from danlu.data.loader import IGNORE
+
         rows = self.share.of(shape.rows)
         size = (max(1, rows.stop - rows.start), self.context)
         ids = torch.randint(self.vocab, size, generator=self.random)
         positions = torch.arange(self.context).expand(size).contiguous()
+        if self.cells:
+            labels = torch.where(positions == 0, 0, IGNORE)
+            ones = torch.ones(size)
+            return {"input_ids": ids, "labels": labels, "values": ones, "segment_ids": ones.long()}
         return {
             "input_ids": ids,
             "labels": ids.roll(-1, 1),

@@ -180,7 +180,7 @@ class Life:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError("E304", path=folder)
-        parts = [*weights, *(folder / name for name in ("config.json", "tokenizer.json"))]
+        parts = [*weights, *(folder / name for name in ("config.json", "tokenizer.json", "table.json"))]
         digests = [self.index.sha256(part) for part in parts if part.is_file()]
         self.index.save()
         return hashlib.sha256("".join(digests).encode()).hexdigest()

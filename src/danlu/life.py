@@ -66,6 +66,8 @@ def _judged(recipe: Recipe) -> dict[str, str]:
 
 
 def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, Any]:
+    if catalogue.stated(task, "arch") == "mlp":
+        return {"task": task} | _own(options)
     wanted = recipe.tokenizer.type
     kind = ("wordpiece" if recipe.backbone.arch in READ_BOTH_WAYS else "bpe") if wanted == "auto" else wanted
     encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task} | _own(options)

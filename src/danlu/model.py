@@ -17,7 +17,6 @@ from danlu.adapt.fold import merged_state, staying
 from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.modalities.chat import encode_chat
-from danlu.modalities.text import Text
 from danlu.models import contest
 from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
@@ -48,14 +47,9 @@ class Model(nn.Module):
     """An nn.Module with one child, `net`. Loop, adapters and export see only that child."""
 
     def __init__(
-        self,
-        net: Network,
-        architecture: Architecture,
-        processor: Text,
-        task: str,
-        labels: Sequence[str] = (),
+        self, net: Network, architecture: Architecture, processor: Any, task: str, labels: Sequence[str] = (),
         options: Mapping[str, Any] = MappingProxyType({}),
-    ):
+    ):  # fmt: skip
         super().__init__()
         self.net = net
         self.architecture, self.processor = architecture, processor
@@ -136,6 +130,8 @@ class Model(nn.Module):
         Raises:
             UserError: E607, an input is missing, unknown or no text.
         """
+        if "record" in self.asks:
+            return {"record": self.processor.read(given)}
         row: Any = {next(iter(self.asks)): given}
         if given.lstrip().startswith("{"):
             with suppress(ValueError):
@@ -177,7 +173,7 @@ class Model(nn.Module):
     def from_architecture(
         cls,
         architecture: Architecture,
-        processor: Text,
+        processor: Any,
         task: str,
         seed: int = 1,
         labels: Sequence[str] = (),
@@ -219,7 +215,7 @@ class Model(nn.Module):
         made.new = self.new if net is self.net else (*self.new, "head")
         return made
 
-    def grown(self, processor: Text, seed: int) -> "Model":
+    def grown(self, processor: Any, seed: int) -> "Model":
         """This model with a tokenizer that has more tokens than its own; their vectors are first weights."""
         if processor.vocab_size <= self.processor.vocab_size:
             return self
@@ -257,10 +253,11 @@ class Model(nn.Module):
         stored.refuse_code(config, folder / CONFIG)
         family = models.by_model_type(carried.get("model_type", ""))
         architecture = family.from_hf(carried)
-        processor = Text.load(folder)
-        if processor.vocab_size > architecture.tokens.vocab:
-            highest, rows = processor.vocab_size - 1, architecture.tokens.vocab
-            raise UserError("E328", path=folder, highest=highest, rows=rows)
+        task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
+        kind: Any = tasks.load(task)
+        processor = kind.modality().load(folder)
+        if processor.vocab_size > (rows := getattr(architecture.embed, "vocab", 0)):
+            raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
         tensors = stored.read(folder)
         if not ours.get("quantized") and not ours.get("adapters"):
             tensors = family.LAYOUT.import_weights(tensors, architecture.head)
@@ -269,7 +266,6 @@ class Model(nn.Module):
             architecture = contest.joined_form(architecture, beside.architecture)
             tensors = contest.joined(tensors, beside.net.state_dict())
         network = build(architecture, generator(0, "load"))
-        task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
         labels = ours.get("labels") or _labels(carried)
         model = cls(network, architecture, processor, task, labels, ours.get("options", {}))
         model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
@@ -300,7 +296,8 @@ class Model(nn.Module):
         if carrier is None:
             raise UserError("E309")
         family = models.by_model_type(carrier)
-        config = family.to_hf(architecture, self._tokens())
+        stock = getattr(family, "STOCK", True)
+        config = family.to_hf(architecture, self._tokens() if stock else {})
         ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
         ours |= {"options": self.task.chosen} if self.task.chosen else {}
         if self.task.labelled and not self._numbers_labels:
@@ -310,14 +307,15 @@ class Model(nn.Module):
         own = ({"quantized": self.quantized} if self.quantized else {}) | staying(self.net)
         if not self.quantized:
             state = {name: tensor.float() for name, tensor in state.items()}
-        if own:  # no stock family has such tensors: said in the folder, so that none misreads it
+        if own or not stock:  # no stock family has such tensors: said in the folder, so that none misreads it
             config = {"model_type": "danlu", "danlu": ours | own | {"carrier": config}}
         else:
             config |= {"danlu": ours}
             state = family.LAYOUT.export_weights(state, architecture.head)
         files.write_tensors(folder / WEIGHTS, state)
         files.write_json(folder / CONFIG, config)
-        files.write_json(folder / GENERATION, self._generation())
+        if stock:
+            files.write_json(folder / GENERATION, self._generation())
         self.processor.save(folder, typed=getattr(self.architecture.embed, "types", 0) > 1)
 
     @property
@@ -359,6 +357,12 @@ def taught(folder: Path, task: str) -> list[str]:
 def unnamed(labels: Sequence[str]) -> bool:
     """Whether labels are only numbered, as transformers does it with those of which it knows nothing."""
     return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+
+
+def taught_options(folder: Path, task: str) -> dict[str, Any]:
+    """What the model in a folder was taught with for a task, its options and what it learned; {} where of another."""
+    ours = _config(folder).get("danlu", {})
+    return dict(ours.get("options", {})) if ours.get("task") == task else {}
 
 
 def _labels(config: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,8 @@
-"""Quantities as people write them: "5min", "50M"."""
+"""Quantities as people write them: "5min", "50M"; and what they write where there is none."""
 
+import math
 import re
+from typing import Any
 
 from danlu.messages import text
 
@@ -30,3 +32,22 @@ def count(number: int | str) -> int:
     if not match or float(match[1]) <= 0:
         raise ValueError(text("recipe.expected.count"))
     return int(float(match[1]) * _SCALE[match[2]])
+
+
+MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "<na>"})  # as pandas has it, and UCI's "?"
+
+
+def cell(value: Any) -> str | int | float | bool | None:
+    """A cell of a table without spaces around it; None where it is missing.
+
+    Raises:
+        TypeError: it is a list or an object.
+    """
+    if isinstance(value, str):
+        value = value.strip()
+        return None if value.lower() in MISSING else value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, bool | int | float):
+        raise TypeError(type(value).__name__)
+    return value

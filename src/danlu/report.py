@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from danlu import __version__, charts, files, messages
+from danlu import __version__, charts, files, messages, verdicts
 from danlu import page as standing
 from danlu.artifact import Lineage
-from danlu.figures import Figures, duration, figures, short, summary, table, trainings
+from danlu.figures import Figures, Row, duration, figures, short, summary, table, trainings
 from danlu.graph import Run
 from danlu.messages import text
+from danlu.verdicts import shown
 
 __all__ = ["summary", "write"]
 _LONGEST = 1500  # characters of a sample
@@ -34,17 +35,10 @@ def _answers(run: Run) -> list[dict[str, str]]:
 def page(run: Run, answers: list[dict[str, str]]) -> str:
     """The whole page."""
     found = figures(run)
-    body = [*_head(run), *_tiles(run, found), *_models(found), *_losses(run), *_funnels(run)]
+    body = [*_head(run), *_tiles(run, found), *_models(found), *_verdicts(run), *_losses(run), *_funnels(run)]
     body += [*_samples(run, answers), *_lineage(run), *_recipe(run)]
     style = Path(__file__).with_suffix(".css").read_text("utf-8")
     return standing.page(run.name, "\n".join(body), style)
-
-
-def shown(value: Any) -> str:
-    """Text of users and models made safe and visible: escaped, control characters as symbols."""
-    clean = str(value).encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n")
-    visible = "".join(chr(0x2400 + ord(each)) if ord(each) < 32 and each not in "\n\t" else each for each in clean)
-    return html.escape(visible)
 
 
 # --- what was made -----------------------------------------------------------------------------------
@@ -164,9 +158,23 @@ def _models(found: Figures) -> Iterator[str]:
             title = text(f"report.{row.group}", split=text(f"report.split.{found.split}"))
             yield f'<tr class="group"><th colspan="{len(found.columns) + 1}">{title}</th></tr>'
         group = row.group
-        cells = (f"<td{_best(row.is_best(column))}>{row.cell(column)}</td>" for column in found.columns)
-        yield f'<tr><th scope="row">{row.label}</th>{"".join(cells)}</tr>'
+        cells = "".join(_cell(row, column) for column in found.columns)
+        yield f'<tr><th scope="row">{row.label}</th>{cells}</tr>'
     yield "</tbody></table></div>"
+
+
+def _cell(row: Row, column: str) -> str:
+    """A figure, and below it between what ends it lies."""
+    ends = f"<br><small>{row.ends(column)}</small>" if row.ends(column) else ""
+    return f"<td{_best(row.is_best(column))}>{row.cell(column)}{ends}</td>"
+
+
+def _verdicts(run: Run) -> Iterator[str]:
+    """What models that judge rows got right and wrong."""
+    measured, flipped = table(run, "evaluate", "metrics.json"), table(run, "evaluate", "flips.json")
+    yield from verdicts.confusion(measured.get("confusion", {}))
+    for found, flips in zip(measured.get("comparisons", ()), flipped or (), strict=False):
+        yield from verdicts.comparison(found, flips)
 
 
 def _best(best: bool) -> str:

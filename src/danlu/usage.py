@@ -77,7 +77,7 @@ def serving(options: argparse.Namespace) -> Any:
     return checked(Serve, table, flags, Path(options.model))
 
 
-def device(options: argparse.Namespace) -> str:
+def device(options: argparse.Namespace, model: str = "") -> str:
     """Where a model is used: as the flag says, or the recipe that was named, or on the GPU that is there.
 
     Raises:
@@ -87,7 +87,7 @@ def device(options: argparse.Namespace) -> str:
     from danlu.recipe import load_recipe
     from danlu.runs import recipe_file
 
-    recipe = recipe_file(options.model)
+    recipe = recipe_file(model or options.model)
     return chosen(options.device or (load_recipe(recipe).recipe.system.device if recipe else "auto"))
 
 

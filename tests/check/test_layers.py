@@ -29,9 +29,9 @@ LAYERS = {
     "graph": ("life", "graph", "runs"),
     "parts": ("model", "kept", "tasks", "train", "adapt", "serve", "proof"),
     "stages": ("stages",),
-    "life": ("cluster", "forecast", "report", "figures", "charts", "page", "demo", "terminal"),
+    "life": ("cluster", "forecast", "report", "figures", "charts", "page", "verdicts", "demo", "terminal"),
     "api": ("api",),
-    "command": ("results", "usage", "launch", "learn", "cli", "__main__"),
+    "command": ("results", "usage", "launch", "learn", "compare", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

@@ -124,3 +124,23 @@ def test_what_a_record_of_text_is(tmp_path: Path, record: str, wanted: list[str]
 def test_code_is_one_record_as_it_is(tmp_path: Path) -> None:
     source = "\n\n#!x\n" * 3000
     assert _read(_write(tmp_path / "a.py", source)) == [(1, {"text": source})]
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "refused"),
+    [
+        ("a.jsonl", Cut(header=False), True),
+        ("a.csv", Cut(pattern="(?P<text>.*)"), True),
+        ("a.csv", Cut(header=False), False),
+        ("a.txt", Cut(pattern="(?P<text>.*)"), False),
+        ("a.jsonl", Cut(), False),
+    ],
+)
+def test_a_key_that_no_file_is_read_by_is_refused(tmp_path: Path, name: str, cut: Cut, refused: bool) -> None:
+    found = sources.describe([_write(tmp_path / name, '{"text": "one"}\n')])
+    if not refused:
+        formats.check(cut, found)
+        return
+    with pytest.raises(UserError, match=r"data\.(header|pattern)") as caught:
+        formats.check(cut, found)
+    assert caught.value.code == "E220"

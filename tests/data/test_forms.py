@@ -8,10 +8,16 @@ from danlu.config import Data
 from danlu.data import filters, shapes
 
 RECORDS = {
-    "text": {"text": "One text."},
+    "text": {"text": "One story."},
     "pair": {"prompt": "Who?", "completion": "He."},
     "chat": {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "He."}]},
     "labelled": {"text": "One.", "text_pair": "Two.", "label": 1.0},
+    "multilabelled": {"text": "Some.", "labels": "a| b |a"},
+    "question": {"question": "Who so?", "context": "Tom is so.", "answers": ["Tom"]},
+    "marked": {"text": "The <e1>child</e1> is in the <e2>house</e2>.", "label": "in"},
+    "tagged": {"text": "Rome is big.", "spans": [[0, 4, "place"]]},
+    "scored": {"text": "One.", "text_pair": "Two.", "score": 3},
+    "record": {"age": " 39 ", "work": "?", "rich": True, "label": "no."},
 }
 
 
@@ -30,14 +36,20 @@ def test_a_row_goes_to_a_file_and_comes_back(shape: str) -> None:
     assert set(kept) <= columns
     whole = {name: kept.get(name) for name in columns}
     assert shapes.loaded(whole | {"text": kept.get("text", shapes.plain(row))}) == row
-    assert shapes.canonical(row, shape) == row
+    if shape != "question":  # whose answers are pairs then
+        assert shapes.canonical(row, shape) == row
+
+
+def swapped(text: str) -> str:
+    return text.replace("o", "u")
 
 
 @pytest.mark.parametrize("shape", shapes.names())
 def test_all_its_texts_are_changed_and_nothing_else(shape: str) -> None:
     row = shapes.canonical(RECORDS[shape], shape)
-    changed = shapes.mapped(row, str.upper)
-    assert shapes.plain(changed) == shapes.plain(row).upper()
+    changed = shapes.mapped(row, swapped)
+    if shape != "record":  # whose cells are names and numbers
+        assert shapes.plain(changed) == swapped(shapes.plain(row)) != shapes.plain(row)
     assert changed.keys() == row.keys()
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from danlu import catalogue, models, tasks
 from danlu.config import READ_BOTH_WAYS
 from danlu.data.loader import IGNORE, Loader
+from danlu.modalities.table import Table
 from danlu.modalities.text import Text
 from danlu.models.architecture import build
 from danlu.nn.network import Network
@@ -47,12 +48,18 @@ def words() -> Text:
     return Text.fit(CORPUS, type="wordpiece", vocab_size=400)
 
 
+@cache
+def cells() -> Table:
+    return Table.fit([row(index, 2, 3)["record"] for index in range(40)])
+
+
 def task_of(name: str, **options: Any) -> Task:
-    """The task with what it needs: labels, a context to cut to, a mask token."""
-    processor = words() if catalogue.stated(name, "arch") in READ_BOTH_WAYS else text()
+    """The task with what it needs: labels, a context to cut to, a mask token, a scale of numbers."""
+    processor = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells}.get(catalogue.stated(name, "arch"), text)()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
-    made: Task = kind(processor.with_control(kind.markers), tuple(carried), CONTEXT, options)
+    given = {"scale": (2.0, 3.0)} | options
+    made: Task = kind(processor.with_control(kind.markers), tuple(carried), CONTEXT, given)
     return made
 
 
@@ -61,9 +68,9 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     """One layer, weights far from zero, no dropout."""
     learned = task_of(task, **options)
     arch = catalogue.stated(task, "arch") or "qwen3"
-    sizes = {"head_dim": 8} if arch == "qwen3" else {}
+    sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2})
     vocab = learned.processor.vocab_size
-    shape = models.preset(arch, vocab, CONTEXT, 1, width=16, heads=2, hidden=32, **sizes)
+    shape = models.preset(arch, vocab, CONTEXT, 1, width=16, hidden=32, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in made.parameters():
@@ -122,7 +129,13 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
         "context": f"{question} {answer}",
         "answers": [(words[given_words], len(question) + 1)],
     }
-    return both | asked | {"text_pair": None, "label": LABELS[(index * 5 + given_words) % len(LABELS)], "spans": spans}
+    record = {"a": index * 0.7, "b": words[0], "c": given_words if index % 3 else None, "d": str(answer_words % 3)}
+    learned: dict[str, Any] = {
+        "label": LABELS[(index * 5 + given_words) % len(LABELS)],
+        "score": f"{index * 0.3 + answer_words}",
+        "labels": [label for place, label in enumerate(LABELS) if (index + answer_words) >> place & 1],
+    }
+    return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 
 
 def fitting(task: Task, made: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from danlu.api.outcome import Report, Row
 from danlu.api.view import Notes, notes
 from danlu.data import formats, sources
 from danlu.errors import UserError
-from danlu.stages.evaluate import Whole, measure
+from danlu.stages.evaluate import Judged, judged_on, measure
 
 if TYPE_CHECKING:
     from danlu.api.pretrained import Pretrained
@@ -37,12 +37,12 @@ def evaluate(model: "Pretrained", test: Any, quiet: bool, given: dict[str, Any])
         reading = _reading(model, rows.written(test, room, "test"), given)
         recipe = wish.recipe("evaluate", model.asked_for, base, {**encoded.WHOLE, **reading}, given)
         made = encoded.encode(wish.with_context(recipe, model.context), base, room, view)
-        whole = Whole(model, made["encode"], made["prepare"])
+        whole = judged_on(model, made["encode"], made["prepare"])
         count = files.read_json(made["prepare"] / "funnel.json")["splits"]["train"]
         return _report(model, made["encode"], whole, count, view)
 
 
-def _report(model: "Pretrained", columns: Path, whole: Whole, count: int, view: Notes) -> Report:
+def _report(model: "Pretrained", columns: Path, whole: Judged, count: int, view: Notes) -> Report:
     report = Report(measure(model, columns, model.task) | whole.scores, whole, count)
     view.line(repr(report))
     return report
@@ -51,10 +51,10 @@ def _report(model: "Pretrained", columns: Path, whole: Whole, count: int, view: 
 def _of_numbers(model: "Pretrained", found: list[Any], out: Path, view: Notes) -> Report:
     """The same for rows that are numbers already."""
     numbers.write(model, {"train": iter(found)}, 0.0, out)
-    whole = Whole(model, out, None)
+    whole = Judged(model.task, [], [])
     if model.judges:
-        whole.rows = [{"text": model.processor.decode(numbers.ids(row)), **numbers.named(model, row)} for row in found]
-        whole.said = model.predict(found)
+        known = [{"text": model.processor.decode(numbers.ids(row)), **numbers.named(model, row)} for row in found]
+        whole = Judged(model.task, known, model.predict(found))
     return _report(model, out, whole, len(found), view)
 
 

@@ -11,7 +11,7 @@ from danlu.messages import find, text
 from danlu.train.session import METRICS
 
 if TYPE_CHECKING:
-    from danlu.stages.evaluate import Whole
+    from danlu.stages.evaluate import Judged
     from danlu.train.plan import Plan
 
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ class Report(Mapping[str, float]):
     `rows` are those that it was asked about and `said` its answers, where it answers rows at once; `count` all rows.
     """
 
-    def __init__(self, figures: Mapping[str, float], whole: "Whole", count: int):
+    def __init__(self, figures: Mapping[str, float], whole: "Judged", count: int):
         self._figures, self._whole, self.count = dict(figures), whole, count
         self.rows: Sequence[Row] = whole.rows
         self.said: Sequence[Row] = whole.said

@@ -44,14 +44,15 @@ class Data(Section):
     section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
         4000, description="characters of a section"
     )
-    shape: Literal["auto", "text", "pair", "chat", "labelled"] = Field(
-        "auto", description="what a row holds; auto: what the task reads, else what is found"
-    )
+    shape: Literal[
+        "auto", "text", "pair", "chat", "labelled", "marked", "multilabelled", "question", "record", "scored", "tagged"
+    ] = Field("auto", description="what a row holds; auto: what the task reads, else what is found")
     header: bool = Field(True, strict=True, description="whether the first line of a table names its columns")
     pattern: str | None = Field(
         None, description="a regular expression whose named groups are the columns of a line of plain text"
     )
     columns: dict[str, str] = Field({}, description='ours = "yours"; a column without a name is "1", "2", ...')
+    ignore: list[str] = Field([], description="columns of a table that are not learned from")
     encoding: str = Field("auto", description="auto, utf-8, utf-16, gb18030, ...")
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
     exclude: list[str] = Field([], description="glob patterns of files to leave out")

@@ -29,8 +29,9 @@ READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their
 
 
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra"] = Field(
-        "auto", description="form of the network: gpt is Qwen3's; bert and electra read both ways; auto: suits the task"
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "mlp"] = Field(
+        "auto",
+        description="form of the network: gpt is Qwen3's; bert, electra read both ways; mlp tables; auto: what suits",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(

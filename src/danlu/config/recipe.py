@@ -1,5 +1,6 @@
 """All of a recipe, and what its sections say together."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -7,18 +8,19 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data
-from danlu.config.model import READ_BOTH_WAYS, ModelSection, Tokenizer
+from danlu.config.model import ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
 
 
 class Evaluate(Section):
-    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] = Field(
-        5, description="order of the n-gram model set beside ours; 0 leaves it out"
+    ngram: Annotated[int, Field(ge=0, le=8, strict=True)] | Auto = Field(
+        "auto",
+        description="longest n-grams of the simple model set beside; auto: 5, in a bag for classes 2; 0 leaves it out",
     )
     samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(
-        3, description="continuations of held-out rows shown in the report"
+        3, description="held-out rows that are shown in the report, continued or answered"
     )
 
 
@@ -118,13 +120,42 @@ class Recipe(Section):
             for name in getattr(self, section).model_fields_set if getattr(self, section) else ():
                 if all(name in each for each in readers):
                     raise ValueError(text("recipe.no_effect", key=f"{section}.{name}", why=readers[0][name]))
-            forms = [catalogue.stated(each.task, "arch") for each in (self, second) if each]
-            speaks = any(form not in READ_BOTH_WAYS for form in forms)
-            if getattr(getattr(self, section), "sample", None) and not speaks:
+            if getattr(getattr(self, section), "sample", None) and not self._some_task(_speaks):
                 raise ValueError(text("recipe.no_effect", key=f"{section}.sample", why=f'task = "{self.task}"'))
             if getattr(getattr(self, section), "stop_early", None) and not self._watched(section):
                 raise ValueError(text("recipe.nothing_held_out", key=f"{section}.stop_early"))
         return self
+
+    @model_validator(mode="after")
+    def _is_shown(self) -> "Recipe":
+        """What stands beside a model, and rows that are shown, need a task that speaks or judges."""
+        usual = Evaluate()
+        given = [name for name in Evaluate.model_fields if getattr(self.evaluate, name) != getattr(usual, name)]
+        given = [name for name in given if getattr(self.evaluate, name)]
+        if given and not self._some_task(_speaks, _judges):
+            raise ValueError(text("recipe.no_effect", key=f"evaluate.{given[0]}", why=f'task = "{self.task}"'))
+        return self
+
+    @model_validator(mode="after")
+    def _suits_tables(self) -> "Recipe":
+        """A table has no tokens, and as many places as columns; its form is for nothing else."""
+        tabular = catalogue.stated(self.task, "arch") == "mlp"
+        unread = {
+            "model.context": not self.model.base and self.model.context != ModelSection().context,
+            "tokenizer": self.tokenizer != Tokenizer(),
+        }
+        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in ("heads", "kv_heads")}
+        given = [key for key, other in {**unread, **sizes}.items() if other]
+        if tabular and given:
+            raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
+        if self.model.arch != "auto" and (self.model.arch == "mlp") != tabular:
+            raise ValueError(text("recipe.other_form", arch=self.model.arch, task=self.task))
+        return self
+
+    def _some_task(self, *habits: Callable[[str], bool]) -> bool:
+        """Whether a task of this life has one of these habits."""
+        named = [each.task for each in (self, self.finetune) if each and each.task]
+        return any(habit(task) for task in named for habit in habits)
 
     def _watched(self, section: str) -> bool:
         """Whether a training of this section has validation rows."""
@@ -149,6 +180,16 @@ class Recipe(Section):
                 values = {name: value for name, value in values.items() if name not in LENGTHS}
             values |= given
         return Train(**values)
+
+
+def _speaks(task: str) -> bool:
+    """Whether it goes on with text."""
+    return catalogue.stated(task, "arch") is None
+
+
+def _judges(task: str) -> bool:
+    """Whether it answers rows at once."""
+    return bool(catalogue.stated(task, "judges"))
 
 
 _HABITS: dict[str, dict[str, Any]] = {

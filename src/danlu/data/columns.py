@@ -47,7 +47,7 @@ class _Shards:
     def _exact(self, values: ArrayLike) -> np.ndarray:
         given = np.asarray(values)
         array = given.astype(self.dtype)
-        if given.size and not np.array_equal(array, given):
+        if given.size and not np.array_equal(array, given, equal_nan=given.dtype.kind == "f"):
             raise ValueError(f"column {self._name}: a value does not fit in {self.dtype.name}")
         return array
 

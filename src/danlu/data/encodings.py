@@ -4,7 +4,7 @@ import codecs
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     return lzma.open(path, "rb") if path.suffix == ".xz" else open(path, "rb")
 
 
-def lines(path: Path, encoding: str, name: str) -> Iterator[tuple[int, str]]:
+def lines(path: Path, encoding: str, name: str) -> Generator[tuple[int, str]]:
     """Line number from 1 and line with its end as "\\n"; `name` is the file's name in messages.
 
     Raises:

@@ -35,6 +35,14 @@ class Cut:
     pattern: str | None = None  # whose named groups are the columns of a line of plain text
 
 
+def check(cut: Cut, files: Sequence[SourceFile]) -> None:
+    """Raise UserError E220 for a key of [data] that none of the files would be read by."""
+    readers = {"header": (not cut.header, ("csv", "tsv")), "pattern": (cut.pattern, ("text", "code"))}
+    for key, (given, kinds) in readers.items():
+        if given and files and not any(file.format in kinds for file in files):
+            raise UserError("E220", key=key, path=files[0].name, found=files[0].format, kinds=", ".join(kinds))
+
+
 def read(file: SourceFile, cut: Cut) -> Iterator[Item]:
     """All records of a file, in order.
 
@@ -128,7 +136,8 @@ def _csv(file: SourceFile, cut: Cut) -> Iterator[Item]:
     numbered = file.lines()
     start, first = next(((number, line) for number, line in numbered if line.strip()), (1, ""))
     form: dict[str, Any] = {"delimiter": delimiter_of(first)} if file.format == "csv" else _TABS
-    (header,) = list(csv.reader([first], **form)) or [[]]
+    (written,) = list(csv.reader([first], **form)) or [[]]
+    header = [name.strip() for name in written]
     if not cut.header:
         lines = itertools.chain([first], (line for _, line in numbered))
         names = [str(index) for index in range(1, len(header) + 1)]

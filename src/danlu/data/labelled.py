@@ -24,6 +24,7 @@ PATTERNS = (  # of lines that are no tables: fastText's, and a label before a co
     r"__label__(?P<label>\S+)\s+(?P<text>.*)",
     r"(?P<label>[A-Z]+)(?::\w+)?\s(?P<text>.*)",
 )
+_NUMBER = re.compile(r"\s*[-+]?[\d.,]+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _READ, _SAMPLE = 50_000, 4000  # records read, and looked at: every so many of them, for classes may stand in blocks
 _CLASSES = 200  # at most
 _ALIKE = 0.98  # share of the lines that must be of one form
@@ -49,8 +50,8 @@ def look(path: Path) -> Labelled | None:
     if "train" not in files:
         return None
     (source,) = sources.describe([files["train"]])
-    for keys in _ways(source):
-        rows, count = _rows(source, keys)
+    for keys in ways(source):
+        rows, count = records_of(source, keys)
         if rows and (columns := _columns(rows)):
             return _found(files, keys, columns, rows, count)
     return None
@@ -68,7 +69,7 @@ def _found(
 # --- rows -----------------------------------------------------------------------------------------------
 
 
-def _ways(source: SourceFile) -> Iterator[dict[str, Any]]:
+def ways(source: SourceFile) -> Iterator[dict[str, Any]]:
     """The ways in which the file may be read, the likelier first."""
     if source.format in ("csv", "tsv"):
         yield {} if _has_header(source) else {"header": False}
@@ -87,12 +88,12 @@ def _ways(source: SourceFile) -> Iterator[dict[str, Any]]:
 
 def _has_header(source: SourceFile) -> bool:
     """Whether the first line names the columns: what it holds does not occur again in its column."""
-    rows = [[str(value) for value in row.values()] for row in _rows(source, {"header": False})[0]]
+    rows = [[str(value) for value in row.values()] for row in records_of(source, {"header": False})[0]]
     columns = list(zip_longest(*rows[1:], fillvalue=""))
     return not rows or not any(name in column for name, column in zip(rows[0], columns, strict=False) if name.strip())
 
 
-def _rows(source: SourceFile, keys: Mapping[str, Any]) -> tuple[list[Row], int]:
+def records_of(source: SourceFile, keys: Mapping[str, Any]) -> tuple[list[Row], int]:
     """Records that can be read, the first among them, and of how many."""
     cut = formats.Cut(header=keys.get("header", True), pattern=keys.get("pattern"))
     kind = keys.get("format", source.format)
@@ -114,13 +115,13 @@ def _columns(rows: Sequence[Row]) -> dict[str, str] | None:
         name: values for name, values in columns.items() if all(isinstance(v, str | int | float | None) for v in values)
     }
     labels = [name for name, values in plain.items() if _names_classes(values)]
-    label = _named(labels, LABELS) or (labels[-1] if _only_numbers(labels) else "")
-    lengths = {name: fmean(len(str(value)) for value in values) for name, values in plain.items() if _is_text(values)}
+    label = named(labels, LABELS) or (labels[-1] if _only_numbers(labels) else "")
+    lengths = {name: fmean(len(str(value)) for value in values) for name, values in plain.items() if is_text(values)}
     lengths.pop(label, None)
     if not label or not lengths:
         return None
-    text = _named(list(lengths), TEXTS) or max(lengths, key=lengths.__getitem__)
-    pair = _named([name for name in lengths if name != text], PAIRS)
+    text = named(list(lengths), TEXTS) or max(lengths, key=lengths.__getitem__)
+    pair = named([name for name in lengths if name != text], PAIRS)
     return {"text": text, "label": label} | ({"text_pair": pair} if pair else {})
 
 
@@ -133,7 +134,7 @@ def _only_numbers(names: Sequence[str]) -> bool:
     return bool(names) and all(name.isdigit() for name in names)
 
 
-def _named(names: Sequence[str], known: Sequence[str]) -> str:
+def named(names: Sequence[str], known: Sequence[str]) -> str:
     lower = {name.lower().strip(): name for name in names}
     return next((lower[name] for name in known if name in lower), "")
 
@@ -144,9 +145,9 @@ def _names_classes(values: Sequence[Any]) -> bool:
     return 2 <= len(found) <= min(_CLASSES, max(2, len(values) // 5)) and max(map(len, found)) <= 40 and "" not in found
 
 
-def _is_text(values: Sequence[Any]) -> bool:
-    """Mostly different strings."""
-    strings = [value for value in values if isinstance(value, str)]
+def is_text(values: Sequence[Any]) -> bool:
+    """Mostly different strings, which are no numbers."""
+    strings = [value for value in values if isinstance(value, str) and not _NUMBER.fullmatch(value)]
     return len(strings) > len(values) // 2 and len(set(strings)) > len(strings) // 2
 
 

@@ -44,6 +44,9 @@ class Loader:
     A batch holds input_ids, labels (-100 = padding or not learned), position_ids (from 0 in each window) and
     segment_ids (0 = padding), all (B, T) int64, and the other ragged columns of the rows. Labels are the tokens that
     stand `ahead` of the inputs; with 0 they are the column of that name, or left to what corrupts the batch.
+
+    A column `parts` numbers, from 0, the texts that one row is made of: each is a segment of its own, and all of a row
+    stand in one row of the batch, one behind the other.
     """
 
     share = WHOLE  # of each batch, where several ranks work on one training
@@ -100,13 +103,15 @@ class Loader:
         """Packed rows as one batch; every row is `context` long. Without rows it is one of padding alone."""
         batch = self._blank(max(1, len(rows)))
         for b, row in enumerate(rows):
-            at = 0
-            for segment, w in enumerate(self.groups[row], 1):
+            at = segment = 0
+            for w in self.groups[row]:
                 start, size = int(self.windows.start[w]), int(self.windows.length[w])
                 here = (b, slice(at, at + size))
                 batch["input_ids"][here] = self.tokens[start : start + size]
-                batch["position_ids"][here] = np.arange(size)
-                batch["segment_ids"][here] = segment
+                parts, places = self._parted(start, size)
+                batch["position_ids"][here] = places
+                batch["segment_ids"][here] = segment + 1 + parts
+                segment += 1 + int(parts[-1])
                 if self.ahead:
                     batch["labels"][here] = self._targets(start + self.ahead, size)
                 for name, column in self.others.items():
@@ -114,15 +119,28 @@ class Loader:
                 at += size
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
+    def _parted(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of which part each of these tokens is (size,), and its place in that."""
+        places = np.arange(size)
+        if "parts" not in self.others:
+            return np.zeros(1, np.int64), places
+        parts = self.others["parts"][start : start + size].astype(np.int64)
+        begins = np.flatnonzero(np.diff(parts, prepend=-1))
+        return parts, places - np.repeat(begins, np.diff([*begins, size]))
+
     def _blank(self, rows: int) -> dict[str, np.ndarray]:
         """Padding alone: no token, no label."""
         shape = (rows, self.context)
         names = ("input_ids", "position_ids", "segment_ids", *self.others)
-        batch = {name: np.zeros(shape, dtype=np.int64) for name in names}
+        batch: dict[str, np.ndarray] = {name: np.zeros(shape, dtype=self._dtype(name)) for name in names}
         labels = self.others.get("labels")
         if labels is not None and labels.dtype.kind == "f":  # a number to learn
             return batch | {"labels": np.full(shape, np.nan, dtype=np.float32)}
         return batch | {"labels": np.full(shape, IGNORE, dtype=np.int64)}
+
+    def _dtype(self, name: str) -> type:
+        column = self.others.get(name)
+        return np.float32 if column is not None and column.dtype.kind == "f" else np.int64
 
     def _targets(self, start: int, size: int) -> np.ndarray:
         targets = self.tokens[start : start + size].astype(np.int64)

@@ -4,13 +4,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from danlu import messages
 from danlu.data import filters, formats, shapes
 from danlu.data.shapes import Flaw, Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError, raise_all
+
+if TYPE_CHECKING:
+    from danlu.config import Data
 
 BAD = "bad_records"
 _SHOWN = 10  # flaws that a message lists
@@ -44,16 +47,31 @@ class Reader:
     plan: Mapping[str, Sequence[str]]
     bad: str = "fail"
     wanted: str = "auto"  # the shape that the rows must have
+    ignore: Sequence[str] = ()  # columns that are no part of them
     flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
     flawed: int = 0
     read: int = 0
+
+    @classmethod
+    def of(cls, config: "Data") -> Self:
+        """A reader as a recipe asks for it.
+
+        Raises:
+            UserError: E211, a cleaning step that does not exist; E221, columns to ignore where there is no table.
+        """
+        if config.ignore and config.shape != "record":
+            raise UserError("E221", shape=config.shape)
+        cut = formats.Cut(config.record, config.section, config.header, config.pattern)
+        return cls(cut, config.columns, filters.plan(config.clean), config.bad_records, config.shape, config.ignore)
 
     def shape(self, files: Sequence[SourceFile]) -> Shape:
         """The one shape of all files.
 
         Raises:
-            UserError: E201 a file has none of the columns we know, E214 texts and chats are mixed.
+            UserError: E201 a file has none of the columns we know, E214 texts and chats are mixed; E220, a key that
+                none of them is read by.
         """
+        formats.check(self.cut, files)
         found: dict[Shape, SourceFile] = {}
         problems: list[UserError] = []
         for file in files:
@@ -73,7 +91,7 @@ class Reader:
             self.read += 1
             place = f"{file.name}:{line}"
             try:
-                row = shapes.canonical(_named(raw, self.columns), shape)
+                row = shapes.canonical(self._named(raw), shape)
                 yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
             except Flaw as flaw:
                 yield self._quarantined(Record(file.row_id(index), place, None, before=_printable(raw)), flaw)
@@ -127,6 +145,15 @@ class Reader:
         except Flaw:
             return False
 
+    def _named(self, raw: Any) -> Row:
+        """A record under our names, without what is ignored."""
+        if isinstance(raw, Flaw):
+            raise raw
+        if absent := [name for name in self.ignore if name not in raw]:
+            raise Flaw("column", column=absent[0], found=", ".join(raw))
+        renamed = shapes.renamed(raw, self.columns)
+        return {name: value for name, value in renamed.items() if name not in self.ignore}
+
     def _shape_of_record(self, raw: Row) -> Shape | None:
         try:
             return shapes.shape_of(shapes.renamed(raw, self.columns))
@@ -171,12 +198,6 @@ def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absen
     return UserError(
         "E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best
     )
-
-
-def _named(raw: Any, columns: Mapping[str, str]) -> Row:
-    if isinstance(raw, Flaw):
-        raise raw
-    return shapes.renamed(raw, columns)
 
 
 def _printable(raw: Any) -> str:

@@ -8,7 +8,7 @@ import fnmatch
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,8 @@ CODE = (
     ".erl", ".clj", ".css", ".vue",
 )  # fmt: skip
 TABLES = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+    ".csv": "csv", ".data": "csv", ".test": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".json": "json", ".parquet": "parquet",
     ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bioes": "conll", ".bmes": "conll",
 }  # fmt: skip
 _MAGIC = "*?["
@@ -53,7 +54,7 @@ class SourceFile:
     def row_id(self, index: int) -> str:
         return f"{self.sha256[:16]}{f'.{self.copy}' if self.copy else ''}-{index:08d}"
 
-    def lines(self) -> Iterator[tuple[int, str]]:
+    def lines(self) -> Generator[tuple[int, str]]:
         """Numbered lines, decoded."""
         return encodings.lines(self.path, self.charset, self.name)
 

@@ -19,8 +19,13 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "reading_comprehension": "questions",
     "token_classification": "tagged",
     "relation_extraction": "relations",
+    "multi_label_classification": "multilabelled",
+    "text_regression": "scored",
     "text_classification": "labelled",
+    "tabular_classification": "tables",
+    "tabular_regression": "tables",
 }
+_FEW = 2000  # rows below which a larger share is held out
 _CONTEXTS = (32, 64, 128, 256, 512)
 
 
@@ -87,7 +92,10 @@ def quoted(text: str) -> str:
 
 
 def by_split(found: Sequence[Path]) -> dict[str, Path]:
-    """The file of each split, by its name. A single file is to train on; so are validation files where no other is."""
+    """The file of each split, by its name.
+
+    A single file is to train on, also beside one to test; so are validation files where no other is.
+    """
     named: dict[str, list[Path]] = {}
     for path in found:
         words = re.split(r"[^a-z]+", path.name.lower())
@@ -99,6 +107,8 @@ def by_split(found: Sequence[Path]) -> dict[str, Path]:
     if any(len(paths) > 1 for split, paths in named.items() if split):
         return {}
     files = {split: paths[0] for split, paths in named.items() if split}
+    if "train" not in files and "test" in files and len(named.get("", ())) == 1:
+        files["train"] = named[""][0]
     if "train" not in files and {"valid", "test"} <= files.keys():
         files = {"train": files["valid"], "test": files["test"]}
     return files
@@ -115,12 +125,15 @@ def path_lines(files: Mapping[str, Path], path: Path) -> Iterator[str]:
 def key_lines(found: Found) -> Iterator[str]:
     """The other lines of [data]."""
     for key, value in found.keys.items():
-        if key == "columns":
+        if isinstance(value, dict):
             inner = ", ".join(f"{ours} = {quoted(yours)}" for ours, yours in value.items())
-            yield commented(key, f"{{ {inner} }}", "columns")
+            yield commented(key, f"{{ {inner} }}", key)
+        elif isinstance(value, list):
+            yield commented(key, f"[{', '.join(map(quoted, value))}]", key)
         else:
             yield commented(key, str(value).lower() if isinstance(value, bool) else quoted(value), key)
-    shares = {"valid": 0.1, "test": 0.1} if "test" not in found.files else {"valid": 0.05, "test": 0.0}
+    drawn = {"valid": 0.1, "test": 0.2 if found.count < _FEW else 0.1}
+    shares = drawn if "test" not in found.files else {"valid": 0.05, "test": 0.0}
     if "valid" not in found.files:
         yield commented("split", f"{{ valid = {shares['valid']}, test = {shares['test']} }}", "split")
 

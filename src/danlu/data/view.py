@@ -111,7 +111,7 @@ def _visible(text: str) -> str:
 
 
 def _processor(encoded: Path | None) -> Any:
-    if encoded is None:
+    if encoded is None or not (encoded / "tokenizer.json").exists():  # a table has no tokens
         return None
     from danlu.modalities.text import Text as Processor
 

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from danlu.metrics.linear import fitted, fitted_numbers, fitted_sets, scores
+
 Ints = NDArray[np.int64]
-_ITERATIONS, _HISTORY = 100, 10  # of the solver, which keeps two vectors of all weights for each step of its history
+Floats = NDArray[np.float64]
 
 
-class Bag:
-    """Classes of token sequences by their 1-grams to `order`-grams, weighted by tf-idf, rows of unit length.
+class _Grams:
+    """Token sequences as their 1-grams to `order`-grams, weighted by tf-idf, rows of unit length."""
 
-    The weights minimise sum of cross-entropies + |w|²/2 over one vector per class (multinomial; C = 1 elsewhere).
-    """
-
-    def __init__(self, rows: Sequence[Ints], labels: Ints, classes: int, vocabulary: int, order: int = 2):
+    def __init__(self, rows: Sequence[Ints], vocabulary: int, order: int):
         self.order, self.vocabulary = order, vocabulary
         grams = [self._grams(row) for row in rows]
         self.known, which = np.unique(np.concatenate(grams), return_inverse=True)
@@ -28,12 +27,6 @@ class Bag:
         pairs = np.unique(owner * len(self.known) + which)
         seen_in = np.bincount(pairs % len(self.known), minlength=len(self.known))
         self.idf = np.log((1 + len(rows)) / (1 + seen_in)) + 1
-        self.weight, self.bias = _fitted(*self._features(grams), labels, classes, len(self.known))
-
-    def predict(self, rows: Sequence[Ints]) -> Ints:
-        """The most likely class of each row (N,)."""
-        indices, values, offsets = self._features([self._grams(row) for row in rows])
-        return np.asarray(_scores(indices, values, offsets, self.weight, self.bias).argmax(1))
 
     def _grams(self, row: Ints) -> Ints:
         """A number for each n-gram of a row, the same in all rows."""
@@ -44,12 +37,12 @@ class Bag:
             found.append(gram)
         return np.concatenate(found)
 
-    def _features(self, grams: Sequence[Ints]) -> tuple[Any, Any, Any]:
+    def features(self, rows: Sequence[Ints]) -> tuple[Any, Any, Any]:
         """Known n-grams of all rows end to end, their tf-idf values, and where each row begins."""
         import torch
 
         indices, values, offsets = [], [], [0]
-        for each in grams:
+        for each in map(self._grams, rows):
             place = np.searchsorted(self.known, each)
             place = place[(place < len(self.known)) & (self.known[place.clip(max=len(self.known) - 1)] == each)]
             index, times = np.unique(place, return_counts=True)
@@ -61,31 +54,50 @@ class Bag:
         return (*flat, torch.tensor(offsets[:-1]))
 
 
-def _scores(indices: Any, values: Any, offsets: Any, weight: Any, bias: Any) -> Any:
-    import torch.nn.functional as F
+class Bag(_Grams):
+    """Classes of token sequences by their n-grams.
 
-    return F.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values) + bias
+    The weights minimise sum of cross-entropies + |w|²/2 over one vector per class (multinomial; C = 1 elsewhere).
+    """
+
+    def __init__(self, rows: Sequence[Ints], labels: Ints, classes: int, vocabulary: int, order: int = 2):
+        super().__init__(rows, vocabulary, order)
+        self.weight, self.bias = fitted(*self.features(rows), labels, classes, len(self.known))
+
+    def shares(self, rows: Sequence[Ints]) -> Floats:
+        """How likely each class is for each row (N, C)."""
+        return np.asarray(scores(*self.features(rows), self.weight, self.bias).softmax(1))
+
+    def predict(self, rows: Sequence[Ints]) -> Ints:
+        """The most likely class of each row (N,)."""
+        return np.asarray(self.shares(rows).argmax(1))
 
 
-def _fitted(indices: Any, values: Any, offsets: Any, labels: Ints, classes: int, features: int) -> tuple[Any, Any]:
-    """Weights (features, classes) and bias (classes,) by L-BFGS."""
-    import torch
-    import torch.nn.functional as F
+class BagOfSets(_Grams):
+    """Sets of labels of token sequences by their n-grams: logistic regression for each label, as `Bag`'s."""
 
-    truth = torch.from_numpy(np.asarray(labels, np.int64))
-    weight = torch.zeros(features, classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, history_size=_HISTORY, line_search_fn="strong_wolfe"
-    )
+    def __init__(self, rows: Sequence[Ints], sets: NDArray[np.bool_], vocabulary: int, order: int = 2):
+        super().__init__(rows, vocabulary, order)
+        self.weight, self.bias = fitted_sets(*self.features(rows), sets, len(self.known))
 
-    def objective() -> Any:
-        solver.zero_grad()
-        loss = F.cross_entropy(_scores(indices, values, offsets, weight, bias), truth, reduction="sum")
-        total = loss + weight.square().sum() / 2
-        total.backward()
-        return total
+    def shares(self, rows: Sequence[Ints]) -> Floats:
+        """How likely each label is for each row (N, C)."""
+        return np.asarray(scores(*self.features(rows), self.weight, self.bias).sigmoid())
 
-    with torch.enable_grad():
-        solver.step(objective)
-    return weight.detach(), bias.detach()
+
+class BagOfNumbers(_Grams):
+    """Numbers of token sequences by their n-grams: ridge regression (penalty 1, the mean is free)."""
+
+    def __init__(self, rows: Sequence[Ints], numbers: Floats, vocabulary: int, order: int = 2):
+        super().__init__(rows, vocabulary, order)
+        self.weight, self.bias = fitted_numbers(*self.features(rows), numbers, len(self.known))
+
+    def predict(self, rows: Sequence[Ints]) -> Floats:
+        """The number of each row (N,)."""
+        return np.asarray(scores(*self.features(rows), self.weight, self.bias)[:, 0])
+
+
+def overlap(one: Sequence[int], other: Sequence[int]) -> float:
+    """Share of the tokens of two texts that are in both (Jaccard)."""
+    first, second = set(one), set(other)
+    return len(first & second) / max(1, len(first | second))

@@ -3,7 +3,7 @@
 Shapes: K kinds of rows · R rounds · N rows, the sum of the counts
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,16 @@ Floats = NDArray[np.float64]
 Figures = dict[str, Floats]  # by name: (R,), or (R, C) where there is one for each class
 ROUNDS, LEVEL = 1000, 0.95
 _HELD = 4_000_000  # numbers of drawn counts that are held at once
+
+
+def means(values: Mapping[str, Floats]) -> "Sample":
+    """Rows of which figures are the means of values (N,)."""
+    rows = len(next(iter(values.values())))
+
+    def statistic(drawn: Floats) -> Figures:
+        return {name: drawn @ each / np.maximum(drawn.sum(1), 1) for name, each in values.items()}
+
+    return Sample(np.ones(rows, np.int64), statistic)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Shapes: N rows · C classes · K kinds of rows · R rounds of a bootstrap
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,28 @@ def sample(truth: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, cla
     return Sample(counts, statistic)
 
 
+def sample_by(
+    truth: np.ndarray, predicted: np.ndarray, classes: int, summary: Callable[[np.ndarray], dict[str, float]]
+) -> Sample:
+    """Rows by true and predicted class (N,): the figures that `summary` makes of a confusion matrix (C, C)."""
+    cells, counts = np.unique(truth * classes + predicted, return_counts=True)
+
+    def statistic(drawn: Floats) -> Figures:
+        matrices = np.zeros((len(drawn), classes * classes))
+        matrices[:, cells] = drawn
+        found = [summary(each.reshape(classes, classes)) for each in matrices]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+    return Sample(counts, statistic)
+
+
 def _figures(right: Floats, predicted: Floats, true: Floats) -> Figures:
     """From how many rows of each class (R, C) were found, predicted and there."""
     total = np.maximum(true.sum(1), 1)
     each = {
-        "f1": _share(2 * right, predicted + true),
-        "precision": _share(right, predicted),
-        "recall": _share(right, true),
+        "f1": share(2 * right, predicted + true),
+        "precision": share(right, predicted),
+        "recall": share(right, true),
     }
     macro = {f"macro_{name}": values.mean(1) for name, values in each.items()}
     first = {"accuracy": right.sum(1) / total, "macro_f1": macro.pop("macro_f1")}
@@ -88,5 +103,6 @@ def _correlation(right: Floats, predicted: Floats, true: Floats) -> Floats:
     return np.divide(shared, spread, out=np.zeros(len(shared)), where=spread > 0)
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
+def share(part: Floats, whole: Floats) -> Floats:
+    """part / whole, and 0 of nothing."""
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)

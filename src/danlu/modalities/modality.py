@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +14,17 @@ Batch = dict[str, "torch.Tensor"]
 
 class Modality(ABC):
     """A processor: fitted once on the training rows, saved with the model, the same for every task."""
+
+    column: ClassVar[str]  # of the rows: what it is fitted on
+    file: ClassVar[str]  # what it is saved as, in a folder
+
+    def with_control(self, names: Sequence[str]) -> Self:
+        """With control tokens that a task marks its rows by; only texts have such."""
+        return self
+
+    def length(self, context: int) -> int:
+        """Places that a row takes at most: those of the context, unless all rows take as many."""
+        return context
 
     @classmethod
     @abstractmethod
@@ -37,8 +48,8 @@ class Modality(ABC):
         """A new, untrained module from a batch to (B, T, dim)."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write everything `load` needs into `folder`."""
+    def save(self, folder: Path, *, typed: bool = False) -> None:
+        """Write everything `load` needs into `folder`; `typed`: the model tells the first text from the second."""
 
     @classmethod
     @abstractmethod

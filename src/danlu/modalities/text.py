@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -36,6 +36,9 @@ class Text(Modality):
     `kind` is bpe, wordpiece, char or sentencepiece. `roles` names what other libraries' folders speak to a model with:
     {"eos": "</s>", "cls": "[CLS]", ...}.
     """
+
+    column: ClassVar = "text"
+    file: ClassVar = "tokenizer.json"
 
     def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, str] | None = None):
         self.kind = _kind(tokenizer)

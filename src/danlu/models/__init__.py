@@ -38,6 +38,7 @@ FAMILIES = (
     "vit",
     "clip",
     "whisper",
+    "mlp",
 )
 ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 
@@ -80,8 +81,9 @@ def carries(name: str, architecture: Architecture) -> bool:
     from danlu.nn.embed import TokensConfig
 
     module = family(name)
-    speaks = "embed.tokens.weight" in module.LAYOUT.names
-    if module.LAYOUT.form_of(architecture.head) is None or speaks != isinstance(architecture.embed, TokensConfig):
+    if module.LAYOUT.form_of(architecture.head) is None:
+        return False
+    if not isinstance(architecture.embed, getattr(module, "EMBED", TokensConfig)):
         return False
     try:
         return computed(module.from_hf(module.to_hf(architecture, {}))) == computed(architecture)

@@ -23,9 +23,9 @@ from danlu.nn.heads import (
     PairConfig,
     Vocabulary,
 )
-from danlu.nn.network import Contest, EncoderDecoder, Network, Stack, Towers
+from danlu.nn.network import Contest, EncoderDecoder, Network, Records, Stack, Towers
 from danlu.nn.norm import Norm
-from danlu.nn.stems import Frames, FramesConfig, Patches, PatchesConfig, waves
+from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
 
 EMBEDDING_STD = 0.02
@@ -36,7 +36,7 @@ class Architecture:
     """All that decides the shape of a model's tensors and what is computed with them."""
 
     core: TransformerConfig
-    embed: TokensConfig | PatchesConfig
+    embed: TokensConfig | PatchesConfig | CellsConfig
     head: HeadConfig
     context: int  # tokens that it was made for
     # What the core, then a decoder, attends to; where the head is a pair, what it is compared with; where it is joint,
@@ -100,6 +100,9 @@ def empty(architecture: Architecture) -> Network:
     """The network without memory for its weights (meta tensors)."""
     with torch.device("meta"):
         core, dim = Transformer(architecture.core), architecture.core.dim
+        if isinstance(architecture.embed, CellsConfig):
+            assert isinstance(architecture.head, LabelConfig)
+            return Records(Cells(architecture.embed, dim), core, Label(architecture.head, dim))
         embed = _embedding(architecture.embed, dim)
         if architecture.encoder is None:
             assert not isinstance(embed, Frames)
@@ -138,11 +141,13 @@ def initialise(network: Network, generator: torch.Generator) -> None:
 
     The stream is a sum of 2 · layers terms, hence 1/sqrt(2 · layers) for each (GPT-2).
     """
-    scores = network.core.config.head_dim**-0.5 / network.core.config.score_scale  # T5 has the scale in its queries
+    core = network.core.config
+    scores = core.head_dim**-0.5 / core.score_scale if core.heads else 1.0  # T5 has the scale in its queries
     writers = 1 / math.sqrt(2 * network.core.config.layers)
     for name, module in network.named_modules():
         if isinstance(module, nn.Embedding):
-            module.weight.normal_(0, EMBEDDING_STD, generator=generator)
+            std = network.embed.config.fields**-0.5 if isinstance(network, Records) else EMBEDDING_STD
+            module.weight.normal_(0, std, generator=generator)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             module.weight.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
         elif isinstance(module, nn.Linear):

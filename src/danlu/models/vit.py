@@ -42,6 +42,7 @@ def _unwrapped(state: Weights) -> Weights:
     return {name: tensor[(0,) * len(_BATCHED.get(name, ()))] for name, tensor in state.items()}
 
 
+EMBED = PatchesConfig
 LAYOUT = Layout(
     both(_MODULES) | {"embed.token": f"{_ROOT}.cls_token", "embed.positions.weight": f"{_ROOT}.position_embeddings"},
     "vit.",

@@ -24,7 +24,7 @@ class TransformerConfig:
 
     dim: int
     layers: int
-    heads: int
+    heads: int  # 0: no attention, each place for itself (an MLP with residual connections)
     kv_heads: int  # = heads, or a divisor of it (grouped-query attention, 2305.13245)
     head_dim: int
     hidden: int  # width inside the MLP
@@ -48,7 +48,7 @@ class TransformerConfig:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
         if isinstance(self.position, Rotary) and self.position.scaling not in SCALINGS:
             raise ValueError(f"position.scaling must be one of {', '.join(SCALINGS)}; got {self.position.scaling!r}")
-        if self.heads % self.kv_heads:
+        if self.heads and self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if isinstance(self.position, Rotary) and self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions; got {self.head_dim}")

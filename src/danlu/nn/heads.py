@@ -197,14 +197,14 @@ def inherit(head: nn.Module, before: nn.Module) -> None:
 
 
 def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:
-    """(B, T, D) -> (N, D): the first or the last token's state of each of N segments, or the mean over its tokens.
+    """(B, T, D) -> (N, D): the first or the last token's state of each of N segments, or the mean or sum over all.
 
     Segments stand in order of rows and places; a row whose tokens all have one number is one segment.
     """
     if segments is None:
         segments = torch.ones_like(hidden[..., 0], dtype=torch.long)
-    if way != "mean":
+    if way in ("first", "last"):
         return hidden[openings(segments) if way == "first" else endings(segments)]
     real, number = segments > 0, openings(segments).flatten().cumsum(0).view_as(segments) - 1
     sums = hidden.new_zeros(int(number[-1, -1]) + 1, hidden.shape[-1]).index_add_(0, number[real], hidden[real])
-    return sums / torch.bincount(number[real], minlength=len(sums))[:, None]
+    return sums if way == "sum" else sums / torch.bincount(number[real], minlength=len(sums))[:, None]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from danlu.nn.embed import Tokens
-from danlu.nn.heads import Joint, Label, Pair, Vocabulary
+from danlu.nn.heads import Joint, Label, Pair, Vocabulary, pooled
 from danlu.nn.masks import segment_mask, segment_positions
-from danlu.nn.stems import Frames, Patches
+from danlu.nn.stems import Cells, Frames, Patches
 from danlu.nn.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Stack(nn.Module):
     slots (B,), the slot of each row. A cache reads slots, position_ids and segment_ids on the host.
     """
 
-    def __init__(self, embed: Tokens | Patches | Frames, core: Transformer) -> None:
+    def __init__(self, embed: Tokens | Patches | Frames | Cells, core: Transformer) -> None:
         super().__init__()
         self.embed, self.core = embed, core
 
@@ -58,7 +58,9 @@ class Network(Stack):
 
     continues: ClassVar = "input_ids"  # the column of the tokens that generation adds to
 
-    def __init__(self, embed: Tokens | Patches, core: Transformer, head: Vocabulary | Label | Joint | Pair) -> None:
+    def __init__(
+        self, embed: Tokens | Patches | Cells, core: Transformer, head: Vocabulary | Label | Joint | Pair
+    ) -> None:
         super().__init__(embed, core)
         self.head = head
 
@@ -90,6 +92,26 @@ class Network(Stack):
     def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """Logits: (B, T, V) over the vocabulary, or over labels (N, C) of segments or (B, T, C); both of a Joint."""
         return self.head(self.head.pool(self.hidden(batch, cache), batch))
+
+
+class Records(Network):
+    """Rows of tables: the cells of each are summed to one state, which a stack without attention works on.
+
+    A batch holds input_ids and values (B, T), and segment_ids (B, T) where one of its rows holds several of the table.
+    """
+
+    embed: Cells
+
+    def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """The states after the last layer (N, 1, D), one for each row of the table."""
+        cells = self.embed(batch["input_ids"], batch["values"])
+        rows = pooled(cells, batch.get("segment_ids"), "sum") + self.embed.bias.to(cells.dtype)
+        return self.core(rows[:, None])
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Logits (N, C)."""
+        logits: Tensor = self.head(self.hidden(batch, cache)[:, 0])
+        return logits
 
 
 class EncoderDecoder(Network):

@@ -1,4 +1,4 @@
-"""Images and sounds to vectors, in place of a table of tokens.
+"""Images, sounds and rows of tables to vectors, in place of a table of tokens.
 
 Shapes: B batch · C channels · H height and width in pixels · N patches · M mel bands · F frames · D width of the stack
 """
@@ -48,6 +48,35 @@ class FramesConfig:
     @property
     def count(self) -> int:
         return self.positions
+
+
+@dataclass(frozen=True)
+class CellsConfig:
+    """Cells of a row: each an id with a value, which its vector is multiplied by (a number; a category has 1)."""
+
+    vocab: int
+    fields: int  # cells of a row
+
+
+class Cells(nn.Module):
+    """One vector per cell. Their sum over a row is a linear layer on its numbers and its categories, one-hot."""
+
+    reads: ClassVar = "input_ids"
+
+    def __init__(self, config: CellsConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.cells = table_of(config.vocab, dim)
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return self.cells.weight.dtype
+
+    def forward(self, ids: Tensor, values: Tensor) -> Tensor:
+        """ids, values (B, T) -> (B, T, D)."""
+        return self.cells(ids) * values[..., None].to(self.dtype)
 
 
 class Patches(nn.Module):

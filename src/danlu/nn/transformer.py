@@ -47,11 +47,11 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, attention to the memory where there is one, MLP."""
+    """Attention, attention to the memory, MLP; each of the first two where there is one."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention = Residual(Attention(config), config)
+        self.attention = Residual(Attention(config), config) if config.heads else None
         self.across = Residual(Attention(config, config.memory), config) if config.memory else None
         self.mlp = Residual(Mlp(config.dim, config.hidden, config.mlp, config.bias == "all"), config)
 
@@ -59,7 +59,8 @@ class Block(nn.Module):
         self, x: Tensor, view: View, layer: int, cache: CacheRows | None, memory: Tensor | None, across: View
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = self.attention(x, view, layer, cache)
+        if self.attention is not None:
+            x = self.attention(x, view, layer, cache)
         if self.across is not None:
             x = self.across(x, across, layer, cache, memory)
         return self.mlp(x)

@@ -57,7 +57,7 @@ def padded(rows: Sequence[Batch], length: int) -> Batch:
 
 
 def _filled(tensor: Tensor, name: str, length: int) -> Tensor:
-    filler = IGNORE if name == "labels" else 0
+    filler: float = (math.nan if tensor.is_floating_point() else IGNORE) if name == "labels" else 0
     return nn.functional.pad(tensor, (0, length - tensor.shape[1]), value=filler)
 
 

@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from danlu.data import derive, filters, formats, records, shapes, sources, store
+from danlu import tasks
+from danlu.data import derive, records, shapes, sources, store
 from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
-from danlu.modalities.text import Text
 from danlu.tasks.task import Row
 
 ROWS, CHARACTERS = 256, 300_000
@@ -45,16 +45,20 @@ class Sample:
             return _derived(self.rows(node.inputs["rows"]), derive.derivation(node.config["derive"]))
         return _read(node, self.life)
 
-    def tokenizer(self) -> Text:
+    def processor(self) -> Any:
         """That of the life, or one of its kind learned from the sample."""
         encode = self.nodes["encode"]
+        kind: Any = tasks.load(encode.config["task"])
+        modality = kind.modality()
         if "encode" in self.life.folders:
-            return Text.load(self.life.folders["encode"])
+            return modality.load(self.life.folders["encode"])
         if base := encode.external.get("base"):
-            return Text.load(self.life.loaded.model(base))
-        wanted = encode.config["tokenizer"]
+            return modality.load(self.life.loaded.model(base))
+        values = (row[modality.column] for row in self.rows("prepare"))
+        if (wanted := encode.config.get("tokenizer")) is None:
+            return modality.fit(values)
         size = _VOCABULARY if wanted.vocab_size == "auto" else min(wanted.vocab_size, _VOCABULARY)
-        return Text.fit((row["text"] for row in self.rows("prepare")), type=wanted.type, vocab_size=size)
+        return modality.fit(values, type=wanted.type, vocab_size=size)
 
 
 def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
@@ -70,8 +74,7 @@ def _read(node: Node, life: Life) -> Iterator[Row]:
     """Rows of the smallest raw files, one after the other, cleaned as the recipe says."""
     config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
     found = [_source(path, config) for path in paths[:_FILES]]
-    cut = formats.Cut(config.record, config.section, config.header, config.pattern)
-    reader = records.Reader(cut, config.columns, filters.plan(config.clean), config.bad_records, config.shape)
+    reader = records.Reader.of(config)
     shape, started = reader.shape(found), time.monotonic()
     for file in found:
         for record in islice(reader.records(file, shape), ROWS):

@@ -23,29 +23,37 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     """The trained network, the folder that is saved and opened, and the engine's slots token by token."""
     net = twin.network().to(twin.device)
     net.load_state_dict(weights)
-    ids = _longest(twin).to(twin.device)
-    trained = net.eval()({"input_ids": ids[None]})[0]
+    row = {name: each.to(twin.device) for name, each in _longest(twin).items()}
+    trained = net.eval()(_alone(row))[0]
     learned = (twin.task_name, twin.task.labels, twin.task.chosen)
     model = Model(net, twin.architecture, twin.task.processor, *learned)
     model.save_pretrained(folder, merged_state(net, weights))
     opened = Model.from_pretrained(folder, twin.device)
-    saved = opened.net({"input_ids": ids[None]})[0]
-    together = _beside(opened, ids) if opened.judges else _stepped(opened, ids)
+    saved = opened.net(_alone(row))[0]
+    together = _beside(opened, row) if opened.judges else _stepped(opened, row["input_ids"])
     beside = _apart(together[: len(trained)], trained)
     return [Check("saved", _apart(saved, trained), LIMIT), Check("served", beside, LIMIT)]
 
 
-def _longest(twin: Twin) -> Tensor:
-    """The longest row that fits, (T,)."""
+def _longest(twin: Twin) -> dict[str, Tensor]:
+    """What the network reads of the longest row that fits, (T,) each."""
     batch = twin.loader().assemble([0])
-    return batch["input_ids"][0][batch["segment_ids"][0] == 1]
+    here = batch["segment_ids"][0] == 1
+    return {name: batch[name][0][here] for name in ("input_ids", "values") if name in batch}
 
 
-def _beside(model: Model, ids: Tensor) -> Tensor:
-    """Logits, (C,) or of each token and perhaps of padding (T, C), of a text that is judged beside a longer one."""
-    longer = torch.cat([ids, ids[1:]])[: model.context]
-    batch = model.processor.collate([{"input_ids": longer}, {"input_ids": ids}])
-    return model.net({name: each.to(ids.device) for name, each in batch.items()})[1]
+def _alone(row: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: each[None] for name, each in row.items()}
+
+
+def _beside(model: Model, row: dict[str, Tensor]) -> Tensor:
+    """Logits, (C,) or of each token and perhaps of padding (T, C), of a row that is judged beside a longer one.
+
+    Rows of tables are all of one length.
+    """
+    other = row if "values" in row else {name: torch.cat([t, t[1:]])[: model.context] for name, t in row.items()}
+    batch = model.processor.collate([other, row])
+    return model.net({name: each.to(model.net.device) for name, each in batch.items()})[1]
 
 
 def _stepped(model: Model, ids: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
 from danlu.messages import text
-from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture, build
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
+from danlu.nn.stems import CellsConfig
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
 from danlu.tasks.task import Example, Row, Task, longest_answer
@@ -105,18 +105,18 @@ def twins(life: Life, folder: Path) -> list[Twin]:
         UserError: E216 no rows, E122 none that fits the context, and whatever is wrong with data or base model.
     """
     sample = Sample(life)
-    processor = sample.tokenizer()
+    processor = sample.processor()
     return [_twin(node, sample, processor, folder) for node in life.nodes if node.stage in ("pretrain", "finetune")]
 
 
-def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
+def _twin(node: Node, sample: Sample, processor: Any, folder: Path) -> Twin:
     encode = sample.nodes[node.inputs["columns"]]
     drawn = sample.rows(encode.inputs["rows"])
     task = _task(node.config, processor, drawn)
     processor = task.processor
     rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)
-    most = min(node.config["context"], whole.context)
+    most = min(processor.length(node.config["context"]), whole.context)
     context = _context([len(example["input_ids"]) for example in examples], task.long, most)
     adapters = _shrunk_adapters(node.config.get("adapt") or adapt.short(node.config.get("tune", "full")))
     layers = max([LAYERS, *(entry.get("keep_last", 0) + 1 for entry in adapters)])
@@ -132,11 +132,14 @@ def _twin(node: Node, sample: Sample, processor: Text, folder: Path) -> Twin:
     return made
 
 
-def _task(config: Mapping[str, Any], processor: Text, rows: Sequence[Row]) -> Task:
+def _task(config: Mapping[str, Any], processor: Any, rows: Sequence[Row]) -> Task:
     """The task of a training, with the labels of the sample."""
     kind: Any = tasks.load(config["task"])
     labels = sorted({each for row in rows for each in kind.labels_of(row)}) if kind.labelled else ()
-    return kind(processor.with_control(kind.markers), labels, config["context"], config.get("options", {}))
+    numbers = [number for number in map(kind.number_of, rows) if number is not None]
+    scale = {"scale": [float(np.mean(numbers)), float(np.std(numbers)) or 1.0]} if numbers else {}
+    known = processor.with_control(kind.markers)
+    return kind(known, labels, config["context"], config.get("options", {}) | scale)
 
 
 def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:
@@ -171,7 +174,7 @@ def _trained(rows: list[Any]) -> list[Any]:
     return [row for index, row in enumerate(rows) if index % _HELD_OUT] or rows
 
 
-def _form(life: Life, processor: Text) -> Architecture:
+def _form(life: Life, processor: Any) -> Architecture:
     """The architecture that the recipe trains, at any depth."""
     recipe = life.loaded.recipe
     if recipe.model.base:
@@ -179,7 +182,7 @@ def _form(life: Life, processor: Text) -> Architecture:
         carried = config.get("danlu", {}).get("carrier", config)
         return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
     depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
-    section = recipe.backbone.model_copy(update={"depth": depth})
+    section = recipe.backbone.model_copy(update={"depth": depth, "context": processor.length(recipe.model.context)})
     return size.architecture(section, recipe.train, processor.vocab_size, 0)
 
 
@@ -193,6 +196,9 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
         "head_dim": WIDTH // HEADS,
         "hidden": HIDDEN,
     }
+    if isinstance(whole.embed, CellsConfig):
+        core = replace(whole.core, layers=layers, dim=WIDTH, hidden=HIDDEN)
+        return replace(whole, core=core, embed=replace(whole.embed, vocab=vocab), context=context)
     core = replace(whole.core, layers=layers, **sizes)
     embed = replace(whole.tokens, vocab=vocab, positions=context if whole.tokens.positions else 0)
     return replace(whole, core=core, embed=embed, context=context)

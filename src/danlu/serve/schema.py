@@ -97,11 +97,13 @@ class ChatRequest(Generated):
         return self.max_completion_tokens or self.max_tokens
 
 
+Record = dict[str, str | float | int | bool | None]  # a row of a table, by its columns
+Records = Annotated[Record, Field(min_length=1)] | Annotated[list[Record], Field(min_length=1, max_length=256)]
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=256)]
 
 
 class PredictRequest(Strict):
-    """Rows to judge: a text, or a list of texts, for each of the inputs of a task."""
+    """Rows to judge: a text or a row of a table, or a list of them, for each of the inputs of a task."""
 
     model: str | None = Field(None, max_length=256)
 
@@ -111,9 +113,9 @@ class PredictRequest(Strict):
             raise ValueError("all inputs must be of one length")
         return self
 
-    def _columns(self) -> dict[str, list[str]]:
+    def _columns(self) -> dict[str, list[Any]]:
         given = {name: getattr(self, name) for name in type(self).model_fields if name != "model"}
-        return {name: [each] if isinstance(each, str) else each for name, each in given.items() if each is not None}
+        return {name: each if isinstance(each, list) else [each] for name, each in given.items() if each is not None}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -123,8 +125,11 @@ class PredictRequest(Strict):
 
 
 def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
-    """The request for a task that reads these texts; False where one may be left out."""
-    fields: dict[str, Any] = {name: (Texts, ...) if must else (Texts | None, None) for name, must in asks.items()}
+    """The request for a task that reads these texts (or, under "record", rows); False where one may be left out."""
+    kinds: dict[str, Any] = {name: Records if name == "record" else Texts for name in asks}
+    fields: dict[str, Any] = {
+        name: (kinds[name], ...) if must else (kinds[name] | None, None) for name, must in asks.items()
+    }
     return create_model("PredictRequest", __base__=PredictRequest, **fields)
 
 

@@ -6,8 +6,10 @@ Rows stream through one at a time; memory does not grow with them.
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +34,16 @@ def run(context: "Context") -> None:
 
     rows = context.inputs["rows"] / "rows"
     disk.require(context.out, _text(rows) * WRITTEN)
-    processor = _processor(context, rows)
-    processor.save(context.out)
     kind: Any = tasks.load(context.config["task"])
     opening = next(_read(rows, "train"), None)
     if opening is None:
         raise UserError("E216")
     labels = _labels(context, rows) if kind.labelled else ()
-    task = kind(processor, labels, context.config.get("context"), context.config.get("options", {}))
+    learned = _learned(context, rows, kind)
+    processor = _processor(context, rows, kind)
+    processor.save(context.out)
+    options = context.config.get("options", {}) | learned
+    task = kind(processor, labels, context.config.get("context"), options)
     first, chat = _first(task, opening, rows), bool(opening.get("messages"))
     task.noticed.clear()
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
@@ -56,29 +60,25 @@ def run(context: "Context") -> None:
         for row in itertools.islice(_read(rows, "train"), _SHOWN_ROWS)
         for example in itertools.islice(task.examples([row]), 1)
     ]
-    files.write_json(
-        context.out / "tokens.json",
-        {"schema": 1, "tokenizer": about, "chat": chat, "labels": labels, "splits": splits, "examples": shown},
-    )
+    told = {"labels": labels, "learned": learned}
+    table = {"schema": 1, "tokenizer": about, "chat": chat, **told, "splits": splits, "examples": shown}
+    files.write_json(context.out / "tokens.json", table)
     context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
-    context.output_hash = content_hash(context.out)
+    context.output_hash = content_hash(context.out, processor.file)
 
 
 # --- the tokenizer -------------------------------------------------------------------------------------
 
 
-def _processor(context: "Context", rows: Path) -> "Text":
-    from danlu import tasks
-    from danlu.modalities.text import Text
-
-    kind: Any = tasks.load(context.config["task"])
+def _processor(context: "Context", rows: Path, kind: Any) -> Any:
+    modality = kind.modality()
     given = context.inputs.get("tokenizer") or context.inputs.get("base")
     if given:
-        return Text.load(given).with_control(kind.markers)
+        return modality.load(given).with_control(kind.markers)
     context.progress(0, 1, message("encode.learning"))
-    wanted = context.config["tokenizer"]
-    texts = (row["text"] for row in _read(rows, "train"))
-    return Text.fit(texts, type=wanted.type, vocab_size=wanted.vocab_size).with_control(kind.markers)
+    wanted = context.config.get("tokenizer")
+    values = (row[modality.column] for row in _read(rows, "train"))
+    return modality.fit(values, **(wanted.model_dump() if wanted else {})).with_control(kind.markers)
 
 
 # --- the labels ------------------------------------------------------------------------------------------
@@ -110,6 +110,30 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     if rare := [label for label, times in known.items() if times == 1]:
         context.view.line(message("encode.rare", count=len(rare), label=rare[0]))
     return sorted(known, key=_order)
+
+
+def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
+    """{"scale": mean and deviation} of the numbers to learn, of the rows to train on alone, or as the base knows them.
+
+    Raises:
+        UserError: E263, all rows have one number.
+    """
+    from danlu.model import taught_options
+
+    base = context.inputs.get("base")
+    if base and (before := taught_options(base, context.config["task"]).get("scale")):
+        return {"scale": before}
+    count, mean, spread = 0, 0.0, 0.0
+    for number in map(kind.number_of, _read(rows, "train")):
+        if number is None:
+            return {}
+        count += 1
+        step = number - mean
+        mean += step / count
+        spread += step * (number - mean)
+    if count and not spread:
+        raise UserError("E263", number=f"{mean:g}", rows=f"{count:,}")
+    return {"scale": [mean, math.sqrt(spread / count)]} if count else {}
 
 
 def _order(label: str) -> tuple[bool, float, str]:
@@ -160,18 +184,34 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
     writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
     token_bytes = np.array(task.processor.token_bytes())
     counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
-    for example in task.examples(_read(rows, split)):
-        if limit and longest_answer(example) > limit:
-            counts["left_out"] += 1
-            continue
-        writer.add(example)
-        ids = np.asarray(example["input_ids"], np.int64)
-        counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
-        counts["cut"] += task.long == "cut" and len(ids) == task.context
-        if counts["rows"] % 100 == 0:
-            context.progress(min(counts["rows"], total), total, message("encode.encoding", split=split))
-    writer.close()
+    with closing(writer):
+        for example in _examples(task, _read(rows, split)):
+            if limit and longest_answer(example) > limit:
+                counts["left_out"] += 1
+                continue
+            writer.add(example)
+            ids = np.asarray(example["input_ids"], np.int64)
+            counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
+            counts["cut"] += task.long == "cut" and len(ids) == task.context
+            if counts["rows"] % 100 == 0:
+                context.progress(min(counts["rows"], total), total, message("encode.encoding", split=split))
     return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
+
+
+def _examples(task: "Task", rows: "Iterator[Row]") -> "Iterator[Example]":
+    """What the task makes of rows; what it cannot read is named with its place."""
+    place = ""
+
+    def read() -> "Iterator[Row]":
+        nonlocal place
+        for row in rows:
+            place = row["source"]
+            yield row
+
+    try:
+        yield from task.examples(read())
+    except UserError as error:
+        raise UserError(error.code, where=error.where or place, evidence=error.evidence, **error.fields) from error
 
 
 def _rows(rows: Path, split: str) -> int:
@@ -203,7 +243,7 @@ def _dtype(name: str, value: Any, vocab_size: int) -> str:
 
     if name == "input_ids":
         return token_dtype(vocab_size)
-    if name == "labels":
+    if name == "labels" and np.asarray(value).dtype.kind != "f":
         return "int32"
     return "uint8" if name.endswith(("_mask", "type_ids")) else np.asarray(value).dtype.name
 
@@ -217,8 +257,8 @@ def _shown(processor: "Text", row: "Row", example: "Example") -> dict[str, Any]:
     return {"id": row["id"], "source": row["source"], "tokens": processor.show(ids), "ids": ids, "learned": learned}
 
 
-def content_hash(folder: Path) -> str:
-    """sha256 over the tokenizer and every column file, by name."""
-    paths = [folder / "tokenizer.json", *sorted((folder / "columns").rglob("*.*"))]
+def content_hash(folder: Path, processor: str = "tokenizer.json") -> str:
+    """sha256 over the tokenizer (or table) and every column file, by name."""
+    paths = [folder / processor, *sorted((folder / "columns").rglob("*.*"))]
     lines = (f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,6 +1,10 @@
 """Models -> a table: each on held-out rows of the data, beside an n-gram model of the same tokens."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,68 +12,92 @@ from danlu import files
 
 if TYPE_CHECKING:
     from danlu.graph import Context
+    from danlu.metrics.bootstrap import Sample
     from danlu.model import Model
-    from danlu.tasks.task import Task
+    from danlu.tasks.task import Row, Task
 
-VERSION = 2
+VERSION = 3
 _ROWS = 16  # packed rows of an evaluation batch
-_ERRORS = 20  # that are shown
+_JUDGED = 100_000  # held-out rows whose answers are kept, at most
+_ERRORS, _FLIPS = 20, 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
+_ORDER, _BAG = 5, 2  # of the n-grams that stand beside where the recipe does not say: in a row, and in a bag
 
 
 def run(context: "Context") -> None:
-    """Write metrics.json and samples.json into context.out; the output hash is that of the metrics."""
+    """Write metrics.json and what the report shows into context.out; the output hash is that of the metrics."""
     from danlu.model import Model
 
-    device = context.use_machine()
-    wanted = context.config["evaluate"]
+    device, wanted = context.use_machine(), context.config["evaluate"]
     roles = [role for role in ("base", "tuned") if role in context.inputs]
     models = {role: Model.from_pretrained(context.inputs[role], device) for role in roles}
     steps = len(models) * 2 + bool(wanted.ngram)
-    figures: dict[str, dict[str, float]] = {}
+    groups = [Group(context.inputs["columns"], context.inputs.get("rows"), models["base"])]
     if wanted.ngram:
-        figures |= _baseline(context, models["base"], wanted.ngram)
+        groups[0].beside(wanted.ngram)
         context.progress(1, steps)
-    wholes: dict[str, Whole] = {}
-    for role, model in models.items():
-        if model.judges == models["base"].judges:
-            wholes[role] = Whole(model, context.inputs["columns"], context.inputs.get("rows"))
-            figures[role] = measure(model, context.inputs["columns"], models["base"].task) | wholes[role].scores
-        context.progress(len(figures), steps, role)
-    answers = {}
     if "tuning_columns" in context.inputs:
+        groups.append(Group(context.inputs["tuning_columns"], context.inputs.get("tuning_rows"), models["tuned"]))
+    for group in groups:
         for role, model in models.items():
-            if model.judges == models["tuned"].judges:
-                wholes[role] = Whole(model, context.inputs["tuning_columns"], context.inputs.get("tuning_rows"))
-                found = measure(model, context.inputs["tuning_columns"], models["tuned"].task)
-                answers[role] = found | wholes[role].scores
-    last, whole = models.get("tuned") or models["base"], list(wholes.values())[-1]
-    table = {"schema": files.SCHEMA, "split": _split(context.inputs["columns"]), "models": figures, "answers": answers}
-    files.write_json(context.out / "metrics.json", _finite(table | {"each": whole.each}))
-    files.write_json(context.out / "errors.json", whole.errors)
+            group.add(role, model)
+            context.progress(sum(len(each.figures) for each in groups), steps, role)
+    _write(context.out, groups)
+    last = models.get("tuned") or models["base"]
     shown = samples(last, context.inputs["columns"], wanted.samples) if last.task.ahead else []
-    files.write_json(context.out / "samples.json", shown)
-    context.facts |= {"models": figures, "answers": answers}
+    files.write_json(context.out / "samples.json", shown or groups[-1].samples(wanted.samples))
+    context.facts |= {"models": groups[0].figures, "answers": groups[1].figures if groups[1:] else {}}
     context.output_hash = files.sha256(context.out / "metrics.json")
     context.progress(1, 1)
 
 
-class Whole:
-    """What a model that judges rows says of the held-out ones, as it would say it to anybody; else nothing."""
+def _write(out: Path, groups: "list[Group]") -> None:
+    """metrics.json, and beside it rows that the models got wrong, and rows that one got right and another wrong."""
+    named = dict(zip(("models", "answers"), groups, strict=False))
+    table: dict[str, Any] = {"schema": files.SCHEMA, "split": _split(groups[0].encoded), "models": {}, "answers": {}}
+    table |= {name: group.figures for name, group in named.items()}
+    table["intervals"] = {name: group.intervals for name, group in named.items()}
+    table |= {"each": groups[-1].each, "confusion": groups[-1].confusion}
+    compared = [group.compared() for group in groups]
+    table["comparisons"] = [comparison for each in compared for comparison, _ in each]
+    files.write_json(out / "metrics.json", _finite(table))
+    files.write_json(out / "errors.json", groups[-1].errors)
+    files.write_json(out / "flips.json", [flips for each in compared for _, flips in each])
 
-    def __init__(self, model: "Model", encoded: Path, prepared: Path | None):
-        self.task = model.task
-        self.rows = _held_out(prepared, _split(encoded)) if prepared and model.judges else []
-        self.said = model.judge(self.rows) if self.rows else []
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model says of rows: its answers, in their order, and all that they amount to."""
+
+    task: "Task"
+    rows: Sequence["Row"]
+    said: Sequence["Row"]
+
+    @cached_property
+    def sample(self) -> "Sample | None":
+        return self.task.sample(self.said, self.rows) if self.rows else None
 
     @property
     def scores(self) -> dict[str, float]:
         return self.task.score(self.said, self.rows) if self.rows else {}
 
+    @cached_property
+    def _ends(self) -> "dict[str, Any]":
+        return self.sample.intervals() if self.sample else {}
+
+    @property
+    def intervals(self) -> dict[str, list[float]]:
+        """Between what ends each figure lies, 19 times of 20."""
+        return {name: ends.tolist() for name, ends in self._ends.items() if ends.ndim == 1}
+
     @property
     def each(self) -> list[dict[str, Any]]:
-        """The figures of each label."""
-        return self.task.each(self.said, self.rows) if self.rows else []
+        """The figures of each label, and between what ends its F1 lies."""
+        found = self.task.each(self.said, self.rows) if self.rows else []
+        ends = self._ends.get("f1")
+        if ends is None or ends.ndim == 1 or ends.shape[1] != len(found):
+            return found
+        return [row | {"f1_low": low, "f1_high": high} for row, low, high in zip(found, *ends.tolist(), strict=True)]
 
     @property
     def errors(self) -> list[dict[str, Any]]:
@@ -77,11 +105,123 @@ class Whole:
         found = (self.task.error(said, row) for said, row in zip(self.said, self.rows, strict=True))
         return sorted((each for each in found if each), key=lambda each: -each["weight"])[:_ERRORS]
 
+    @property
+    def right(self) -> list[bool]:
+        """Which answers are right; empty where none can be said to be."""
+        found = [self.task.right(said, row) for said, row in zip(self.said, self.rows, strict=True)]
+        return [bool(each) for each in found] if None not in found else []
+
+
+class Group:
+    """Models on the same held-out rows of an encode folder, which `model` learned to answer, and figures of them."""
+
+    def __init__(self, encoded: Path, prepared: Path | None, model: "Model"):
+        self.encoded, self.prepared, self.model = encoded, prepared, model
+        self.rows = _held_out(prepared, _split(encoded)) if prepared and model.judges else []
+        self.figures: dict[str, dict[str, float]] = {}
+        self.judged: dict[str, Judged] = {}
+
+    def add(self, role: str, model: "Model") -> None:
+        """Measure a model, where it answers as the one does that the rows are for."""
+        if model.judges == self.model.judges:
+            self.figures[role] = measure(model, self.encoded, self.model.task)
+            self._answered(role, Judged(model.task, self.rows, judged(model, self.rows)))
+
+    def beside(self, order: int | str) -> None:
+        """Add a simple model: n-grams of the tokens, or what the task sets beside itself."""
+        from danlu.data import shapes, store
+
+        if self.rows and self.prepared:
+            train = (shapes.loaded(row) for row in store.read(self.prepared / "rows", "train"))
+            made = self.model.task.baseline(train, self.rows, _BAG if order == "auto" else int(order))
+            for name, said in made.items():
+                self._answered(name, Judged(self.model.task, self.rows, said))
+        elif self.model.task.ahead:
+            order = _ORDER if order == "auto" else int(order)
+            self.figures[f"{order}-gram"] = {"bits_per_byte": baseline(self.encoded, order)}
+
+    def _answered(self, role: str, said: Judged) -> None:
+        self.figures[role] = self.figures.get(role, {}) | said.scores
+        self.judged[role] = said
+
+    @property
+    def intervals(self) -> dict[str, dict[str, list[float]]]:
+        return {role: each.intervals for role, each in self.judged.items() if each.intervals}
+
+    @property
+    def last(self) -> Judged | None:
+        return list(self.judged.values())[-1] if self.judged else None
+
+    @property
+    def each(self) -> list[dict[str, Any]]:
+        return self.last.each if self.last else []
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return self.last.errors if self.last else []
+
+    @property
+    def confusion(self) -> dict[str, Any]:
+        """The true labels in rows, and how often each was answered; {} where rows do not have one label."""
+        return self.last.task.confusion(self.last.said, self.last.rows) if self.last and self.last.rows else {}
+
+    def compared(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Each model with the one before it: McNemar's test, and the rows that flipped."""
+        roles = list(self.judged)
+        return [made for pair in pairwise(roles) if (made := compared(*((role, self.judged[role]) for role in pair)))]
+
+    def samples(self, number: int) -> list[dict[str, str]]:
+        """The first held-out rows, answered."""
+        if not self.last:
+            return []
+        answered = zip(self.last.rows[:number], self.last.said, strict=False)
+        return [{"prompt": _plain(row) + "\n", "text": self.last.task.told(said)} for row, said in answered]
+
+
+def judged_on(model: "Model", encoded: Path, prepared: Path) -> Judged:
+    """What a model that judges rows says of the held-out ones; nothing where it does not judge."""
+    rows = _held_out(prepared, _split(encoded)) if model.judges else []
+    return Judged(model.task, rows, judged(model, rows))
+
+
+def judged(model: "Model", rows: Sequence["Row"]) -> list["Row"]:
+    """What a model says of rows, as it would say it to anybody; without the score of every label, to keep it small."""
+    return [{name: each for name, each in said.items() if name != "scores"} for said in model.judge(rows)]
+
+
+def compared(first: tuple[str, Judged], second: tuple[str, Judged]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Two models on the same rows: McNemar's test, and the rows that flipped; None where these are not the same.
+
+    Nor is there a test where no answer is simply right or wrong.
+    """
+    from danlu.metrics import mcnemar
+
+    (one_name, one), (two_name, two) = first, second
+    if not one.right or not two.right or list(one.rows) != list(two.rows):
+        return None
+    names = {"first": one_name, "second": two_name}
+    test = mcnemar.compare(one.right, two.right)
+    found = {**names, "only_first": test.first, "only_second": test.second, "exact": test.exact, "p": test.p}
+    places = [place for place, (a, b) in enumerate(zip(one.right, two.right, strict=True)) if a != b]
+    flips = [
+        {"given": _plain(one.rows[place]), "wanted": one.task.told(one.rows[place]),
+         "first": one.task.told(one.said[place]), "second": two.task.told(two.said[place]), "won": two.right[place]}
+        for place in places
+    ]  # fmt: skip
+    shown = [each for won in (True, False) for each in [flip for flip in flips if flip["won"] == won][:_FLIPS]]
+    return found | {"rows": len(one.right)}, {**names, "flips": shown}
+
+
+def _plain(row: "Row") -> str:
+    from danlu.data import shapes
+
+    return shapes.plain(row)
+
 
 def _held_out(prepared: Path, split: str) -> list[dict[str, Any]]:
     from danlu.data import shapes, store
 
-    return [shapes.loaded(row) for row in store.read(prepared / "rows", split)]
+    return [shapes.loaded(row) for row in islice(store.read(prepared / "rows", split), _JUDGED)]
 
 
 def measure(model: "Model", encoded: Path, task: "Task") -> dict[str, float]:
@@ -97,8 +237,11 @@ def measure(model: "Model", encoded: Path, task: "Task") -> dict[str, float]:
     )
 
 
-def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
-    """`danlu evaluate MODEL DATA`: a model's metrics on any data, read as a recipe would read them."""
+def on_data(folder: Path, data: str, device: str = "cpu") -> Group:
+    """`danlu evaluate MODEL DATA`: a model's metrics on any data, read as a recipe would read them.
+
+    The group holds it under the name of its folder.
+    """
     import tempfile
 
     from danlu import tasks
@@ -116,14 +259,20 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> dict[str, float]:
         base = ModelSection(base=str(folder.resolve()), context=model.context)
         sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
-            own = model.task.chosen if task == model.task_name else {}
+            known = model.task.chosen if task == model.task_name else {}
+            own = {name: value for name, value in known.items() if name in model.task.options}
             life = Life(Loaded(Recipe(task=task, options=own, **sections), Path(room) / "recipe.toml"))
             prepared = life.run(Silent(), "prepare").folders["prepare"]
             if model.judges or task == "language_modeling" or _answers(prepared):
                 break
         encoded = life.run(Silent(), "encode").folders["encode"]
         learned = model.task if task == model.task_name else tasks.load(task)(model.processor)
-        return measure(model, encoded, learned) | Whole(model, encoded, prepared).scores
+        group = Group(encoded, prepared if model.judges else None, model)
+        if model.judges:
+            group.add(folder.name, model)
+        else:
+            group.figures[folder.name] = measure(model, encoded, learned)
+        return group
 
 
 def _answers(prepared: Path) -> bool:
@@ -139,18 +288,6 @@ def _split(encoded: Path) -> str:
     from danlu.data.columns import Columns
 
     return next(name for name in ("test", "valid", "train") if len(Columns(encoded / "columns" / name)))
-
-
-def _baseline(context: "Context", model: "Model", order: int) -> dict[str, dict[str, float]]:
-    """The simple model that stands beside: n-grams of the tokens, or what the task sets beside itself."""
-    from danlu.data import shapes, store
-
-    columns = context.inputs["columns"]
-    if model.judges and "rows" in context.inputs:
-        rows = context.inputs["rows"]
-        learned = (shapes.loaded(row) for row in store.read(rows / "rows", "train"))
-        return model.task.baseline(learned, _held_out(rows, _split(columns)))
-    return {f"{order}-gram": {"bits_per_byte": baseline(columns, order)}} if model.task.ahead else {}
 
 
 def baseline(encoded: Path, order: int) -> float:

@@ -78,18 +78,16 @@ def run(context: "Context") -> None:
 
 
 def _read(context: "Context") -> Work:
-    from danlu.data import formats, ledger, records
+    from danlu.data import ledger, records
 
     config = context.config
     found = sources.describe(context.raw, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
-    plan = filters.plan(config.clean)
-    cut = formats.Cut(config.record, config.section, config.header, config.pattern)
-    reader = records.Reader(cut, config.columns, plan, config.bad_records, config.shape)
+    reader = records.Reader.of(config)
     shape = reader.shape(found)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
     disk.require(context.out, funnel.bytes * WRITTEN)
-    work = Work(context.out / "work", shape, _steps(plan, kinds), funnel)
+    work = Work(context.out / "work", shape, _steps(reader.plan, kinds), funnel)
     _collect(work, _records(reader, found, work, context), context)
     reader.check()
     return work

@@ -23,7 +23,7 @@ RANKS = True  # all ranks of a run take part
 
 def run(context: "Context") -> None:
     """Train and write a model folder into context.out; its output hash is that of the weights."""
-    from danlu.modalities.text import Text
+    from danlu import tasks
     from danlu.model import Model
     from danlu.train import size
     from danlu.train.plan import Plan
@@ -33,17 +33,20 @@ def run(context: "Context") -> None:
     if "base" in context.inputs:
         model = from_base(context)
     else:
-        processor = Text.load(context.inputs["columns"])
+        kind: Any = tasks.load(config["task"])
+        processor = kind.modality().load(context.inputs["columns"])
         told = files.read_json(context.inputs["columns"] / "tokens.json")
         tokens = told["splits"]["train"]["tokens"]
         begun = Plan.read(context.out)
-        section = config["model"].model_copy(update={"depth": begun.depth} if begun else {})
+        section = config["model"].model_copy(update={"context": processor.length(config["context"])})
+        section = section.model_copy(update={"depth": begun.depth} if begun else {})
         sized = partial(
             size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens, where=device
         )
         depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
-        learned = (config["task"], config["seed"], told["labels"], config.get("options", {}))
+        options = config.get("options", {}) | told["learned"]
+        learned = (config["task"], config["seed"], told["labels"], options)
         model = Model.from_architecture(architecture, processor, *learned)
     train(context, model, started, device, pretraining=True)
 
@@ -60,8 +63,9 @@ def from_base(context: "Context") -> "Model":
     if base.quantized:
         raise UserError("E121", path=context.inputs["base"])
     base = base.grown(type(base.processor).load(context.inputs["columns"]), context.config["seed"])
-    labels, config = files.read_json(context.inputs["columns"] / "tokens.json")["labels"], context.config
-    return base.for_task(config["task"], config["seed"], labels, config.get("options", {}))
+    told, config = files.read_json(context.inputs["columns"] / "tokens.json"), context.config
+    options = config.get("options", {}) | told["learned"]
+    return base.for_task(config["task"], config["seed"], told["labels"], options)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -134,7 +138,7 @@ def loaders(context: "Context", model: "Model") -> tuple["Loader", "Loader | Non
     from danlu.data.loader import Loader
 
     root = context.inputs["columns"] / "columns"
-    length = min(model.context, context.config["context"])
+    length = min(model.context, model.processor.length(context.config["context"]))
     made = [
         Loader(Columns(root / split), length, long=model.task.long, ahead=model.task.ahead, seed=context.config["seed"])
         for split in ("train", "valid")

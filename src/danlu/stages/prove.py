@@ -62,7 +62,8 @@ def _checks(twin: "Twin", *, compiles: bool) -> Iterator[Check]:
     if compiles:
         yield gradients.compiled(twin)
     yield audit.mask(twin)
-    yield audit.attention(twin)
+    if twin.architecture.core.heads:
+        yield audit.attention(twin)
     check, result = resume.resumed(twin, twin.folder)
     yield check
     yield from served.served(twin, result.weights, twin.folder / "model")

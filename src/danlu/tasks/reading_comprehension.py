@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from danlu import models
 from danlu.data.shapes import question as shape_of_rows
 from danlu.metrics import reading
+from danlu.metrics.bootstrap import Sample, means
 from danlu.metrics.overlap import best_sentence
 from danlu.modalities.text import Text
 from danlu.modalities.words import units
@@ -197,10 +199,15 @@ class ReadingComprehension(Task):
 
     # --- figures ---
 
-    def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
-        each = torch.tensor([_matched(*pair) for pair in zip(predictions, references, strict=True)])
-        exact, f1 = each.double().mean(0).tolist()
-        return {"answer_f1": f1, "exact_match": exact}
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample | None:
+        exact, f1 = np.array([_matched(*pair) for pair in zip(predictions, references, strict=True)]).T
+        return means({"answer_f1": f1, "exact_match": exact})
+
+    def right(self, prediction: Row, reference: Row) -> bool:
+        return bool(_matched(prediction, reference)[0])
+
+    def told(self, answer: Row) -> str:
+        return str(answer["text"] if "text" in answer else " / ".join(said for said, _ in _answers(answer))) or "—"
 
     def error(self, prediction: Row, reference: Row) -> Row | None:
         exact, f1 = _matched(prediction, reference)
@@ -211,10 +218,9 @@ class ReadingComprehension(Task):
         found = prediction["text"] or "—"
         return {"given": given, "wanted": wanted, "found": found, "weight": 1 - f1 + prediction.get("score", 0.0)}
 
-    def baseline(self, train: Iterable[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
+    def baseline(self, train: Iterable[Row], held_out: Sequence[Row], order: int) -> dict[str, list[Row]]:
         """The sentence that shares most words with the question."""
-        said = [{"text": best_sentence(row["question"], row["context"])} for row in held_out]
-        return {"sentence": self.score(said, held_out)}
+        return {"sentence": [{"text": best_sentence(row["question"], row["context"])} for row in held_out]}
 
 
 def _answers(row: Row) -> list[shape_of_rows.Answer]:

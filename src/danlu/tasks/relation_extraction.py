@@ -1,14 +1,18 @@
 """Learn how two things that are marked in a text are related."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from danlu.data.shapes import Flaw, Row, marked
 from danlu.errors import UserError
 from danlu.messages import text as message
-from danlu.metrics import relations
+from danlu.metrics import classification, relations
+from danlu.metrics.bootstrap import Sample
 from danlu.modalities.text import Text
+from danlu.tasks.single import IGNORE
 from danlu.tasks.task import Example
-from danlu.tasks.text_classification import IGNORE, TextClassification
+from danlu.tasks.text_classification import TextClassification
 
 
 class RelationExtraction(TextClassification):
@@ -55,6 +59,10 @@ class RelationExtraction(TextClassification):
         start = (places[0] + places[-1] + 1 - room) // 2
         start = max(0, min(start, len(ids) - room))
         return ids[start : start + room]
+
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample | None:
+        truth, found = self._numbers(references), self._numbers(predictions)
+        return classification.sample_by(truth, found, len(self.labels), self.summary)
 
     def summary(self, matrix: np.ndarray) -> dict[str, float]:
         return relations.summary(matrix, self.labels)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from danlu.metrics.bootstrap import Sample
     from danlu.modalities.modality import Modality
     from danlu.models.architecture import Architecture
     from danlu.nn.heads import HeadConfig
@@ -58,9 +59,19 @@ class Task(ABC):
         self.noticed: Counter[str] = Counter()  # what encoding had to leave aside: [encode.NAME] of the messages
 
     @classmethod
+    def modality(cls) -> "type[Modality]":
+        """What the rows are read in: the modality of the first input."""
+        return next(iter(cls.inputs.values()))
+
+    @classmethod
     def labels_of(cls, row: Row) -> list[str]:
         """The labels that a row to learn from carries, where rows do."""
         return [row["label"]]
+
+    @classmethod
+    def number_of(cls, row: Row) -> float | None:
+        """The number that a row to learn from carries, where rows do; None where they carry no number."""
+        return None
 
     @abstractmethod
     def encode(self, row: Row) -> Example:
@@ -83,7 +94,7 @@ class Task(ABC):
         return batch
 
     @property
-    def choices(self) -> tuple[str, int]:
+    def choices(self) -> tuple[str, float]:
         """Among how many answers it chooses, and the letter of that number: a blind guess has the loss ln of it."""
         return "V", self.processor.vocab_size
 
@@ -119,17 +130,37 @@ class Task(ABC):
         """The answer to a row, from what `predict` found in each of its windows."""
         return found[0]
 
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> "Sample | None":
+        """Predictions and the rows that they are about, so that figures of them can be had, and how sure these are."""
+        return None
+
     def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
-        """Metrics that need whole predictions, and the rows that they are about."""
-        return {}
+        """Metrics that need whole predictions."""
+        sample = self.sample(predictions, references)
+        return {name: float(each) for name, each in sample.figures().items() if not each.ndim} if sample else {}
 
     def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
         """The figures of each label: {"label", "rows", "f1", "precision", "recall"}; none where there are no labels."""
         return []
 
-    def baseline(self, train: Iterable[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
-        """{name: metrics on the held-out rows} of a simple model of the rows to train on, to be set beside."""
+    def confusion(self, predictions: Sequence[Row], references: Sequence[Row]) -> Row:
+        """{"labels", "matrix"}: rows of the true label, columns of the predicted; {} where rows do not have one."""
         return {}
+
+    def baseline(self, train: Iterable[Row], held_out: Sequence[Row], order: int) -> dict[str, list[Row]]:
+        """{name: predictions} for the held-out rows by a simple model of the rows to train on, to be set beside.
+
+        `order`: of the n-grams that it is made of, where it is made of such.
+        """
+        return {}
+
+    def right(self, prediction: Row, reference: Row) -> bool | None:
+        """Whether an answer is right; None where answers are better or worse, but not that."""
+        return None
+
+    def told(self, answer: Row) -> str:
+        """A prediction in a few words; so is the true answer of a row."""
+        return ""
 
     def error(self, prediction: Row, reference: Row) -> Row | None:
         """What was wrong, for people: {"given", "wanted", "found", "weight"}, the worst with most; None where right."""

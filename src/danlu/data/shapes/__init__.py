@@ -41,7 +41,7 @@ def _form(row: Mapping[str, Any]) -> Any:
 
 
 def renamed(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
-    """The record with ours = "yours" applied.
+    """The record with ours = "yours" applied; yours is no column any more.
 
     Raises:
         Flaw: column, a named column is absent.
@@ -49,7 +49,9 @@ def renamed(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     absent = [yours for yours in columns.values() if yours not in raw]
     if absent:
         raise Flaw("column", column=absent[0], found=", ".join(raw))
-    return {**raw, **{ours: raw[yours] for ours, yours in columns.items()}}
+    taken = set(columns.values())
+    kept = {name: value for name, value in raw.items() if name not in taken}
+    return {**kept, **{ours: raw[yours] for ours, yours in columns.items()}}
 
 
 def shape_of(row: Mapping[str, Any]) -> Shape | None:

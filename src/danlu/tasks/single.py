@@ -1,0 +1,207 @@
+"""What tasks share whose answer to a row is one label, or one number. Neither is a task by itself.
+
+Shapes: B rows of a batch · T places · N rows of the data, several in one of the batch · C labels
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from danlu import models
+from danlu.data import shapes
+from danlu.metrics import classification, regression
+from danlu.metrics.bootstrap import Sample
+from danlu.models.architecture import Architecture
+from danlu.nn.heads import HeadConfig
+from danlu.nn.masks import openings
+from danlu.tasks.task import Batch, Row, Task
+
+IGNORE = -100
+
+
+def firsts(column: Tensor, batch: Batch) -> Tensor:
+    """What a column (B, T) holds at the first place of each row (N,)."""
+    return column[openings(batch.get("segment_ids", torch.ones_like(batch["input_ids"])))]
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In fp32, or wider where they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+class OneLabel(Task):
+    """The answer is one of the labels, and how sure the model is of it: {"label", "score", "scores"}.
+
+    labels (B, T) hold the number of the label at the first place of each row, and -100 elsewhere; logits (N, C).
+    """
+
+    judges = True
+    labelled = True
+
+    def target(self, row: Row, places: int) -> list[int]:
+        """The column `labels` of a row that takes so many places."""
+        label = self.labels.index(row["label"]) if row.get("label") is not None else IGNORE
+        return [label] + [IGNORE] * (places - 1)
+
+    @property
+    def choices(self) -> tuple[str, int]:
+        return "C", len(self.labels)
+
+    def head(self, architecture: Architecture) -> HeadConfig:
+        return models.label_head(architecture, len(self.labels))
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": (batch["labels"] != IGNORE).sum()}
+
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        logits, labels = self._answers(net, batch)
+        return {"loss": F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")}
+
+    def _answers(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) in fp32 or wider and labels (N,)."""
+        return wide(net(batch)), firsts(batch["labels"], batch)
+
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits, labels = self._answers(net, batch)
+        known = labels != IGNORE
+        logits, labels = logits[known], labels[known]
+        return {
+            "loss": F.cross_entropy(logits.double(), labels, reduction="sum"),
+            "confusion": classification.confusion(labels, logits.argmax(-1), len(self.labels)),
+        }
+
+    def report(self, sums: dict[str, Any]) -> dict[str, float]:
+        matrix = sums["confusion"].numpy()
+        return {"loss": float(sums["loss"]) / max(matrix.sum(), 1), **self.summary(matrix)}
+
+    def summary(self, matrix: np.ndarray) -> dict[str, float]:
+        """The metrics that a confusion matrix (C, C) gives."""
+        return classification.summary(matrix)
+
+    def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
+        """The label of each row, how sure the model is, and the score of every label."""
+        with torch.no_grad():
+            shares = wide(net(batch)).softmax(-1)
+        return [self.likeliest(row) for row in shares.tolist()]
+
+    def likeliest(self, shares: Sequence[float]) -> Row:
+        """The likeliest label."""
+        scores = dict(zip(self.labels, shares, strict=True))
+        label = max(scores, key=scores.__getitem__)
+        return {"label": label, "score": scores[label], "scores": scores}
+
+    # --- whole predictions ---
+
+    def _numbers(self, rows: Sequence[Row]) -> np.ndarray:
+        known = {label: number for number, label in enumerate(self.labels)}
+        return np.array([known[row["label"]] for row in rows], np.int64)
+
+    def _confused(self, predictions: Sequence[Row], references: Sequence[Row]) -> np.ndarray:
+        truth, found = (torch.from_numpy(self._numbers(rows)) for rows in (references, predictions))
+        matrix: np.ndarray = classification.confusion(truth, found, len(self.labels)).numpy()
+        return matrix
+
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample | None:
+        sure = np.array([row["score"] for row in predictions])
+        return classification.sample(self._numbers(references), self._numbers(predictions), sure, len(self.labels))
+
+    def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
+        return classification.table(self._confused(predictions, references), self.labels)
+
+    def confusion(self, predictions: Sequence[Row], references: Sequence[Row]) -> Row:
+        return {"labels": list(self.labels), "matrix": self._confused(predictions, references).astype(int).tolist()}
+
+    def right(self, prediction: Row, reference: Row) -> bool:
+        return bool(prediction["label"] == reference["label"])
+
+    def told(self, answer: Row) -> str:
+        return f"{answer['label']} ({answer['score']:.0%})" if "score" in answer else str(answer["label"])
+
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        if self.right(prediction, reference):
+            return None
+        found = {"wanted": reference["label"], "found": prediction["label"], "weight": prediction["score"]}
+        return {"given": shapes.plain(reference), **found}
+
+
+class OneNumber(Task):
+    """The answer is a number: {"score"}. The network gives it standardised, by the mean and deviation of training rows.
+
+    labels (B, T) float32 hold the standardised number at the first place of each row, and NaN elsewhere; logits (N, 1).
+    """
+
+    judges = True
+
+    @classmethod
+    def number_of(cls, row: Row) -> float | None:
+        return float(row["score"])
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the numbers of the rows to train on."""
+        mean, std = self.chosen.get("scale", (0.0, 1.0))
+        return mean, std
+
+    def target(self, row: Row, places: int) -> np.ndarray:
+        """The column `labels` of a row that takes so many places."""
+        found = np.full(places, np.nan, np.float32)
+        if row.get("score") is not None:
+            found[0] = (float(row["score"]) - self.scale[0]) / self.scale[1]
+        return found
+
+    @property
+    def choices(self) -> tuple[str, float]:
+        return "e", math.e  # who says the mean has a loss of 1, the logarithm of that
+
+    def head(self, architecture: Architecture) -> HeadConfig:
+        return models.label_head(architecture, 1)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": (~batch["labels"].isnan()).sum()}
+
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        found, wanted = self._known(net, batch)
+        return {"loss": (found - wanted).square().sum()}
+
+    def _known(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Standardised predictions and numbers of the rows that have one (N,), in fp32 or wider."""
+        found, wanted = wide(net(batch))[:, 0], firsts(batch["labels"], batch)
+        known = ~wanted.isnan()
+        return found[known], wanted[known].to(found.dtype)
+
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        x, y = (each.double().cpu() for each in self._known(net, batch))
+        sums = {"n": torch.tensor(float(len(x))), "x": x.sum(), "y": y.sum(), "xx": x @ x, "yy": y @ y, "xy": x @ y}
+        return {"loss": (x - y).square().sum(), **sums}
+
+    def report(self, sums: dict[str, Any]) -> dict[str, float]:
+        n = max(sums["n"], 1.0)
+        x, y = sums["x"] / n, sums["y"] / n
+        spread = math.sqrt(max(sums["xx"] / n - x**2, 0.0) * max(sums["yy"] / n - y**2, 0.0))
+        pearson = (sums["xy"] / n - x * y) / spread if spread else 0.0
+        return {"loss": sums["loss"] / n, "rmse": math.sqrt(sums["loss"] / n) * self.scale[1], "pearson": pearson}
+
+    def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
+        """The number of each row."""
+        with torch.no_grad():
+            found = net(batch).double()[:, 0] * self.scale[1] + self.scale[0]
+        return [{"score": number} for number in found.tolist()]
+
+    # --- whole predictions ---
+
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample | None:
+        truth, found = (np.array([float(row["score"]) for row in rows]) for rows in (references, predictions))
+        return regression.sample(truth, found)
+
+    def told(self, answer: Row) -> str:
+        return f"{float(answer['score']):.4g}"
+
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        apart = abs(float(prediction["score"]) - float(reference["score"]))
+        found = {"wanted": self.told(reference), "found": self.told(prediction), "weight": apart}
+        return {"given": shapes.plain(reference), **found}
