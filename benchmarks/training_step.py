@@ -236,6 +236,8 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path(os.environ.get("DANLU_PEERS", "peers")))
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     options, _ = parser.parse_known_args()  # `make bench` hands the same words to every script
+    if options.rounds < 2:
+        parser.error("a median and its quartiles need --rounds 2 or more")
     sizes = Sizes(rows=options.rows)
     if options.worker:
         return sides(options.form, options.peers)[options.worker](sizes, Worker(sizes))
