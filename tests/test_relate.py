@@ -87,6 +87,16 @@ def test_of_a_long_text_the_middle_between_the_marks_stays(folders: dict[str, Pa
     assert all(task.processor.control[name] in ids for name in RelationExtraction.markers)
 
 
+def test_so_much_as_wanted_is_read_around_the_marks(folders: dict[str, Path]) -> None:
+    model = Model.from_pretrained(folders["pretrain"])
+    task = RelationExtraction(model.processor, model.task.labels, model.context, {"around": 1})
+    text = "The old <e1>king</e1> sees a <e2>queen</e2> in the garden"
+    whole, near = (each.encode({"text": text})["input_ids"] for each in (model.task, task))
+    assert len(near) < len(whole)
+    first, last = (whole.index(model.processor.control[name]) for name in ("[E1]", "[/E2]"))
+    assert near == [whole[0], *whole[first - 1 : last + 2], whole[-1]]
+
+
 def test_a_text_without_marks_is_refused_and_its_neighbours_are_not(folders: dict[str, Path]) -> None:
     model = Model.from_pretrained(folders["pretrain"])
     with pytest.raises(UserError) as caught:

@@ -31,6 +31,10 @@ class RelationExtraction(TextClassification):
     judges = True
     labelled = True
     optional = ()  # type: ignore[assignment]
+    options = {
+        "around": (1000, [0, 100000], "tokens before the first mark and after the last that are read"),
+        "hide": (0.0, [0.0, 0.9], "share of the tokens that training hides, each time others"),
+    }
     markers = ("[E1]", "[/E1]", "[E2]", "[/E2]")
 
     def encode(self, row: Row) -> Example:
@@ -52,9 +56,11 @@ class RelationExtraction(TextClassification):
         return [i for part in parts for i in ([control[part]] if part in control else self.processor.encode(part))]
 
     def _near(self, ids: list[int]) -> list[int]:
-        """As many ids as there is room for, the marks in their middle."""
+        """The ids between the marks and so many around; no more than there is room for, the marks in their middle."""
         room = (self.context or 2**30) - 2
         marks = {self.processor.control[name] for name in self.markers}
+        places = [place for place, index in enumerate(ids) if index in marks]
+        ids = ids[max(0, places[0] - self.chosen["around"]) : places[-1] + 1 + self.chosen["around"]]
         places = [place for place, index in enumerate(ids) if index in marks]
         start = (places[0] + places[-1] + 1 - room) // 2
         start = max(0, min(start, len(ids) - room))
