@@ -52,7 +52,7 @@ class Narrowed(Grown):
     def grow(self, width: int, generator: torch.Generator) -> Narrowed:
         """Add the bottleneck: down (M, D) normal with std 1/sqrt(D), up (D, M) zero, and their biases zero."""
         dim, device = self.weight.shape[0], self.weight.device
-        down = torch.empty(width, dim, device=device).normal_(0, dim**-0.5, generator=generator)
+        down = torch.empty(width, dim).normal_(0, dim**-0.5, generator=generator).to(device)
         self.adapter_down, self.adapter_down_bias = nn.Parameter(down), nn.Parameter(torch.zeros(width, device=device))
         self.adapter_up = nn.Parameter(torch.zeros(dim, width, device=device))
         self.adapter_up_bias = nn.Parameter(torch.zeros(dim, device=device))

@@ -58,8 +58,8 @@ class LowRank(Grown):
     def grow(self, rank: int, scale: float, generator: torch.Generator) -> LowRank:
         """Add the two thin matrices: down (R, I) normal with std 1/sqrt(I), up (O, R) zero."""
         (outputs, inputs), like = self.weight.shape, self.weight
-        down = torch.empty(rank, inputs, device=like.device).normal_(0, inputs**-0.5, generator=generator)
-        self.scale, self.lora_down = scale, nn.Parameter(down)
+        down = torch.empty(rank, inputs).normal_(0, inputs**-0.5, generator=generator)
+        self.scale, self.lora_down = scale, nn.Parameter(down.to(like.device))
         self.lora_up = nn.Parameter(torch.zeros(outputs, rank, device=like.device))
         return self
 
