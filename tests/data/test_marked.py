@@ -10,6 +10,7 @@ from danlu.data.relations import look
 from danlu.data.shapes import Flaw, marked
 from danlu.data.starter import recipe
 from danlu.errors import UserError
+from danlu.recipe import load_recipe
 from tests.data.test_tagged import read
 
 BLOCK = '{n}\t"The <e1>child {n}</e1> was wrapped into the <e2>cradle</e2>."\r\n{label}\r\nComment: none\r\n\r\n'
@@ -30,6 +31,8 @@ def test_semevals_blocks_are_read_and_recognised(tmp_path: Path) -> None:
     assert rows == 30
     assert 'task = "relation_extraction"' in written
     assert 'test = "task8/TEST_FILE_FULL.TXT"' in written
+    (tmp_path / "recipe.toml").write_text(written.replace("task8/", ""), "utf-8")
+    assert load_recipe(tmp_path / "recipe.toml", ()).recipe.options == {"around": 4, "hide": 0.1}
 
 
 def test_a_table_of_marked_texts_is_no_plain_classification(tmp_path: Path) -> None:
