@@ -202,6 +202,35 @@ def test_the_learned_tokens_shown_are_the_answers_and_their_ends(chat: Twin) -> 
         assert re.fullmatch(r"The king\.|\n{2,3}A ghost, as ever\.|(\\x[0-9a-f]{2})+|炼.*", first)
 
 
+HIDING = {"masked_language_modeling": 'pairs = "next"', "replaced_token_detection": "weight = 20.0"}
+
+
+@pytest.mark.parametrize("task", HIDING)
+def test_tasks_that_hide_tokens_are_certified_and_their_masks_audited(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = LONG.replace("language_modeling", task).replace("vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200')
+    made = project(tmp_path / "tiny", f"{head}\n[options]\n{HIDING[task]}\n")
+    rows = [" ".join(sentences(120)[at : at + 4]) for at in range(0, 120, 4)]
+    (made.parent / "texts" / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": row}) + "\n" for row in rows), "utf-8"
+    )
+    (twin,) = twins(Life(load_recipe(made)), tmp_path / "twin")
+    assert all(check.passed for check in (gradients.splits(twin), audit.mask(twin), audit.attention(twin)))
+    weights = twin.network().state_dict()
+    assert all(check.figure == 0 for check in served(twin, weights, tmp_path / "saved"))
+    real = type(twin.task).corrupt
+
+    def shifted(self: Any, batch: dict[str, Tensor], draws: torch.Generator) -> dict[str, Tensor]:
+        made = real(self, batch, draws)
+        return {**made, "labels": made["labels"].roll(1, 1)}
+
+    monkeypatch.setattr(type(twin.task), "corrupt", shifted)
+    assert audit.mask(twin).figure > 0
+    monkeypatch.setattr(type(twin.task), "corrupt", lambda self, batch, draws: batch)
+    assert not audit.mask(twin).passed, "nothing is hidden"
+
+
 # --- the sabotaged twin ---
 
 

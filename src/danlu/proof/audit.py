@@ -1,7 +1,7 @@
 """What is learned, token by token, and what a position can see."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from danlu.modalities.text import Text
 from danlu.proof.certificate import Check, Shown
 from danlu.proof.gradients import batch_of, side_by_side
 from danlu.proof.twin import Twin
+from danlu.randomness import generator
+from danlu.tasks.language_modeling import IGNORE
 from danlu.tasks.task import Batch, Row
 
 _SHOWN_ROWS, _SHOWN_TOKENS = 2, 96
@@ -28,6 +30,8 @@ def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
     if twin.task.judges:
         return _labels(twin)
+    if not twin.task.ahead:
+        return _hidden(twin)
     processor, found = twin.task.processor, _learned(twin)
     wrong, rows = 0, list[list[Shown]]()
     for index, (tokens, learned) in sorted(found.items()):
@@ -53,6 +57,38 @@ def _labels(twin: Twin) -> Check:
             said = batch["labels"][0][batch["segment_ids"][0] == segment].numpy()
             wrong += not np.array_equal(said, example["labels"], equal_nan=said.dtype.kind == "f")
     return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(loader.windows)))
+
+
+def _hidden(twin: Twin) -> Check:
+    """Rows that hide a control token, or are not themselves again with each label in the place of its token.
+
+    Not a number where nothing is hidden. Shown are rows as the network sees them, with what is learned marked.
+    """
+    processor, wrong, hidden, rows = twin.task.processor, 0, 0, list[list[Shown]]()
+    control = set(processor.control.values())
+    for seen, labels, meant in _masked(twin):
+        again = [token if label == IGNORE else label for token, label in zip(seen, labels, strict=True)]
+        bad = again != meant or not control.isdisjoint(labels)
+        learned = [label != IGNORE for label in labels]
+        wrong, hidden = wrong + bad, hidden + sum(learned)
+        if bad or len(rows) < _SHOWN_ROWS:
+            rows.append(_shown(processor, seen, learned))
+    about = text("proof.rows", count=len(twin.loader().windows))
+    return Check("mask", float(wrong) if hidden else float("nan"), 0.0, about, rows[-_SHOWN_ROWS:])
+
+
+def _masked(twin: Twin) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Of each window that training would see: its tokens as shown, their labels, and the tokens as they were."""
+    loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
+    for place, group in enumerate(loader.groups):
+        batch = twin.task.corrupt(loader.assemble([place]), generator(twin.seed, "proof", place))
+        for segment, window in enumerate(group, 1):
+            here = batch["segment_ids"][0] == segment
+            start, size = int(loader.windows.start[window]), int(loader.windows.length[window])
+            index = int(np.searchsorted(offsets, start, side="right")) - 1
+            first = start - int(offsets[index])
+            meant = list(twin.examples[index]["input_ids"][first : first + size])
+            yield batch["input_ids"][0][here].tolist(), batch["labels"][0][here].tolist(), meant
 
 
 def _learned(twin: Twin) -> dict[int, tuple[list[int], list[bool]]]:

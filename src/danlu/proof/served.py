@@ -6,7 +6,7 @@ Shapes: T time · V vocabulary
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from danlu.adapt.fold import merged_state
 from danlu.model import Model
@@ -24,13 +24,13 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     net = twin.network().to(twin.device)
     net.load_state_dict(weights)
     row = {name: each.to(twin.device) for name, each in _longest(twin).items()}
-    trained = net.eval()(_alone(row))[0]
+    trained = _answer(net.eval(), _alone(row), 0)
     learned = (twin.task_name, twin.task.labels, twin.task.chosen)
     model = Model(net, twin.architecture, twin.task.processor, *learned)
     model.save_pretrained(folder, merged_state(net, weights))
     opened = Model.from_pretrained(folder, twin.device)
-    saved = opened.net(_alone(row))[0]
-    together = _beside(opened, row) if opened.judges else _stepped(opened, row["input_ids"])
+    saved = _answer(opened.net, _alone(row), 0)
+    together = _stepped(opened, row["input_ids"]) if opened.task.ahead else _beside(opened, row)
     beside = _apart(together[: len(trained)], trained)
     return [Check("saved", _apart(saved, trained), LIMIT), Check("served", beside, LIMIT)]
 
@@ -53,7 +53,14 @@ def _beside(model: Model, row: dict[str, Tensor]) -> Tensor:
     """
     other = row if "values" in row else {name: torch.cat([t, t[1:]])[: model.context] for name, t in row.items()}
     batch = model.processor.collate([other, row])
-    return model.net({name: each.to(model.net.device) for name, each in batch.items()})[1]
+    return _answer(model.net, {name: each.to(model.net.device) for name, each in batch.items()}, 1)
+
+
+def _answer(net: nn.Module, batch: dict[str, Tensor], row: int) -> Tensor:
+    """What a network says of one row; of one with two answers, that of its words."""
+    said = net(batch)
+    found: Tensor = (said[0] if isinstance(said, tuple) else said)[row]
+    return found
 
 
 def _stepped(model: Model, ids: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The tiny twin of one training: all that decides what is computed is the recipe's, only the sizes are small."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,25 +148,26 @@ def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[
     Raises:
         UserError: E216, there are none.
     """
-    every = [(row, example) for row in rows for example in _encoded(task, row)]
-    kept = [(row, example) for row, example in every if not limit or longest_answer(example) <= limit]
+    kept = [each for each in _encoded(task, rows) if not limit or longest_answer(each[1]) <= limit]
     if not kept:
         raise UserError("E216")
     return [row for row, _ in kept], [example for _, example in kept]
 
 
-def _encoded(task: Task, row: Row) -> list[Example]:
-    """One row as columns, each of its windows.
+def _encoded(task: Task, rows: Sequence[Row]) -> Iterator[tuple[Row, Example]]:
+    """All examples of rows, each with the row that was read last when it was made.
 
     Raises:
-        UserError: E250, it lacks a column that the task reads.
+        UserError: E250, a row lacks a column that the task reads.
     """
+    read: list[Row] = []
     try:
-        return task.windows(row)
+        for example in task.examples(read.append(row) or row for row in rows):  # type: ignore[func-returns-value]
+            yield read[-1], example
     except KeyError as missing:
-        found = ", ".join(name for name in row if name not in ("id", "source"))
+        found = ", ".join(name for name in read[-1] if name not in ("id", "source"))
         fields = {"column": missing.args[0], "task": type(task).__name__, "found": found}
-        raise UserError("E250", where=row["source"], **fields) from missing
+        raise UserError("E250", where=read[-1]["source"], **fields) from missing
 
 
 def _trained(rows: list[Any]) -> list[Any]:
