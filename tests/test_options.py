@@ -15,15 +15,16 @@ from danlu.graph import Silent
 from danlu.modalities.text import Text
 from danlu.model import Model
 from danlu.recipe import load_recipe
-from tests.tiny_life import RECIPE, life, project, sentences
+from tests.tiny_life import PLAIN, life, project, sentences
 
 CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
+    "multi_label_classification": {"threshold": 0.2},
     "reading_comprehension": {"overlap": 0.8, "longest": 1},
     "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
     "text_classification": {"hide": 0.3},
 }
-MASKED = RECIPE.replace("language_modeling", "masked_language_modeling").replace(
+MASKED = PLAIN.replace("language_modeling", "masked_language_modeling").replace(
     "vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200'
 )
 
@@ -82,6 +83,16 @@ def test_a_model_learned_beside_pairs_keeps_its_pooler_for_classes(masked: Path)
     assert tuned.net.head.output.weight.shape == (2, 64)
     assert tuned.for_task("masked_language_modeling", 1).architecture.head == words.architecture.head
     assert words.net.head.dense.weight.equal(model.net.head.vocabulary.dense.weight)
+
+
+def test_the_threshold_decides_which_labels_are_said() -> None:
+    text = Text.fit(sentences(60), type="wordpiece", vocab_size=200)
+    kind, logits = tasks.load("multi_label_classification"), torch.tensor([[2.0, -1.0, -3.0]])
+    said = [
+        kind(text, ["a", "b", "c"], 32, options).predict(lambda batch: logits, {})[0]["labels"]
+        for options in ({}, CASES["multi_label_classification"])
+    ]
+    assert said == [["a"], ["a", "b"]]
 
 
 def test_options_of_reading_change_the_windows_and_the_answers() -> None:

@@ -31,7 +31,7 @@ from danlu.stages.prove import prove
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.train import checkpoint, compiling, session
 from danlu.train.distributed import Replicas
-from tests.tiny_life import RECIPE, project, sentences
+from tests.tiny_life import PLAIN, RECIPE, project, sentences
 
 CHATS = """
 [finetune]
@@ -209,7 +209,7 @@ HIDING = {"masked_language_modeling": 'pairs = "next"', "replaced_token_detectio
 def test_tasks_that_hide_tokens_are_certified_and_their_masks_audited(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = LONG.replace("language_modeling", task).replace("vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200')
+    head = PLAIN.replace("language_modeling", task).replace("vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200')
     made = project(tmp_path / "tiny", f"{head}\n[options]\n{HIDING[task]}\n")
     rows = [" ".join(sentences(120)[at : at + 4]) for at in range(0, 120, 4)]
     (made.parent / "texts" / "rows.jsonl").write_text(

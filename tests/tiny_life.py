@@ -46,6 +46,9 @@ threads = 1
 """
 
 
+PLAIN = RECIPE.replace("\n[evaluate]\nngram = 2\nsamples = 1\n", "")  # for tasks beside which no n-grams stand
+
+
 def sentences(count: int = 300) -> list[str]:
     """Distinct sentences, the same on every machine."""
     random = np.random.Generator(np.random.PCG64(1))
