@@ -14,6 +14,7 @@ from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.modalities.text import Text
 from danlu.model import Model
+from danlu.randomness import generator
 from danlu.recipe import load_recipe
 from tests.tiny_life import PLAIN, life, project, sentences
 
@@ -21,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
     "multi_label_classification": {"threshold": 0.2},
     "reading_comprehension": {"overlap": 0.8, "longest": 1},
+    "relation_extraction": {"around": 1, "hide": 0.3},  # test_relate.py tries the first
     "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
     "text_classification": {"hide": 0.3},
 }
@@ -83,6 +85,23 @@ def test_a_model_learned_beside_pairs_keeps_its_pooler_for_classes(masked: Path)
     assert tuned.net.head.output.weight.shape == (2, 64)
     assert tuned.for_task("masked_language_modeling", 1).architecture.head == words.architecture.head
     assert words.net.head.dense.weight.equal(model.net.head.vocabulary.dense.weight)
+
+
+@pytest.mark.parametrize("task", [task for task, cases in CASES.items() if cases.get("hide") == 0.3])
+def test_training_alone_hides_tokens_and_never_those_that_control(task: str) -> None:
+    text = Text.fit(sentences(60), type="wordpiece", vocab_size=200)
+    kind = tasks.load(task)
+    text = text.with_control(kind.markers)
+    row = {"text": "The <e1>king</e1> sees a <e2>queen</e2>, " + " ".join(sentences(9)), "label": "a"}
+    plain, hides = (kind(text, ["a"], 256, options) for options in ({}, {"hide": 0.3}))
+    batch = text.collate([plain.encode(row)])
+    seen = hides.corrupt(batch, generator(1, "corrupt"))["input_ids"]
+    changed = seen != batch["input_ids"]
+    assert 0.1 < float(changed.float().mean()) < 0.5
+    assert set(seen[changed].tolist()) == {text.mask_id}
+    assert not set(batch["input_ids"][changed].tolist()) & set(text.control.values())
+    assert plain.corrupt(batch, generator(1, "corrupt"))["input_ids"].equal(batch["input_ids"])
+    assert hides.posed(batch)["input_ids"].equal(batch["input_ids"])
 
 
 def test_the_threshold_decides_which_labels_are_said() -> None:
