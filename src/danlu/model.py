@@ -137,9 +137,9 @@ class Model(nn.Module):
             with suppress(ValueError):
                 row = json.loads(given)
         needed = {name for name, must in self.asks.items() if must}
-        if not needed <= row.keys() <= self.asks.keys() or not all(isinstance(each, str) for each in row.values()):
-            example = json.dumps(dict.fromkeys(self.asks, "..."))
-            raise UserError("E607", needed=", ".join(self.asks), example=example)
+        legible = all(isinstance(each, list if name == "choices" else str) for name, each in row.items())
+        if not needed <= row.keys() <= self.asks.keys() or not legible:
+            raise UserError("E607", needed=", ".join(self.asks), example=json.dumps(dict.fromkeys(self.asks, "...")))
         return dict(row)
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:

@@ -135,11 +135,14 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
         "score": f"{index * 0.3 + answer_words}",
         "labels": [label for place, label in enumerate(LABELS) if (index + answer_words) >> place & 1],
     }
+    learned["choices"] = [words[0], " ".join(words[:2]), answer][: 2 + index % 2]
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 
 
 def fitting(task: Task, made: dict[str, Any]) -> dict[str, Any]:
     """The row with the marks that some tasks look for."""
+    if getattr(task, "shape", "") == "choice":
+        return made | {"label": str(len(made["prompt"]) % len(made["choices"]))}
     marks = f"<e1>{made['prompt'][:1]}</e1> <e2>{made['completion']}</e2>"
     return made | {"text": marks} if task.markers else made
 
@@ -182,7 +185,7 @@ def figures(
     """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
     net, batch = network(dtype, drawn.form, name, **task.chosen), packed(task, drawn)
     alone = documents(batch)
-    beside = padded(alone, CONTEXT)
+    beside = padded(alone, max(CONTEXT, *(each["input_ids"].shape[1] for each in alone)))
     whole = gradient(task, net, [beside])
     pieces, shares = cut(beside, drawn.cuts), cut(beside, drawn.cuts[:1])
     return {

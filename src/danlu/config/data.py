@@ -45,7 +45,18 @@ class Data(Section):
         4000, description="characters of a section"
     )
     shape: Literal[
-        "auto", "text", "pair", "chat", "labelled", "marked", "multilabelled", "question", "record", "scored", "tagged"
+        "auto",
+        "text",
+        "pair",
+        "chat",
+        "choice",
+        "labelled",
+        "marked",
+        "multilabelled",
+        "question",
+        "record",
+        "scored",
+        "tagged",
     ] = Field("auto", description="what a row holds; auto: what the task reads, else what is found")
     header: bool = Field(True, strict=True, description="whether the first line of a table names its columns")
     pattern: str | None = Field(

@@ -12,6 +12,7 @@ from danlu.data.pack import packed, windows
 from danlu.randomness import stream
 
 IGNORE = -100
+_LOOKED = 2**22  # tokens that are looked at together
 Batch = dict[str, Tensor]
 
 
@@ -55,11 +56,17 @@ class Loader:
         self.tokens = columns.flat("input_ids")
         self.mask = columns.flat("loss_mask") if "loss_mask" in columns.names else None
         self.others = {name: columns.flat(name) for name in columns.names if name not in ("input_ids", "loss_mask")}
+        if "parts" in self.others:  # each of them may be as long as the context
+            context *= 1 + max((int(self.others["parts"][at : at + _LOOKED].max()) for at in self._pieces()), default=0)
         self.context, self.seed, self.long, self.ahead = context, seed, long, ahead
         self.rows = len(columns)
         self.windows = windows(columns.offsets("input_ids")[:], context, long=long, ahead=ahead)
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
+
+    def _pieces(self) -> range:
+        """Where pieces of the tokens begin that are looked at together."""
+        return range(0, len(self.tokens), _LOOKED)
 
     def __len__(self) -> int:
         """Packed rows in one epoch."""

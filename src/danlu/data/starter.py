@@ -19,6 +19,7 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "reading_comprehension": "questions",
     "token_classification": "tagged",
     "relation_extraction": "relations",
+    "multiple_choice": "choices",
     "multi_label_classification": "multilabelled",
     "text_regression": "scored",
     "text_classification": "labelled",

@@ -112,7 +112,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
 def _number(value: Any) -> float | None:
     try:
         return None if isinstance(value, bool) else float(value)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: a list or an object
         return None
 
 

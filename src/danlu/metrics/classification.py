@@ -67,6 +67,18 @@ def sample(truth: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, cla
     return Sample(counts, statistic)
 
 
+def hits(right: np.ndarray, confidence: np.ndarray) -> Sample:
+    """Rows of which an answer is right (N,), and how sure it was (N,): accuracy and calibration error."""
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gaps, hit = np.eye(BINS)[bins] * (confidence - right)[:, None], right.astype(float)
+
+    def statistic(drawn: Floats) -> Figures:
+        total = np.maximum(drawn.sum(1), 1)
+        return {"accuracy": drawn @ hit / total, "calibration_error": np.abs(drawn @ gaps).sum(1) / total}
+
+    return Sample(np.ones(len(right), np.int64), statistic)
+
+
 def sample_by(
     truth: np.ndarray, predicted: np.ndarray, classes: int, summary: Callable[[np.ndarray], dict[str, float]]
 ) -> Sample:

@@ -215,6 +215,8 @@ class Text(Modality):
         batch = {name: _padded([row[name] for row in examples], self._filler(name)) for name in examples[0]}
         lengths = torch.tensor([len(row["input_ids"]) for row in examples])
         batch["segment_ids"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+        if "parts" in batch:  # which do not see each other
+            batch["segment_ids"] *= batch["parts"] + 1
         return batch
 
     def _filler(self, name: str) -> int:

@@ -96,8 +96,10 @@ def carrier(architecture: Architecture) -> str | None:
     return next((name for name in FAMILIES if carries(name, architecture)), None)
 
 
-def label_head(architecture: Architecture, count: int, *, each: bool = False) -> LabelConfig:
+def label_head(architecture: Architecture, count: int, *, each: bool = False, answer: str = "labels") -> LabelConfig:
     """The head that the architecture's family puts on it for `count` labels, of a text or of each of its tokens.
+
+    `answer`: "choice" for one score per candidate.
 
     Raises:
         UserError: E309, no family carries the architecture, or not with such a head.
@@ -107,7 +109,7 @@ def label_head(architecture: Architecture, count: int, *, each: bool = False) ->
     name = carrier(architecture)
     for form in family(name).LAYOUT.forms if name else ():
         head = form.head
-        if isinstance(head, LabelConfig) and head.answer == "labels" and head.count and (head.pool == "each") == each:
+        if isinstance(head, LabelConfig) and head.answer == answer and head.count and (head.pool == "each") == each:
             return replace(head, count=count)
     raise UserError("E309")
 

@@ -41,14 +41,24 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
 
 
 def documents(batch: Batch) -> list[Batch]:
-    """Each document of packed rows as a batch (1, t) of its own."""
+    """Each document of packed rows as a batch (1, t) of its own; all its parts where it has several."""
     found = []
-    for row, segments in enumerate(batch["segment_ids"]):
-        for segment in sorted(set(segments.tolist()) - {0}):
-            here = segments == segment
+    for row in range(len(batch["segment_ids"])):
+        for number in sorted(set(_numbered(batch, row).tolist()) - {0}):
+            here = _numbered(batch, row) == number
             made = {name: tensor[row][here][None] for name, tensor in batch.items()}
-            found.append(made | {"segment_ids": torch.ones_like(made["segment_ids"])})
+            parts = made["parts"] if "parts" in made else torch.zeros_like(made["segment_ids"])
+            found.append(made | {"segment_ids": parts + 1})
     return found
+
+
+def _numbered(batch: Batch, row: int) -> Tensor:
+    """The number of the document that each token of a row is of (T,), from 1; 0 for padding."""
+    segments = batch["segment_ids"][row]
+    if "parts" not in batch:
+        return segments
+    begins = (batch["parts"][row] == 0) & (segments > 0) & (batch["position_ids"][row] == 0)
+    return torch.where(segments > 0, begins.cumsum(0), 0)
 
 
 def padded(rows: Sequence[Batch], length: int) -> Batch:
@@ -157,7 +167,7 @@ def layouts(twin: Twin) -> list[Check]:
     """Packed equals every document alone and every document padded, in float64 and float32."""
     batch, checks = side_by_side(batch_of(twin)), []
     alone = documents(batch)
-    beside = padded(alone, twin.architecture.context)
+    beside = padded(alone, twin.loader().context)
     for dtype, suffix, limit in ((torch.float64, "", EXACT), (torch.float32, "_fp32", ROUNDED)):
         net = twin.exact(dtype)
         packed = gradient(twin.task, net, [batch])

@@ -99,6 +99,8 @@ class ChatRequest(Generated):
 
 Record = dict[str, str | float | int | bool | None]  # a row of a table, by its columns
 Records = Annotated[Record, Field(min_length=1)] | Annotated[list[Record], Field(min_length=1, max_length=256)]
+Candidates = Annotated[list[str], Field(min_length=2, max_length=64)]
+Candidates = Candidates | Annotated[list[Candidates], Field(min_length=1, max_length=256)]  # type: ignore[assignment,misc]
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=256)]
 
 
@@ -115,6 +117,8 @@ class PredictRequest(Strict):
 
     def _columns(self) -> dict[str, list[Any]]:
         given = {name: getattr(self, name) for name in type(self).model_fields if name != "model"}
+        whole = {name for name, each in given.items() if name == "choices" and isinstance(each[0], str)}
+        given = {name: [each] if name in whole else each for name, each in given.items()}
         return {name: each if isinstance(each, list) else [each] for name, each in given.items() if each is not None}
 
     @property
@@ -126,7 +130,7 @@ class PredictRequest(Strict):
 
 def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
     """The request for a task that reads these texts (or, under "record", rows); False where one may be left out."""
-    kinds: dict[str, Any] = {name: Records if name == "record" else Texts for name in asks}
+    kinds: dict[str, Any] = {name: {"record": Records, "choices": Candidates}.get(name, Texts) for name in asks}
     fields: dict[str, Any] = {
         name: (kinds[name], ...) if must else (kinds[name] | None, None) for name, must in asks.items()
     }

@@ -1,0 +1,132 @@
+"""The life of a task that chooses among candidates: questions in, the place of the right one out."""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from danlu import Model, cli, files
+from danlu.config import Serve
+from danlu.data.starter import recipe as first_recipe
+from danlu.errors import UserError
+from danlu.graph import Life, Silent
+from danlu.recipe import load_recipe
+from danlu.serve.run import background
+from danlu.stages.prove import prove
+from tests.tiny_life import sentences
+
+RECIPE = """
+task = "multiple_choice"
+
+[data]
+path = "train.jsonl"
+test = "test.jsonl"
+split = { valid = 0.1, test = 0.0 }
+
+[tokenizer]
+vocab_size = 300
+
+[model]
+depth = 1
+context = 32
+
+[train]
+steps = 60
+lr = 0.005
+batch_tokens = 512
+precision = "fp32"
+
+[system]
+threads = 1
+"""
+
+
+def rows(start: int, count: int) -> list[dict[str, Any]]:
+    """The candidate that speaks of a ship is right; some questions have three."""
+    made = []
+    for i, text in enumerate(sentences(start + count)):
+        names = ["king", "queen", "ship"][2 - i % 2 - 1 if i % 3 else 0 :][:3]
+        names = names[i % len(names) :] + names[: i % len(names)]
+        made.append({"text": text, "choices": [f"It is the {name}." for name in names], "label": names.index("ship")})
+    return made[start:]
+
+
+def project(folder: Path, recipe: str = RECIPE) -> Life:
+    for name, found in (("train", rows(0, 200)), ("test", rows(200, 50))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
+    (folder / "recipe.toml").write_text(recipe, "utf-8")
+    return Life(load_recipe(folder / "recipe.toml", ()))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return dict(project(tmp_path_factory.mktemp("choose")).run(Silent()).folders)
+
+
+def test_it_learns_what_makes_a_candidate_right(folders: dict[str, Path]) -> None:
+    told = files.read_json(folders["evaluate"] / "metrics.json")
+    assert told["models"]["base"]["accuracy"] > 0.9, "about half is chance"
+    assert "overlap" in told["models"]
+    assert told["intervals"]["models"]["base"]["accuracy"][0] > 0.5
+
+
+def test_it_answers_alike_everywhere_and_scores_each_candidate_alone(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, asked = Model.from_pretrained(folders["pretrain"]), rows(200, 3)
+    given = [{name: row[name] for name in ("text", "choices")} for row in asked]
+    said = model.judge(given)
+    assert [answer["choice"] for answer in said] == ["It is the ship."] * 3
+    for row, answer in zip(given, said, strict=True):
+        alone = []
+        for each in row["choices"]:
+            ids, kinds = model.processor.joined(row["text"], each)
+            alone.append(model.net({"input_ids": torch.tensor([ids]), "type_ids": torch.tensor([kinds])})[0, 0])
+        assert answer["shares"] == pytest.approx(torch.stack(alone).softmax(0).tolist(), abs=1e-5)
+    assert cli.main(["predict", str(folders["pretrain"]), json.dumps(given[0]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shares"] == pytest.approx(said[0]["shares"], abs=1e-5)
+    with background(model, "tiny", Serve(port=0)) as url:
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{url}/predict", json.dumps(given[0]).encode(), headers)
+        with urllib.request.urlopen(request) as reply:
+            assert json.load(reply)["predictions"][0]["choice"] == "It is the ship."
+
+
+def test_its_training_is_exact(tmp_path: Path) -> None:
+    certificate = prove(project(tmp_path).loaded, Silent())
+    assert certificate.error() is None, certificate.render()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Who?", "choice1": "he", "choice2": "she", "label": 1},
+        {"question": "Who?", "A": "he", "B": "she", "answer": "B"},
+        {"premise": "Who?", "options": ["he", "she"], "label": "she"},
+        {"question": "Who?", "choices": {"text": ["he", "she"], "label": ["A", "B"]}, "answerKey": "B"},
+    ],
+)
+def test_raw_files_of_many_forms_are_recognised(tmp_path: Path, row: dict[str, Any]) -> None:
+    lines = [json.dumps({name: f"{value} {n}" if value == "Who?" else value for name, value in row.items()})
+             for n in range(30)]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+    written, count = first_recipe(tmp_path / "rows.jsonl", Path("rows.jsonl"))
+    (tmp_path / "recipe.toml").write_text(written, "utf-8")
+    assert 'task = "multiple_choice"' in written
+    folder = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "prepare").folders["prepare"]
+    assert sum(files.read_json(folder / "funnel.json")["splits"].values()) == count == 30
+
+
+@pytest.mark.parametrize("row", [{"choices": ["one"], "label": 0}, {"choices": ["one", ""], "label": 0},
+                                 {"choices": ["one", "two"], "label": 2}, {"choices": "one", "label": 0}])  # fmt: skip
+def test_a_candidate_or_an_answer_that_is_missing_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    life = project(tmp_path)
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"text": "Who?"} | row) + "\n")
+    with pytest.raises(UserError) as caught:
+        life.run(Silent(), "prepare")
+    assert caught.value.code == "E208"
+    assert "train.jsonl:201" in caught.value.where
