@@ -143,7 +143,7 @@ def reached(count: int) -> dict[str, float]:
     from danlu.ranks import environment, free_port
 
     port = free_port()
-    command = [sys.executable, "-c", REACHED]
+    command = [sys.executable, "-W", "ignore", "-c", REACHED]
     started = [
         subprocess.Popen(command, env=os.environ | environment(rank, count, port) | THREAD, text=True,
                          stdout=subprocess.PIPE)
