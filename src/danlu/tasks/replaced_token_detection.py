@@ -25,6 +25,8 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
     """
 
     arch = "electra"
+    sized = True
+    stock = known_as = ()  # type: ignore[assignment]
     options = {
         "share": (0.15, [0.01, 0.9], "share of the tokens that are hidden"),
         "hide": ("tokens", ("tokens", "words", "spans"), "what is hidden as a whole"),

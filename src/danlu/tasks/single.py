@@ -41,7 +41,6 @@ class OneLabel(Task):
     """
 
     judges = True
-    labelled = True
 
     def target(self, row: Row, places: int) -> list[int]:
         """The column `labels` of a row that takes so many places."""

@@ -20,6 +20,7 @@ class TabularClassification(OneLabel):
     arch = "mlp"
     long = "drop"
     judges = True
+    labelled = True
 
     def encode(self, row: Row) -> Example:
         cells = self.processor.encode(row["record"])

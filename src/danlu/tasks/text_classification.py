@@ -22,6 +22,7 @@ class TextClassification(OneLabel):
     inputs = {"text": Text, "text_pair": Text}
     outputs = {"label": Text}
     shape = "labelled"
+    labelled = True
     known_as = ("sentiment-analysis",)
     stock = ("ForSequenceClassification",)
     arch = "bert"
