@@ -33,6 +33,7 @@ from tests.serve.tiny import CORPUS, fitted
 CONTEXT = 24
 LABELS = ("good", "bad", "neither")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
+ALIKE = {"multiple_choice": 4.0}  # its gradient is a difference between candidates much alike: rounding weighs more
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 WORDS = ["the", "quick", "brown", "fox", "炼丹炉", "jumps", "over", "金丹", "lazy", "dog"]
 
@@ -205,8 +206,8 @@ def obeys(task: Task, drawn: Drawn, name: str = "language_modeling") -> None:
     exact = figures(task, drawn, name=name)
     assert max(exact.values()) <= EXACT, exact
     rounded = figures(task, drawn, torch.float32, name)
-    limits = {name: SPLIT if name in ("accumulated", "ranks", "all ranks") else PACKED for name in rounded}
-    assert all(rounded[name] <= limits[name] for name in rounded), rounded
+    limits = {way: SPLIT if way in ("accumulated", "ranks", "all ranks") else PACKED for way in rounded}
+    assert all(rounded[way] <= limits[way] * ALIKE.get(name, 1.0) for way in rounded), rounded
 
 
 def every() -> list[Task]:
