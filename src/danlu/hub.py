@@ -12,6 +12,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def _needed(name: Name, found: Sequence[Remote]) -> list[Remote]:
 # --- hubs ------------------------------------------------------------------------------------------------
 
 
-class _Hub:
+class _Hub(ABC):
     """Where a hub answers, and where its own library keeps what it fetched."""
 
     endpoint: str
@@ -163,17 +164,17 @@ class _Hub:
     def __init__(self, name: Name):
         self.name = name
 
+    @abstractmethod
     def listed(self) -> list[Remote]:
         """All files of the model. Raises OSError where the hub cannot be reached, UserError E344."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept(self) -> Path | None:
         """The folder of what was fetched earlier."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetched(self, wanted: Sequence[Remote]) -> Path:
         """The folder with the files, once all are there."""
-        raise NotImplementedError
 
     def headers(self) -> dict[str, str]:
         """Who asks."""
