@@ -40,13 +40,13 @@ def train(way: str, steps: int, every: int, room: Path) -> None:
     """One rank of the training; rank 0 prints its seconds from the first step's end to the last, writing included."""
     from danlu import ranks, tasks
     from danlu.config import Train
-    from danlu.forecast import Synthetic, Vocabulary
     from danlu.models import preset
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train import sharding
     from danlu.train.plan import Request
     from danlu.train.session import fit
+    from danlu.train.trial import Synthetic, Vocabulary
 
     if way == "waited for":
         begun = sharding.Sharded.save

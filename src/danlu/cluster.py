@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from danlu.config import Auto, Positive, PositiveInt, Section
-from danlu.forecast import Sizes, Synthetic, Vocabulary, shape_of
+from danlu.forecast import Sizes, shape_of
 from danlu.graph import Life, State
 from danlu.messages import text
 from danlu.quantity import count, seconds
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from danlu.train.plan import Plan
+    from danlu.train.trial import Synthetic
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 _GRADIENT = 4  # bytes of one gradient on its way: they are summed in fp32
@@ -105,6 +106,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     from danlu import tasks
     from danlu.models.architecture import empty
     from danlu.train import plan
+    from danlu.train.trial import Synthetic, Vocabulary
 
     shape, vocab, tokens = shape_of(life, state, Sizes(life))
     train = state.node.config["train"]
@@ -120,7 +122,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     return net, drafted, seconds(train.budget) if train.budget else None
 
 
-def _steps(train: Any, plan: "Plan", loader: Synthetic) -> int:
+def _steps(train: Any, plan: "Plan", loader: "Synthetic") -> int:
     """As the recipe says; 0 where it gives a time."""
     rows = plan.rows * plan.accumulate
     tokens = count(train.tokens) if train.tokens is not None else (train.epochs or 0) * loader.predictions

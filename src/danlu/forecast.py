@@ -214,6 +214,7 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
+    from danlu.train.trial import Synthetic, Vocabulary
 
     started, where = time.monotonic(), device.use(life.loaded.recipe.system)
     shape, vocab, tokens = shape_of(life, state, size, where)
@@ -257,51 +258,3 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})
     return architecture(section, first, vocab, tokens, where), vocab, tokens
-
-
-class Vocabulary:
-    """A processor of which only the size matters."""
-
-    def __init__(self, size: int):
-        self.vocab_size = size
-
-    def token_bytes(self) -> list[int]:
-        return [4] * self.vocab_size
-
-
-class Synthetic:
-    """A loader of random tokens, or cells of a table, in the shape of the real one."""
-
-    def __init__(self, context: int, vocab: int, tokens: int, *, cells: bool = False):
-        import torch
-
-        from danlu.data.loader import WHOLE
-
-        self.share = WHOLE
-        self.context, self.vocab, self.predictions, self.cells = context, vocab, tokens, cells
-        self.random = torch.Generator().manual_seed(0)
-
-    def __len__(self) -> int:
-        return max(1, -(-self.predictions // self.context))
-
-    padding = 0.0
-
-    def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
-        import torch
-
-        from danlu.data.loader import IGNORE
-
-        rows = self.share.of(shape.rows)
-        size = (max(1, rows.stop - rows.start), self.context)
-        ids = torch.randint(self.vocab, size, generator=self.random)
-        positions = torch.arange(self.context).expand(size).contiguous()
-        if self.cells:
-            labels = torch.where(positions == 0, 0, IGNORE)
-            ones = torch.ones(size)
-            return {"input_ids": ids, "labels": labels, "values": ones, "segment_ids": ones.long()}
-        return {
-            "input_ids": ids,
-            "labels": ids.roll(-1, 1),
-            "position_ids": positions,
-            "segment_ids": torch.ones(size, dtype=torch.int64),
-        }

@@ -13,7 +13,6 @@ import torch
 from danlu import ranks, tasks
 from danlu.config import Train
 from danlu.data.loader import Shape
-from danlu.forecast import Synthetic
 from danlu.graph import Silent
 from danlu.models import qwen3
 from danlu.models.architecture import build
@@ -21,6 +20,7 @@ from danlu.nn.network import Network
 from danlu.train import room
 from danlu.train.plan import Request, resolve
 from danlu.train.session import fit
+from danlu.train.trial import Synthetic
 
 
 class Rows(Synthetic):

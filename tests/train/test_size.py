@@ -3,7 +3,7 @@
 import pytest
 
 from danlu.config import ModelSection, Train
-from danlu.train import cost, size
+from danlu.train import cost, size, trial
 
 VOCAB = 7000
 
@@ -12,6 +12,7 @@ VOCAB = 7000
 def machine(monkeypatch):
     """A machine of a known rate."""
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": {"bf16": 1.6e12, "fp32": 2.7e11}[precision])
+    monkeypatch.setattr(trial, "share", lambda precision, where="cpu": 0.2)
 
 
 def depth(tokens=10**9, **length):
@@ -40,3 +41,21 @@ def test_a_machine_that_gains_nothing_from_bf16_gets_a_smaller_model(monkeypatch
     fast = depth(budget="10min")
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 2.7e11)
     assert depth(budget="10min") < fast
+
+
+def test_a_machine_whose_steps_come_nearer_to_its_peak_gets_a_deeper_model(monkeypatch):
+    slow = depth(budget="10min")
+    monkeypatch.setattr(trial, "share", lambda precision, where="cpu": 0.8)
+    assert depth(budget="10min") > slow
+
+
+def test_the_share_is_measured_once_and_remembered(monkeypatch, tmp_path):
+    monkeypatch.undo()  # the real machine
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    trial.share.cache_clear()
+    first = trial.share("fp32")
+    monkeypatch.setattr(trial, "_share", lambda precision, where: pytest.fail("measured again"))
+    trial.share.cache_clear()
+    assert trial.share("fp32") == first
+    assert 0.02 < first < 1
+    trial.share.cache_clear()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def peak(precision: str, where: str = device.CPU) -> float:
     if rate > float(known.get(key, 0.0)):
         _keep(known | {key: rate})
     return max(rate, float(known.get(key, 0.0)))
+
+
+def remembered(name: str, where: str, measure: Callable[[], float]) -> float:
+    """What was measured of this machine before under this name, or is now."""
+    key = _key(name, where)
+    if (known := _known().get(key)) is None:
+        _keep(_known() | {key: (known := measure())})
+    return float(known)
 
 
 def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:

@@ -130,7 +130,7 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     if drafted.parallel != "ddp":
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, drafted)
-    plan = _timed(request, net, _brief(request.task, _measured(request, net, drafted)))
+    plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
     if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
         plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
     plan = _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
@@ -269,7 +269,7 @@ def cut(request: Request, sharing: int) -> tuple[int, int]:
     return rows // parts, parts
 
 
-def _measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
+def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
     forms = [drafted.attention]
     if request.train.attention == "auto" and split.allows(net, replace(drafted, attention="written")):

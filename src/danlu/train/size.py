@@ -4,9 +4,8 @@ from danlu import device, models
 from danlu.config import ModelSection, Train
 from danlu.models.architecture import Architecture
 from danlu.quantity import count, seconds
-from danlu.train import cost
+from danlu.train import cost, trial
 
-_SHARE_OF_PEAK = 0.2  # of the matrix-product rate that a small training step reaches, measured on CPUs
 _DEPTHS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 _TOKENS_PER_WEIGHT = 1.0  # trained tokens per weight at the best depth of short budgets (docs/decisions/0008)
 _EPOCHS = 8.0  # looks at the same token that still teach something
@@ -44,7 +43,7 @@ def _trained_tokens(section: ModelSection, train: Train, vocab: int, depth: int,
     if train.steps is not None:
         return train.steps * (2048.0 if train.batch_tokens == "auto" else train.batch_tokens)
     precision = cost.faster_precision(where) if train.precision == "auto" else train.precision
-    rate = cost.peak(precision, where) * _SHARE_OF_PEAK
+    rate = cost.peak(precision, where) * trial.share(precision, where)
     width = section.width or 64 * depth
     per_token = cost.flops_per_token(_weights(section, vocab, depth), depth, width, section.context)
     return seconds(train.budget or "5min") * rate / per_token

@@ -1,0 +1,76 @@
+"""Steps of a throw-away model on random rows: what a training costs before there is anything to train."""
+
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+from danlu import device, tasks
+from danlu.config import Train
+from danlu.data.loader import IGNORE, WHOLE
+from danlu.models.architecture import build
+from danlu.randomness import generator
+from danlu.train import cost
+
+_VOCAB, _CONTEXT = 4096, 256
+_DEPTHS = {device.CPU: 3, "": 12}  # of the model that is tried: one that minutes can feed there
+
+
+class Vocabulary:
+    """A processor of which only the size matters."""
+
+    def __init__(self, size: int):
+        self.vocab_size = size
+
+    def token_bytes(self) -> list[int]:
+        return [4] * self.vocab_size
+
+
+class Synthetic:
+    """A loader of random tokens, or cells of a table, in the shape of the real one."""
+
+    def __init__(self, context: int, vocab: int, tokens: int, *, cells: bool = False):
+        self.share = WHOLE
+        self.context, self.vocab, self.predictions, self.cells = context, vocab, tokens, cells
+        self.random = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return max(1, -(-self.predictions // self.context))
+
+    padding = 0.0
+
+    def train(self, step: int, micro: int, shape: Any) -> dict[str, Any]:
+        rows = self.share.of(shape.rows)
+        size = (max(1, rows.stop - rows.start), self.context)
+        ids = torch.randint(self.vocab, size, generator=self.random)
+        positions = torch.arange(self.context).expand(size).contiguous()
+        if self.cells:
+            labels = torch.where(positions == 0, 0, IGNORE)
+            ones = torch.ones(size)
+            return {"input_ids": ids, "labels": labels, "values": ones, "segment_ids": ones.long()}
+        return {
+            "input_ids": ids,
+            "labels": ids.roll(-1, 1),
+            "position_ids": positions,
+            "segment_ids": torch.ones(size, dtype=torch.int64),
+        }
+
+
+@cache
+def share(precision: str, where: str = device.CPU) -> float:
+    """The share of the peak that a training step of a small model reaches here, measured once and remembered."""
+    return cost.remembered(f"share {precision}", where, lambda: _share(precision, where))
+
+
+def _share(precision: str, where: str) -> float:
+    from danlu.models import preset
+    from danlu.train import plan
+
+    depth = _DEPTHS.get(where, _DEPTHS[""])
+    net = build(preset("qwen3", _VOCAB, _CONTEXT, depth), generator(0, "trial")).train().to(where)
+    task: Any = tasks.load("language_modeling")(Vocabulary(_VOCAB))
+    loader: Any = Synthetic(_CONTEXT, _VOCAB, 10**6)
+    request = plan.Request(task, Train(precision=precision), loader, None, True, time.monotonic(), device=where)
+    drafted = plan.measured(request, net, plan.draft(request, net))
+    return plan.step_gflop(net, drafted) / drafted.seconds_per_step / (cost.peak(precision, where) / 1e9)
