@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from danlu.data.labelled import look, recipe_text
-from danlu.data.starter import recipe
+from danlu.data import starter
+from danlu.data.starter import Found, recipe
 
 SAYINGS = [f"a saying of some length, number {number}" for number in range(60)]
 LABELS = ["good", "bad", "neither"]
+
+
+def look(path: Path) -> Found | None:
+    return starter.look(path, "text_classification")
 
 
 def lines(form: str, start: int = 0, count: int = 60) -> str:
@@ -36,7 +40,7 @@ def test_every_form_is_found(tmp_path: Path, name: str, content: str, keys: dict
     assert found is not None
     assert dict(found.keys) == keys
     assert found.count == 60
-    assert sum(found.classes.values()) == 60
+    assert found.said["classes"] == (2 if name == "a.label" else 3)
 
 
 def test_files_are_splits_by_their_names(tmp_path: Path) -> None:
@@ -50,7 +54,7 @@ def test_files_are_splits_by_their_names(tmp_path: Path) -> None:
     assert {split: path.name for split, path in found.files.items()} == {
         "train": "train.tsv.gz", "valid": "dev.tsv", "test": "test.tsv",
     }  # fmt: skip
-    written = recipe_text(found, Path("rows"))
+    written = starter.text(found, Path("rows"))
     assert all(f'"rows/{name}"' in written for name in ("train.tsv.gz", "dev.tsv", "test.tsv"))
 
 
@@ -60,7 +64,7 @@ def test_a_validation_file_is_learned_from_where_there_is_no_other(tmp_path: Pat
     found = look(tmp_path)
     assert found is not None
     assert {split: path.name for split, path in found.files.items()} == {"train": "dev.txt", "test": "test.txt"}
-    assert "valid = 0.05" in recipe_text(found, Path("rows"))
+    assert "valid = 0.05" in starter.text(found, Path("rows"))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_classes_in_blocks_are_seen(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("label\ttext\n" + rows, "utf-8")
     found = look(tmp_path / "a.tsv")
     assert found is not None
-    assert set(found.classes) == {"good", "bad"}
+    assert found.said["classes"] == 2
 
 
 def test_the_starter_says_the_task(tmp_path: Path) -> None:

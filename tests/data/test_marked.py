@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from danlu.data import filters, shapes
-from danlu.data.relations import look
 from danlu.data.shapes import Flaw, marked
-from danlu.data.starter import recipe
+from danlu.data.starter import look, recipe
 from danlu.errors import UserError
 from danlu.recipe import load_recipe
 from tests.data.test_tagged import read
@@ -23,10 +22,10 @@ def blocks(count: int) -> str:
 def test_semevals_blocks_are_read_and_recognised(tmp_path: Path) -> None:
     for name in ("TRAIN_FILE.TXT", "TEST_FILE_FULL.TXT"):
         (tmp_path / name).write_text(blocks(30), "utf-8")
-    found = look(tmp_path)
+    found = look(tmp_path, "relation_extraction")
     assert found is not None
     assert dict(found.keys) == {"format": "semeval"}
-    assert found.labels == {"Other": 15, "Entity-Destination(e1,e2)": 15}
+    assert (found.said["labels"], found.said["share"]) == (2, "50%")
     written, rows = recipe(tmp_path, Path("task8"))
     assert rows == 30
     assert 'task = "relation_extraction"' in written
@@ -38,11 +37,11 @@ def test_semevals_blocks_are_read_and_recognised(tmp_path: Path) -> None:
 def test_a_table_of_marked_texts_is_no_plain_classification(tmp_path: Path) -> None:
     lines = [f'"A <e1>x{n}</e1> of <e2>y</e2>",{"ab"[n % 2]}' for n in range(60)]
     (tmp_path / "a.csv").write_text("sentence,relation\n" + "\n".join(lines) + "\n", "utf-8")
-    found = look(tmp_path / "a.csv")
+    found = look(tmp_path / "a.csv", "relation_extraction")
     assert found is not None
     assert dict(found.keys) == {"columns": {"text": "sentence", "label": "relation"}}
     (tmp_path / "b.csv").write_text("text,label\n" + "".join(f"word {n},{'ab'[n % 2]}\n" for n in range(60)), "utf-8")
-    assert look(tmp_path / "b.csv") is None
+    assert look(tmp_path / "b.csv", "relation_extraction") is None
 
 
 def test_a_row_keeps_its_marks_through_cleaning_and_storing() -> None:

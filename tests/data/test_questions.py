@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from danlu.data import filters, shapes
-from danlu.data.questions import look
 from danlu.data.shapes import Flaw, question
-from danlu.data.starter import recipe
+from danlu.data.starter import look, recipe
 from danlu.errors import UserError
 from tests.data.test_tagged import read
 
@@ -81,11 +80,11 @@ def test_a_file_of_another_kind_is_damaged_by_name(tmp_path: Path) -> None:
 def test_files_are_recognised(tmp_path: Path) -> None:
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         (tmp_path / name).write_text(squad({"question": "Where?", "answers": ANSWERS}), "utf-8")
-    found = look(tmp_path)
+    found = look(tmp_path, "reading_comprehension")
     assert found is not None
     assert dict(found.keys) == {"format": "squad"}
     written, rows = recipe(tmp_path, Path("squad"))
     assert rows == 1
     assert 'task = "reading_comprehension"' in written
     (tmp_path / "pairs.jsonl").write_text('{"question": "a", "answer": "b"}\n' * 3, "utf-8")
-    assert look(tmp_path / "pairs.jsonl") is None
+    assert look(tmp_path / "pairs.jsonl", "reading_comprehension") is None

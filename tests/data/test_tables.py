@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from danlu.data.starter import recipe
-from danlu.data.tables import look
+from danlu.data.starter import look, recipe
 from danlu.recipe import load_recipe
 
 
@@ -34,15 +33,15 @@ def write(path: Path, header: str, form: str, count: int = 120) -> Path:
 def test_what_is_to_be_learned_is_found(
     tmp_path: Path, header: str, form: str, task: str, target: str, keys: dict[str, object]
 ) -> None:
-    found = look(write(tmp_path / "rows.csv", header, form))
+    found = look(write(tmp_path / "rows.csv", header, form), task)
     assert found is not None
-    assert (found.task, found.target, dict(found.keys)) == (task, target, keys)
+    assert (found.task, found.said["target"], dict(found.keys)) == (task, target, keys)
 
 
 def test_a_column_named_as_the_file_is_what_is_learned(tmp_path: Path) -> None:
-    found = look(write(tmp_path / "speed.csv", "speed,a,kind", "{x:.3f},{n},{kind}"))
+    found = look(write(tmp_path / "speed.csv", "speed,a,kind", "{x:.3f},{n},{kind}"), "tabular_regression")
     assert found is not None
-    assert (found.task, found.target) == ("tabular_regression", "speed")
+    assert (found.task, found.said["target"]) == ("tabular_regression", "speed")
 
 
 def test_the_recipe_runs_as_it_stands_and_names_the_files(tmp_path: Path) -> None:
@@ -66,4 +65,5 @@ def test_the_recipe_runs_as_it_stands_and_names_the_files(tmp_path: Path) -> Non
     ],
 )
 def test_what_is_no_table_is_left_to_others(tmp_path: Path, header: str, form: str) -> None:
-    assert look(write(tmp_path / "rows.csv", header, form)) is None
+    path = write(tmp_path / "rows.csv", header, form)
+    assert look(path, "tabular_classification") is None

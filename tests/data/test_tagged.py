@@ -7,8 +7,7 @@ import pytest
 
 from danlu.data import filters, formats, records, shapes, sources
 from danlu.data.shapes import Flaw, tagged
-from danlu.data.starter import recipe
-from danlu.data.tagged import look
+from danlu.data.starter import keys, look, recipe
 from danlu.errors import UserError
 
 SENTENCE = "-DOCSTART- -X- O O\n\nEU NNP B-NP I-ORG\nrejects VBZ B-VP O\nGerman JJ B-NP I-MISC\n. . O O\n\n"
@@ -77,14 +76,14 @@ def test_a_broken_line_is_named_with_its_number(tmp_path: Path) -> None:
 def test_files_are_recognised(tmp_path: Path) -> None:
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.char.bmes").write_text("高 B-NAME\n勇 E-NAME\n\n中 B-ORG\n国 E-ORG\n男 O\n", "utf-8")
-    found = look(tmp_path)
+    found = look(tmp_path, "token_classification")
     assert found is not None
-    assert found.kinds == {"NAME": 1, "ORG": 1}
+    assert found.said == {"kinds": "NAME, ORG", "entities": "2"}
     written, rows = recipe(tmp_path, Path("resumes"))
     assert rows == 2
     assert 'task = "token_classification"' in written
     assert all(f'"resumes/{name}.char.bmes"' in written for name in ("train", "dev", "test"))
     (tmp_path / "other.txt").write_text("in O\nParis B-LOC\n", "utf-8")
-    assert dict(look(tmp_path / "other.txt").keys) == {"format": "conll"}  # type: ignore[union-attr]
+    assert keys(tmp_path / "other.txt", "token_classification") == {"format": "conll"}
     (tmp_path / "plain.txt").write_text("She lives in Paris.\nSo O\n", "utf-8")
-    assert look(tmp_path / "plain.txt") is None
+    assert look(tmp_path / "plain.txt", "token_classification") is None

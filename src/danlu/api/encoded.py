@@ -32,9 +32,8 @@ def found(task: str, paths: list[str], given: Mapping[str, Any], before: Mapping
     seen = starter.look(Path(paths[0]), task)
     if seen is None:
         return {"path": paths, **before}
-    files_ = getattr(seen, "files", {})
-    held_out = {"valid": [str(files_["valid"])]} if "valid" in files_ else {}
-    return {"path": [str(files_["train"])] if "train" in files_ else paths, **held_out, **seen.keys}
+    held_out = {"valid": [str(seen.files["valid"])]} if "valid" in seen.files else {}
+    return {"path": [str(seen.files["train"])], **held_out, **seen.keys}
 
 
 def _named(path: Path, shape: str | None) -> bool:

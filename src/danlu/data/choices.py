@@ -1,72 +1,47 @@
-"""Raw files that hold questions with candidates, one of them right: found by looking, and the recipe that learns it."""
+"""Raw files that hold questions with candidates, one of them right: found by looking."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-from danlu import messages
-from danlu.data import labelled, sources, starter
+from danlu.data import clues, starter
 from danlu.data.shapes import choice, renamed
 from danlu.data.shapes.value import Flaw, Row
-from danlu.data.starter import Found
+from danlu.data.sources import SourceFile
 
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 LABELS = ("label", "answer", "answerkey", "answer_key", "correct", "gold", "答案")
 QUESTIONS = ("text", "question", "premise", "context", "sent1", "startphrase", "ctx", "story", "问题")
 LISTS = ("choices", "options", "candidates", "endings", "选项")
 _RIGHT = 0.98  # share of the rows that must be of that form
-_TRAIN = (("epochs", "8.0"), ("optimizer", '"adamw"'), ("lr", "5e-4"), ("dropout", "0.1"))
+_TRAIN = {"epochs": "8.0", "optimizer": '"adamw"', "lr": "5e-4", "dropout": "0.1"}
 
 
-@dataclass(frozen=True)
-class Choices(Found):
-    """How to read rows of questions and candidates."""
-
-    candidates: float  # of a row, on average
-    context: int
-
-
-def look(path: Path) -> Choices | None:
-    """Questions with candidates at a file or folder; None where there are none.
-
-    Raises:
-        UserError: nothing there, or a file that cannot be read.
-    """
-    files = starter.by_split(sources.discover([str(path)], Path(path.anchor)))
-    if "train" not in files:
-        return None
-    (source,) = sources.describe([files["train"]])
-    if source.format in ("text", "code", "conll"):
-        return None
-    rows, count = labelled.records_of(source, {})
+def look(source: SourceFile) -> starter.Found | None:
+    """Questions with candidates in a file; None where there are none."""
+    found = clues.rows(source, {})
+    rows = clues.sample(found)
     columns = _columns(rows[0]) if rows else None
-    read = [made for row in rows if (made := _read(row, columns))] if columns is not None else []
-    if not rows or len(read) < _RIGHT * len(rows):
+    if columns is None:
         return None
-    named = {ours: yours for ours, yours in (columns or {}).items() if ours != yours}
-    lengths = (starter.tokens(row["text"]) + max(map(starter.tokens, row["choices"])) + 1 for row in read)
-    each = sum(len(row["choices"]) for row in read) / len(read)
-    return Choices(files, {"columns": named} if named else {}, count, each, starter.context(lengths))
+    read = [made for row in rows if (made := _read(row, columns))]
+    if len(read) < _RIGHT * len(rows):
+        return None
+    said = {"each": f"{fmean(len(row['choices']) for row in read):.1f}"}
+    settings = starter.settings((f"{row['text']} {max(row['choices'], key=starter.tokens)}" for row in read), _TRAIN)
+    return starter.Found("multiple_choice", clues.renaming(columns), len(found), "choices", said, settings)
 
 
 def _columns(row: Row) -> Mapping[str, str] | None:
     """Ours -> yours of a record's columns, those of the candidates aside where they have columns of their own."""
     lists = [name for name, value in row.items() if isinstance(value, list | dict)]
     known = {"label": (list(row), LABELS), "text": (list(row), QUESTIONS), "choices": (lists, LISTS)}
-    found = {ours: labelled.named(*names) for ours, names in known.items()}
+    found = {ours: clues.named(*names) for ours, names in known.items()}
     return {ours: yours for ours, yours in found.items() if yours} if found["label"] else None
 
 
-def _read(row: Row, columns: Any) -> Row | None:
+def _read(row: Row, columns: Mapping[str, str]) -> Row | None:
     try:
         given = renamed(row, columns)
         return choice.canonical(given) if choice.holds(given) else None
     except Flaw:
         return None
-
-
-def recipe_text(found: Choices, path: Path) -> str:
-    """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
-    described = {"rows": f"{found.count:,}", "size": f"{found.bytes / 1e6:.2f} MB", "each": f"{found.candidates:.1f}"}
-    about = messages.text("init.choices", **described)
-    return starter.text(about, "multiple_choice", found, path, found.context, _TRAIN)

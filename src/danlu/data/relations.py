@@ -2,50 +2,29 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from danlu import messages
-from danlu.data import formats, shapes, sources, starter
+from danlu.data import clues, shapes, starter
 from danlu.data.shapes import Flaw, Row
 from danlu.data.sources import SourceFile
-from danlu.errors import UserError
 
 _TEXTS, _LABELS = ("text", "sentence"), ("label", "relation", "class")
-_READ = 50_000  # records read
+_FIRST, _MARKED = 20, 10  # records, and how many of them must be marked for the others to be read
 # What did better than the usual settings on SemEval-2010's task 8: 0.68 of its score half-way, where all of the text,
 # and none of it hidden, had 0.52.
-_TRAIN = (
-    ("epochs", "12.0"), ("optimizer", '"adamw"'), ("lr", "1e-3"), ("dropout", "0.3"), ("select", '"last"'),
-)  # fmt: skip
-_OPTIONS = (("around", "4"), ("hide", "0.1"))
+_TRAIN = {"epochs": "12.0", "optimizer": '"adamw"', "lr": "1e-3", "dropout": "0.3", "select": '"last"'}
+_OPTIONS = {"around": "4", "hide": "0.1"}
 
 
-@dataclass(frozen=True)
-class Related(starter.Found):
-    """How to read rows of marked texts and relations."""
-
-    labels: Mapping[str, int]  # how often each occurs
-    context: int  # tokens that all but a few of the texts need
-
-
-def look(path: Path) -> Related | None:
-    """Marked rows at a file or folder; None where there are none.
-
-    Raises:
-        UserError: nothing there, or a file that cannot be read.
-    """
-    files = starter.by_split(sources.discover([str(path)], Path(path.anchor)))
-    if "train" not in files:
-        return None
-    (source,) = sources.describe([files["train"]])
+def look(source: SourceFile) -> starter.Found | None:
+    """Marked rows in a file; None where there are none."""
     for keys in _ways(source):
         rows = _rows(source, keys)
-        if len({row["label"] for row in rows}) > 1:
-            labels = Counter(row["label"] for row in rows)
-            return Related(files, keys, len(rows), labels, starter.context(starter.tokens(row["text"]) for row in rows))
+        labels = Counter(row["label"] for row in rows)
+        if len(labels) > 1:
+            said = {"labels": len(labels), **clues.shares(labels)}
+            settings = starter.settings((row["text"] for row in rows), _TRAIN, options=_OPTIONS)
+            return starter.Found("relation_extraction", keys, len(rows), "related", said, settings)
     return None
 
 
@@ -54,43 +33,26 @@ def _ways(source: SourceFile) -> Iterator[dict[str, Any]]:
     if source.format == "text":
         yield {"format": "semeval"}
         return
-    first = next((raw for _, raw in _read(source, {}) if isinstance(raw, dict)), {})
-    found = {"text": _named(first, _TEXTS), "label": _named(first, _LABELS)}
+    first = next(iter(clues.rows(source, {}, _FIRST)), {})
+    found = {"text": clues.named(first, _TEXTS), "label": clues.named(first, _LABELS)}
     if all(found.values()):
-        columns = {ours: yours for ours, yours in found.items() if ours != yours}
-        yield {"columns": columns} if columns else {}
-
-
-def _named(row: Row, known: tuple[str, ...]) -> str:
-    return next((name for name in known if name in row), "")
-
-
-def _read(source: SourceFile, keys: Mapping[str, Any]) -> Iterator[formats.Item]:
-    file = SourceFile(source.path, source.name, source.sha256, keys.get("format", source.format), source.encoding)
-    try:
-        yield from islice(formats.read(file, formats.Cut()), _READ)
-    except UserError:
-        return
+        yield clues.renaming(found)
 
 
 def _rows(source: SourceFile, keys: Mapping[str, Any]) -> list[Row]:
     """Records as rows of ours; none where the first few are none."""
+    first = clues.records(source, keys, _FIRST)
+    if len(first) == _FIRST and len(_read(first, keys)) < _MARKED:
+        return []
+    return _read(clues.records(source, keys), keys)
+
+
+def _read(raws: list[Any], keys: Mapping[str, Any]) -> list[Row]:
     rows = []
-    for index, (_, raw) in enumerate(_read(source, keys)):
+    for raw in raws:
         try:
             if not isinstance(raw, Flaw):
                 rows.append(shapes.canonical(shapes.renamed(raw, keys.get("columns", {})), "marked"))
         except Flaw:
-            pass
-        if index == 20 and len(rows) < 10:
-            return []
+            continue
     return rows
-
-
-def recipe_text(found: Related, path: Path) -> str:
-    """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
-    described = {"rows": f"{found.count:,}", "size": f"{found.bytes / 1e6:.2f} MB", "labels": len(found.labels)}
-    most, times = max(found.labels.items(), key=lambda each: each[1])
-    about = messages.text("init.related", **described, most=most, share=f"{times / found.count:.0%}")
-    written = starter.text(about, "relation_extraction", found, path, found.context, _TRAIN)
-    return "\n".join([written, "[options]", *(starter.commented(key, value, key) for key, value in _OPTIONS)]) + "\n"

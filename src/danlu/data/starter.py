@@ -4,11 +4,12 @@ import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from danlu import messages
+from danlu.data import sources
 
 SPLITS = {
     "train": ("train", "training"),
@@ -30,17 +31,26 @@ _FEW = 2000  # rows below which a larger share is held out
 _CONTEXTS = (32, 64, 128, 256, 512)
 
 
+Settings = Mapping[str, Mapping[str, str]]  # by section of a recipe: keys and values as TOML
+
+
 @dataclass(frozen=True)
 class Found:
-    """Raw files of one task, and how they are read."""
+    """Raw files of one task: how they are read, and what a recipe says of them."""
 
-    files: Mapping[str, Path]  # by split; "train" is always there
+    task: str
     keys: Mapping[str, Any]  # of [data], beside the paths
     count: int  # of rows to learn from, 50,000 at most
+    message: str  # that says what was found
+    said: Mapping[str, Any]  # its fields, beside the rows and the size
+    settings: Settings
+    files: Mapping[str, Path] = field(default_factory=dict)  # by split; "train" is always there
 
     @property
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.files.values())
+    def about(self) -> str:
+        size = sum(path.stat().st_size for path in self.files.values())
+        rows = {"rows": f"{self.count:,}", "size": f"{size / 1e6:.2f} MB"}
+        return messages.text(f"init.{self.message}", **rows, **self.said)
 
 
 def recipe(source: Path, named: Path) -> tuple[str, int]:
@@ -52,9 +62,9 @@ def recipe(source: Path, named: Path) -> tuple[str, int]:
     from danlu.data import sniff
 
     for task in _KINDS:
-        found = _kind(task).look(source.resolve())
+        found = look(source.resolve(), task)
         if found:
-            return _kind(task).recipe_text(found, named), found.count
+            return text(found, named), found.count
     sniffed = sniff.sniff(source)
     return sniff.recipe_text(sniffed, named), sniffed.rows
 
@@ -69,17 +79,23 @@ def keys(path: Path, task: str) -> dict[str, Any]:
     return dict(found.keys) if found else {}
 
 
-def look(path: Path, task: str) -> Any:
-    """What is recognised there for a task: `files` by split, and `keys` of [data]; None where nothing is.
+def look(path: Path, task: str) -> Found | None:
+    """What is recognised at a file or folder for a task; None where nothing is.
 
     Raises:
         UserError: nothing there, or a file that cannot be read.
     """
-    return _kind(task).look(path) if task in _KINDS else None
-
-
-def _kind(task: str) -> Any:
-    return importlib.import_module(f"danlu.data.{_KINDS[task]}")
+    if task not in _KINDS:
+        return None
+    kind = importlib.import_module(f"danlu.data.{_KINDS[task]}")
+    there = sources.discover([str(path)], Path(path.anchor))
+    kinds = getattr(kind, "FORMATS", None)  # of files; others are passed over
+    files = by_split([file for file in there if kinds is None or sources.format_of(file) in kinds])
+    if "train" not in files:
+        return None
+    (source,) = sources.describe([files["train"]])
+    found = kind.look(source)
+    return replace(found, files=files) if found else None
 
 
 def commented(key: str, value: str, note: str) -> str:
@@ -139,12 +155,24 @@ def key_lines(found: Found) -> Iterator[str]:
         yield commented("split", f"{{ valid = {shares['valid']}, test = {shares['test']} }}", "split")
 
 
-def text(about: str, task: str, found: Found, path: Path, context: int, train: Sequence[tuple[str, str]]) -> str:
-    """A short commented recipe for a task, of what was found at `path`, with these settings of [train]."""
-    lines = [f"# {about}", f"# {messages.text('init.run')}", "", f'task = "{task}"', "", "[data]"]
+def text(found: Found, path: Path) -> str:
+    """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
+    lines = [f"# {found.about}", f"# {messages.text('init.run')}", "", f'task = "{found.task}"', "", "[data]"]
     lines += [*path_lines(found.files, path), *key_lines(found)]
-    lines += ["", "[model]", commented("depth", '"auto"', "depth"), commented("context", str(context), "context")]
-    return "\n".join([*lines, "", "[train]", *(commented(key, value, key) for key, value in train)]) + "\n"
+    for section, keys in found.settings.items():
+        lines += ["", f"[{section}]", *(commented(key, value, _note(found, key)) for key, value in keys.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _note(found: Found, key: str) -> str:
+    """Which note says what a key means: one of this kind of files, where there is one."""
+    own = f"{found.message}_{key}"
+    return own if messages.find(f"init.note.{own}") else key
+
+
+def settings(texts: Iterable[str], train: Mapping[str, str], **more: Mapping[str, str]) -> Settings:
+    """Settings to learn from such texts, with these of [train] and of other sections."""
+    return {"model": {"depth": '"auto"', "context": str(context(map(tokens, texts)))}, "train": train, **more}
 
 
 def context(lengths: Iterable[int]) -> int:

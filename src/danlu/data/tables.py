@@ -1,76 +1,49 @@
-"""Raw files that hold tables: what is learned from their columns, found by looking, and the recipe that learns it."""
+"""Raw files that hold tables: what is learned from their columns, found by looking."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from danlu import messages
-from danlu.data import formats, sources, starter
+from danlu.data import clues, starter
 from danlu.data.shapes.record import column
 from danlu.data.shapes.value import Flaw, Row
 from danlu.data.sources import SourceFile
-from danlu.data.starter import commented
 
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 # Columns that are often what is to be learned, the surest first; else it is the last one.
 TARGETS = ("target", "label", "survived", "income", "species", "diagnosis", "outcome", "churn", "default", "y", "class",
            "quality", "price", "目标", "标签", "类别")  # fmt: skip
-_READ = 50_000  # records that are looked at
-_CLASSES = 20  # different whole numbers up to which they are classes
 _WORDS = 6.0  # words of a text column's values, on average: then it is no table
 _PURE = 50  # categories of a column up to which it may give the answer away
 _FEW, _SOME = 2_000, 20_000  # rows
 _STEPS = {_FEW: (32, 800), _SOME: (64, 2_000)}  # up to so many rows: rows of a step, and steps
 
 
-@dataclass(frozen=True)
-class Table(starter.Found):
-    """How to read a table, and what is learned from it."""
-
-    task: str
-    target: str
-    columns: int  # to learn from
-    about: str  # the target in words
-
-
-def look(path: Path) -> Table | None:
-    """A table at a file or folder; None where there is none.
-
-    Raises:
-        UserError: nothing there, or a file that cannot be read.
-    """
-    kinds = {"csv", "tsv", "parquet", "jsonl", "json"}
-    found = [each for each in sources.discover([str(path)], Path(path.anchor)) if sources.format_of(each) in kinds]
-    files = starter.by_split(found)
-    if "train" not in files:
-        return None
-    (source,) = sources.describe([files["train"]])
-    rows = _rows(source)
+def look(source: SourceFile) -> starter.Found | None:
+    """A table in a file; None where there is none."""
+    rows = clues.rows(source, {})
     if not rows or len(rows[0]) < 3 or not _is_table(rows):
         return None
     columns = _columns(rows)
     if columns is None or (target := _target(columns, source.path)) is None:
         return None
-    ours = "score" if are_numbers(columns[target]) else "label"
-    keys: dict[str, Any] = {} if target == ours else {"columns": {ours: target}}
+    ours = "score" if clues.are_numbers(columns[target]) else "label"
+    keys = clues.renaming({ours: target})
     if ours == "label" and (told := _giving_away(columns, target)):
         keys["ignore"] = told
     task = "tabular_regression" if ours == "score" else "tabular_classification"
-    learned, about = len(columns) - 1 - len(keys.get("ignore", ())), _about(columns[target], ours)
-    return Table(files, keys, len(rows), task, target, learned, about)
-
-
-def _rows(source: SourceFile) -> list[Row]:
-    return [raw for _, raw in islice(formats.read(source, formats.Cut()), _READ) if isinstance(raw, dict)]
+    learned = len(columns) - 1 - len(keys.get("ignore", ()))
+    said = {"columns": learned, "target": target, "about": _about(columns[target], ours)}
+    return starter.Found(task, keys, len(rows), "table", said, _settings(len(rows), learned))
 
 
 def _is_table(rows: Sequence[Row]) -> bool:
     """Whether all rows have the columns of the first, and these are no data themselves."""
     names = [str(name) for name in rows[0]]
-    return all(row.keys() == rows[0].keys() for row in rows) and not any(_number(name) for name in names)
+    return all(row.keys() == rows[0].keys() for row in rows) and not any(clues.number(name) for name in names)
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]] | None:
@@ -80,7 +53,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]] | None:
     except Flaw:
         return None
     for values in columns.values():
-        texts = [value for value in values if isinstance(value, str) and _number(value) is None]
+        texts = [value for value in values if isinstance(value, str) and clues.number(value) is None]
         if len(texts) > len(values) // 2 and fmean(len(text.split()) for text in texts) > _WORDS:
             return None
     return columns
@@ -97,23 +70,7 @@ def _target(columns: Mapping[str, Sequence[Any]], path: Path) -> str | None:
 
 def _can_be_learned(values: Sequence[Any]) -> bool:
     found = Counter(value for value in values if value is not None)
-    return len(found) > 1 and (are_numbers(values) or len(found) <= max(2, len(values) // 5))
-
-
-def are_numbers(values: Sequence[Any]) -> bool:
-    """Whether they are numbers that differ too much to be classes."""
-    numbers = [_number(value) for value in values if value is not None]
-    known = {number for number in numbers if number is not None}
-    if len(known) == 0 or None in numbers:
-        return False
-    return len(known) > _CLASSES or not all(number.is_integer() for number in known)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if isinstance(value, bool) else float(value)
-    except (ValueError, TypeError):  # TypeError: a list or an object
-        return None
+    return len(found) > 1 and (clues.are_numbers(values) or len(found) <= max(2, len(values) // 5))
 
 
 def _giving_away(columns: Mapping[str, Sequence[Any]], target: str) -> list[str]:
@@ -123,7 +80,7 @@ def _giving_away(columns: Mapping[str, Sequence[Any]], target: str) -> list[str]
         classes = defaultdict(set)
         for value, label in zip(values, columns[target], strict=True):
             classes[value].add(label)
-        texts = any(isinstance(value, str) and _number(value) is None for value in classes)
+        texts = any(isinstance(value, str) and clues.number(value) is None for value in classes)
         if name != target and texts and 2 <= len(classes) <= _PURE and all(len(each) == 1 for each in classes.values()):
             found.append(name)
     return found
@@ -138,21 +95,11 @@ def _about(values: Sequence[Any], ours: str) -> str:
     return messages.text("init.classes", classes=len(set(known)), most=most, share=f"{times / len(known):.0%}")
 
 
-# --- the recipe -----------------------------------------------------------------------------------------
-
-
-def recipe_text(found: Table, path: Path) -> str:
-    """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
-    described = {"rows": f"{found.count:,}", "size": f"{found.bytes / 1e6:.2f} MB", "columns": found.columns}
-    lines = [f"# {messages.text('init.table', **described, target=found.target, about=found.about)}"]
-    lines += [f"# {messages.text('init.run')}", "", f'task = "{found.task}"', "", "[data]"]
-    lines += [*starter.path_lines(found.files, path), *starter.key_lines(found)]
-    lines += ["", "[model]", commented("depth", "3", "depth")]
-    rows, epochs = _pace(found.count)
-    cells = str(rows * max(1, found.columns))
-    habits = {"epochs": f"{epochs:.1f}", "batch_tokens": cells, "optimizer": '"adamw"', "lr": "1e-3", "dropout": "0.2"}
-    lines += ["", "[train]", *(commented(key, value, f"table_{key}") for key, value in habits.items())]
-    return "\n".join(lines) + "\n"
+def _settings(count: int, columns: int) -> starter.Settings:
+    rows, epochs = _pace(count)
+    train = {"epochs": f"{epochs:.1f}", "batch_tokens": str(rows * max(1, columns)), "optimizer": '"adamw"',
+             "lr": "1e-3", "dropout": "0.2"}  # fmt: skip
+    return {"model": {"depth": "3"}, "train": train}
 
 
 def _pace(rows: int) -> tuple[int, float]:
