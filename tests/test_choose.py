@@ -1,7 +1,6 @@
 """The life of a task that chooses among candidates: questions in, the place of the right one out."""
 
 import json
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,14 @@ import torch
 from danlu import Model, cli, files
 from danlu.config import Serve
 from danlu.data.starter import recipe as first_recipe
-from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
 from danlu.stages.prove import prove
+from tests import tiny_task
 from tests.tiny_life import sentences
 
-RECIPE = """
-task = "multiple_choice"
-
-[data]
-path = "train.jsonl"
-test = "test.jsonl"
-split = { valid = 0.1, test = 0.0 }
-
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 1
-context = 32
-
-[train]
-steps = 60
-lr = 0.005
-batch_tokens = 512
-precision = "fp32"
-
-[system]
-threads = 1
-"""
+RECIPE = tiny_task.recipe("multiple_choice", "jsonl", batch_tokens=512)
 
 
 def rows(start: int, count: int) -> list[dict[str, Any]]:
@@ -54,11 +30,8 @@ def rows(start: int, count: int) -> list[dict[str, Any]]:
     return made[start:]
 
 
-def project(folder: Path, recipe: str = RECIPE) -> Life:
-    for name, found in (("train", rows(0, 200)), ("test", rows(200, 50))):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
-    (folder / "recipe.toml").write_text(recipe, "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+def project(folder: Path) -> Life:
+    return tiny_task.project(folder, RECIPE, tiny_task.lines(rows(0, 200)), tiny_task.lines(rows(200, 50)))
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +62,7 @@ def test_it_answers_alike_everywhere_and_scores_each_candidate_alone(
     assert cli.main(["predict", str(folders["pretrain"]), json.dumps(given[0]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["shares"] == pytest.approx(said[0]["shares"], abs=1e-5)
     with background(model, "tiny", Serve(port=0)) as url:
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{url}/predict", json.dumps(given[0]).encode(), headers)
-        with urllib.request.urlopen(request) as reply:
-            assert json.load(reply)["predictions"][0]["choice"] == "It is the ship."
+        assert tiny_task.asked(url, given[0])["predictions"][0]["choice"] == "It is the ship."
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
@@ -126,7 +96,6 @@ def test_a_candidate_or_an_answer_that_is_missing_is_named(tmp_path: Path, row: 
     life = project(tmp_path)
     with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"text": "Who?"} | row) + "\n")
-    with pytest.raises(UserError) as caught:
-        life.run(Silent(), "prepare")
-    assert caught.value.code == "E208"
-    assert "train.jsonl:201" in caught.value.where
+    error = tiny_task.refused(life, "prepare")
+    assert error.code == "E208"
+    assert "train.jsonl:201" in error.where

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,35 +17,12 @@ from danlu.serve.engine import Engine
 from danlu.serve.run import background
 from danlu.stages.compress import compress_folder
 from danlu.stages.evaluate import measure, on_data
+from tests import tiny_task
 from tests.api import bert
 from tests.tiny_life import sentences
 
 LABELS = ["king", "queen", "ship"]
-RECIPE = """
-task = "text_classification"
-seed = 7
-
-[data]
-path = "train.csv"
-test = "test.csv"
-split = { valid = 0.1, test = 0.0 }
-
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 1
-context = 32
-
-[train]
-steps = 60
-lr = 0.005
-batch_tokens = 256
-precision = "fp32"
-
-[system]
-threads = 1
-"""
+RECIPE = tiny_task.recipe("text_classification", "csv")
 
 
 def rows(start: int, count: int) -> str:
@@ -56,10 +32,7 @@ def rows(start: int, count: int) -> str:
 
 
 def project(folder: Path, recipe: str = RECIPE) -> Life:
-    (folder / "train.csv").write_text(rows(0, 240), "utf-8")
-    (folder / "test.csv").write_text(rows(240, 60), "utf-8")
-    (folder / "recipe.toml").write_text(recipe, "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+    return tiny_task.project(folder, recipe, rows(0, 240), rows(240, 60))
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +106,7 @@ def test_it_answers_alike_everywhere(folders: dict[str, Path]) -> None:
     assert [answer["label"] for answer in said] == LABELS
     assert model.predict(texts[0]) == pytest.approx(said[0] | {"scores": pytest.approx(said[0]["scores"])})
     with background(model, "tiny", Serve(port=0)) as url:
-        body = json.dumps({"text": texts}).encode()
-        asked = urllib.request.Request(f"{url}/predict", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(asked) as reply:
-            served = json.load(reply)
+        served = tiny_task.asked(url, {"text": texts})
     assert served["model"] == "tiny"
     for ours, theirs in zip(said, served["predictions"], strict=True):
         assert ours["label"] == theirs["label"]
@@ -194,19 +164,13 @@ def test_it_does_not_pretend_to_chat(folders: dict[str, Path]) -> None:
     ],
 )
 def test_labels_that_cannot_be_learned_are_named(tmp_path: Path, train: str, test: str, code: str) -> None:
-    (tmp_path / "train.csv").write_text(train, "utf-8")
-    (tmp_path / "test.csv").write_text(test, "utf-8")
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("valid = 0.1", "valid = 0.0"), "utf-8")
-    with pytest.raises(UserError) as caught:
-        Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode")
-    assert caught.value.code == code
+    life = tiny_task.project(tmp_path, RECIPE.replace("valid = 0.1", "valid = 0.0"), train, test)
+    assert tiny_task.refused(life, "encode").code == code
 
 
 def test_held_out_rows_stay_and_their_copies_go(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text(rows(0, 60), "utf-8")
-    (tmp_path / "test.csv").write_text(rows(30, 60), "utf-8")
-    (tmp_path / "recipe.toml").write_text(RECIPE, "utf-8")
-    folder = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "prepare").folders["prepare"]
+    life = tiny_task.project(tmp_path, RECIPE, rows(0, 60), rows(30, 60))
+    folder = life.run(Silent(), "prepare").folders["prepare"]
     funnel = files.read_json(folder / "funnel.json")
     assert funnel["splits"]["test"] == 60
     assert funnel["splits"]["train"] + funnel["splits"]["valid"] == 30

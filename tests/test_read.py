@@ -1,7 +1,6 @@
 """A whole life of a reader: questions about texts in, the place that answers them out; long texts, and no answer."""
 
 import json
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,18 @@ from danlu import Model, files
 from danlu.config import Serve
 from danlu.data import store
 from danlu.errors import UserError
-from danlu.graph import Life, Silent
-from danlu.recipe import load_recipe
+from danlu.graph import Silent
 from danlu.serve.run import background
 from danlu.stages.evaluate import on_data
 from danlu.tasks.reading_comprehension import END, IGNORE, START, ReadingComprehension
+from tests import tiny_task
 
 PEOPLE = ["king", "queen", "fool", "cook", "ghost", "sailor"]
 THINGS = ["silver ship", "old lantern", "small book", "garden", "tall tower", "hidden river"]
-RECIPE = """
-task = "reading_comprehension"
-seed = 7
-
-[data]
-path = "train.json"
-test = "test.json"
-format = "squad"
-split = { valid = 0.1, test = 0.0 }
-
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 2
-width = 64
-context = 48
-
-[train]
-steps = 300
-lr = 0.005
-batch_tokens = 768
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
+RECIPE = tiny_task.recipe(
+    "reading_comprehension", "json", data='format = "squad"', model="depth = 2\nwidth = 64", context=48, steps=300,
+    batch_tokens=768, train="dropout = 0.0",
+)  # fmt: skip
 
 
 def squad(seed: int, count: int, *, impossible: bool = True) -> dict[str, Any]:
@@ -71,11 +46,8 @@ def squad(seed: int, count: int, *, impossible: bool = True) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("read")
-    (folder / "train.json").write_text(json.dumps(squad(1, 200)), "utf-8")
-    (folder / "test.json").write_text(json.dumps(squad(2, 20)), "utf-8")
-    (folder / "recipe.toml").write_text(RECIPE, "utf-8")
-    return dict(Life(load_recipe(folder / "recipe.toml", ())).run(Silent()).folders)
+    train, test = (json.dumps(squad(seed, count)) for seed, count in ((1, 200), (2, 20)))
+    return dict(tiny_task.project(tmp_path_factory.mktemp("read"), RECIPE, train, test).run(Silent()).folders)
 
 
 def test_it_learns_and_is_measured_beside_the_simple_reader(folders: dict[str, Path]) -> None:
@@ -104,10 +76,7 @@ def test_it_answers_alike_everywhere(folders: dict[str, Path]) -> None:
     nothing = model.judge([{"question": "What has the ghost?", "context": context}])[0]
     assert (nothing["text"], nothing["start"]) == ("", None)
     with background(model, "tiny", Serve(port=0)) as url:
-        body = json.dumps({"question": ["What has the cook?"], "context": [context]}).encode()
-        request = urllib.request.Request(f"{url}/predict", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as reply:
-            (served,) = json.load(reply)["predictions"]
+        (served,) = tiny_task.asked(url, {"question": ["What has the cook?"], "context": [context]})["predictions"]
     assert (served["text"], served["start"]) == (said["text"], said["start"])
     with pytest.raises(UserError) as caught:
         model.predict("What has the cook?")

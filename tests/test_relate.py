@@ -7,38 +7,14 @@ import torch
 
 from danlu import Model, files
 from danlu.errors import UserError
-from danlu.graph import Life, Silent
-from danlu.recipe import load_recipe
+from danlu.graph import Silent
 from danlu.serve.judge import Judge
 from danlu.serve.refusal import Refusal
 from danlu.tasks.relation_extraction import RelationExtraction
+from tests import tiny_task
 from tests.tiny_life import sentences
 
-RECIPE = """
-task = "relation_extraction"
-seed = 7
-
-[data]
-path = "train.csv"
-test = "test.csv"
-split = { valid = 0.1, test = 0.0 }
-
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 1
-context = 64
-
-[train]
-steps = 60
-lr = 0.005
-batch_tokens = 512
-precision = "fp32"
-
-[system]
-threads = 1
-"""
+RECIPE = tiny_task.recipe("relation_extraction", "csv", context=64, batch_tokens=512)
 
 
 def rows(start: int, count: int) -> str:
@@ -56,11 +32,8 @@ def rows(start: int, count: int) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("relate")
-    (folder / "train.csv").write_text(rows(0, 200), "utf-8")
-    (folder / "test.csv").write_text(rows(200, 60), "utf-8")
-    (folder / "recipe.toml").write_text(RECIPE, "utf-8")
-    return dict(Life(load_recipe(folder / "recipe.toml", ())).run(Silent()).folders)
+    life = tiny_task.project(tmp_path_factory.mktemp("relate"), RECIPE, rows(0, 200), rows(200, 60))
+    return dict(life.run(Silent()).folders)
 
 
 def test_it_learns_relation_and_direction(folders: dict[str, Path]) -> None:

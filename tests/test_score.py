@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,67 +10,49 @@ from sklearn import metrics as oracle
 
 from danlu import Model, cli, files
 from danlu.data.starter import recipe as first_recipe
-from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.metrics import multilabel
 from danlu.recipe import load_recipe
+from tests import tiny_task
 from tests.tiny_life import sentences
 
 WORTH = {"king": 3.0, "queen": -1.5, "ship": 0.25}
-SETTINGS = """
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 1
-context = 32
-
-[train]
-steps = 120
-lr = 0.005
-batch_tokens = 256
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
+NUMBERS, SETS = (
+    tiny_task.recipe(task, "jsonl", steps=120, train="dropout = 0.0")
+    for task in ("text_regression", "multi_label_classification")
+)
 
 
-def numbers(start: int, count: int) -> str:
+def numbers(start: int, count: int) -> list[dict[str, Any]]:
     """Sentences whose number one word decides."""
     names = list(WORTH)
     rows = [{"text": f"{text} It is the {names[i % 3]}.", "score": WORTH[names[i % 3]] + i % 2 / 50}
             for i, text in enumerate(sentences(start + count))]  # fmt: skip
-    return "".join(json.dumps(row) + "\n" for row in rows[start:])
+    return rows[start:]
 
 
-def sets(start: int, count: int) -> str:
+def sets(start: int, count: int) -> list[dict[str, Any]]:
     """Sentences that have a label for each of three words in them."""
     rows = []
     for i, text in enumerate(sentences(start + count)):
         there = [name for place, name in enumerate(WORTH) if i * 5 % 7 >> place & 1]
         rows.append({"text": f"{text} With {' and '.join(there) or 'nobody'}.", "labels": there})
-    return "".join(json.dumps(row) + "\n" for row in rows[start:])
+    return rows[start:]
 
 
-def project(folder: Path, task: str, settings: str = SETTINGS) -> Life:
-    make = numbers if task == "text_regression" else sets
-    (folder / "train.jsonl").write_text(make(0, 240), "utf-8")
-    (folder / "test.jsonl").write_text(make(240, 60), "utf-8")
-    data = '[data]\npath = "train.jsonl"\ntest = "test.jsonl"\nsplit = { valid = 0.1, test = 0.0 }\n'
-    (folder / "recipe.toml").write_text(f'task = "{task}"\n{data}{settings}', "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+def project(folder: Path, recipe: str) -> Life:
+    make = numbers if recipe == NUMBERS else sets
+    return tiny_task.project(folder, recipe, tiny_task.lines(make(0, 240)), tiny_task.lines(make(240, 60)))
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return dict(project(tmp_path_factory.mktemp("scored"), "text_regression").run(Silent()).folders)
+    return dict(project(tmp_path_factory.mktemp("scored"), NUMBERS).run(Silent()).folders)
 
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return dict(project(tmp_path_factory.mktemp("labelled"), "multi_label_classification").run(Silent()).folders)
+    return dict(project(tmp_path_factory.mktemp("labelled"), SETS).run(Silent()).folders)
 
 
 def test_a_number_is_learned_and_given_in_its_own_units(
@@ -79,10 +62,10 @@ def test_a_number_is_learned_and_given_in_its_own_units(
     assert told["models"]["base"]["pearson"] > 0.8
     assert told["models"]["bag"]["pearson"] > 0.95
     mean, deviation = files.read_json(scored["encode"] / "tokens.json")["learned"]["scale"]
-    truth = [json.loads(line)["score"] for line in numbers(0, 240).splitlines()]
+    truth = [row["score"] for row in numbers(0, 240)]
     assert mean == pytest.approx(np.mean(truth), abs=0.1), "a tenth of the rows is held out"
     assert deviation == pytest.approx(np.std(truth), abs=0.1)
-    rows = [json.loads(line) for line in numbers(240, 60).splitlines()]
+    rows = numbers(240, 60)
     text = rows[0]["text"]
     assert cli.main(["predict", str(scored["pretrain"]), text, "--json"]) == 0
     said = Model.from_pretrained(scored["pretrain"]).judge([{"text": row["text"]} for row in rows])
@@ -100,7 +83,7 @@ def test_labels_are_learned_each_for_itself(labelled: dict[str, Path]) -> None:
     assert {row["label"] for row in told["each"]} == set(WORTH)
     assert told["comparisons"][0]["rows"] == 60
     model = Model.from_pretrained(labelled["pretrain"])
-    rows = [json.loads(line) for line in sets(240, 60).splitlines()]
+    rows = sets(240, 60)
     said = model.judge([{"text": row["text"]} for row in rows])
     exact = np.mean([set(a["labels"]) == set(row["labels"]) for a, row in zip(said, rows, strict=True)])
     assert exact == pytest.approx(told["models"]["base"]["subset_accuracy"], abs=0.03), "the rows of the test file"
@@ -108,10 +91,10 @@ def test_labels_are_learned_each_for_itself(labelled: dict[str, Path]) -> None:
 
 
 def test_a_surer_threshold_says_less(labelled: dict[str, Path], tmp_path: Path) -> None:
-    life = project(tmp_path, "multi_label_classification", "[options]\nthreshold = 0.999\n" + SETTINGS)
+    life = project(tmp_path, SETS + "[options]\nthreshold = 0.999\n")
     folder = life.run(Silent(), "pretrain").folders["pretrain"]
     strict, usual = Model.from_pretrained(folder), Model.from_pretrained(labelled["pretrain"])
-    rows = [json.loads(line) for line in sets(240, 60).splitlines()]
+    rows = sets(240, 60)
     said = [sum(len(each["labels"]) for each in model.judge([{"text": r["text"]} for r in rows]))
             for model in (strict, usual)]  # fmt: skip
     assert said[0] < said[1]
@@ -179,9 +162,5 @@ def test_raw_files_of_them_are_recognised(tmp_path: Path, rows: str, task: str, 
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: str, task: str, code: str) -> None:
-    (tmp_path / "rows.jsonl").write_text(rows, "utf-8")
-    data = '[data]\npath = "rows.jsonl"\nsplit = { valid = 0.0, test = 0.0 }\n'
-    (tmp_path / "recipe.toml").write_text(f'task = "{task}"\n{data}{SETTINGS}', "utf-8")
-    with pytest.raises(UserError) as caught:
-        Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode")
-    assert caught.value.code == code
+    life = tiny_task.project(tmp_path, NUMBERS if task == "text_regression" else SETS, rows, "")
+    assert tiny_task.refused(life, "encode").code == code

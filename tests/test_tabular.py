@@ -2,9 +2,7 @@
 
 import json
 import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
 from danlu.stages.prove import prove
+from tests import tiny_task
 
 TRAIN = """
 [model]
@@ -98,21 +97,14 @@ def test_rows_are_answered_alike_by_command_and_server(
     assert (said["label"], said["missing"]) == ("yes", ["pay"])
     model = Model.from_pretrained(classes["pretrain"])
     with background(model, "tiny", Serve(port=0)) as url:
-        served = ask(url, {"record": [row, {"age": 20, "city": "Atlantis"}]})["predictions"]
+        served = tiny_task.asked(url, {"record": [row, {"age": 20, "city": "Atlantis"}]})["predictions"]
         assert served[0]["score"] == pytest.approx(said["score"], abs=1e-6)
         assert (served[1]["label"], served[1]["unknown"], served[1]["missing"]) == ("no", ["city"], ["pay"])
         for wrong, word in (({"age": "old"}, "age"), ({"town": "Rome"}, "town")):
             with pytest.raises(urllib.error.HTTPError) as refused:
-                ask(url, {"record": wrong})
+                tiny_task.asked(url, {"record": wrong})
             assert refused.value.code == 400
             assert word in json.load(refused.value)["error"]["message"]
-
-
-def ask(url: str, body: dict[str, Any]) -> Any:
-    headers = {"content-type": "application/json"}
-    asked = urllib.request.Request(f"{url}/predict", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(asked) as reply:
-        return json.load(reply)
 
 
 def test_statistics_come_from_rows_to_train_on_alone(tmp_path: Path, classes: dict[str, Path]) -> None:

@@ -1,7 +1,5 @@
 """A whole life of a tagger: sentences with names in, entities with their characters out, also over HTTP."""
 
-import json
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -10,40 +8,15 @@ import transformers
 
 from danlu import Model, files
 from danlu.config import Serve
-from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.modalities.words import words
-from danlu.recipe import load_recipe
 from danlu.serve.run import background
 from danlu.stages.evaluate import on_data
 from danlu.tasks.token_classification import _cuts
+from tests import tiny_task
 from tests.tiny_life import WORDS, sentences
 
-RECIPE = """
-task = "token_classification"
-seed = 7
-
-[data]
-path = "train.conll"
-test = "test.conll"
-split = { valid = 0.1, test = 0.0 }
-
-[tokenizer]
-vocab_size = 300
-
-[model]
-depth = 1
-context = 32
-
-[train]
-steps = 80
-lr = 0.005
-batch_tokens = 256
-precision = "fp32"
-
-[system]
-threads = 1
-"""
+RECIPE = tiny_task.recipe("token_classification", "conll", steps=80)
 NAMES = dict.fromkeys(WORDS["who"][:8], "WHO")
 
 
@@ -61,11 +34,8 @@ def columns(start: int, count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def project(folder: Path, recipe: str = RECIPE) -> Life:
-    (folder / "train.conll").write_text(columns(0, 240), "utf-8")
-    (folder / "test.conll").write_text(columns(240, 60), "utf-8")
-    (folder / "recipe.toml").write_text(recipe, "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+def project(folder: Path) -> Life:
+    return tiny_task.project(folder, RECIPE, columns(0, 240), columns(240, 60))
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +62,7 @@ def test_it_answers_alike_everywhere(folders: dict[str, Path]) -> None:
     assert [(each["type"], each["text"]) for each in said] == [("WHO", "old king"), ("WHO", "tall queen")]
     assert all(asked[each["start"] : each["end"]] == each["text"] and 0 < each["score"] <= 1 for each in said)
     with background(model, "tiny", Serve(port=0)) as url:
-        body = json.dumps({"text": [asked, "No."]}).encode()
-        request = urllib.request.Request(f"{url}/predict", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as reply:
-            served = json.load(reply)["predictions"]
+        served = tiny_task.asked(url, {"text": [asked, "No."]})["predictions"]
     assert [{**each, "score": pytest.approx(each["score"], abs=1e-5)} for each in served[0]["entities"]] == said
     assert served[1] == {"entities": []}
 
@@ -147,9 +114,5 @@ def test_other_rows_are_measured(folders: dict[str, Path], tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_learned_is_said_at_once(tmp_path: Path, train: str, test: str, code: str) -> None:
-    (tmp_path / "train.conll").write_text(train, "utf-8")
-    (tmp_path / "test.conll").write_text(test, "utf-8")
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("valid = 0.1", "valid = 0.0"), "utf-8")
-    with pytest.raises(UserError) as caught:
-        Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode")
-    assert caught.value.code == code
+    life = tiny_task.project(tmp_path, RECIPE.replace("valid = 0.1", "valid = 0.0"), train, test)
+    assert tiny_task.refused(life, "encode").code == code
