@@ -11,25 +11,21 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from danlu import adapt, catalogue, files, models, tasks
+from danlu import adapt, tasks
 from danlu.adapt import peft
-from danlu.adapt.fold import merged_state, staying
+from danlu.adapt.fold import staying
 from danlu.errors import UserError
-from danlu.messages.reasons import because
+from danlu.folder import read, unnamed, write
 from danlu.modalities.chat import encode_chat
 from danlu.models import contest
-from danlu.models import weights as stored
 from danlu.models.architecture import Architecture, build
-from danlu.models.folder import fill, read_config
-from danlu.nn.generate import WAYS, Sampling, generate
+from danlu.models.folder import CONFIG
+from danlu.nn.generate import Sampling, generate
 from danlu.nn.heads import inherit
 from danlu.nn.network import Network
 from danlu.randomness import generator
 from danlu.tasks.task import Row, Task
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-GENERATION = "generation_config.json"
 CONTINUES = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
 _TOGETHER = 32  # examples of one forward pass, at most
 ANSWERS = replace(CONTINUES, repetition_penalty=1.2)  # small models repeat themselves in chats; 1.2: arXiv:1909.05858
@@ -245,156 +241,8 @@ class Model(nn.Module):
         folder = model_folder(path)
         if (folder / peft.CONFIG).exists() and not (folder / CONFIG).exists():
             return kept.opened(cls, folder).to(device).eval()
-        if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
-            raise UserError("E302", path=folder, names=", ".join(names[:5]))
-        config = _config(folder)
-        ours = config.get("danlu", {})
-        carried = ours.get("carrier", config)
-        stored.refuse_code(config, folder / CONFIG)
-        family = models.by_model_type(carried.get("model_type", ""))
-        architecture = family.from_hf(carried)
-        task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
-        kind: Any = tasks.load(task)
-        processor = kind.modality().load(folder)
-        if processor.vocab_size > (rows := getattr(architecture.embed, "vocab", 0)):
-            raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
-        tensors = stored.read(folder)
-        if not ours.get("quantized") and not ours.get("adapters"):
-            tensors = family.LAYOUT.import_weights(tensors, architecture.head)
-        if (folder / contest.FOLDER).exists():
-            beside = Model.from_pretrained(folder / contest.FOLDER)
-            architecture = contest.joined_form(architecture, beside.architecture)
-            tensors = contest.joined(tensors, beside.net.state_dict())
-        network = build(architecture, generator(0, "load"))
-        labels = ours.get("labels") or _labels(carried)
-        model = cls(network, architecture, processor, task, labels, ours.get("options", {}))
-        model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
-        model.ways = _ways(folder)
-        model._fill(tensors, ours, folder)
-        return model.to(device).eval()
-
-    def _fill(self, tensors: dict[str, Tensor], ours: Mapping[str, Any], folder: Path) -> None:
-        self.quantized = ours.get("quantized", "")
-        self.net = adapt.apply(self.net, ours.get("adapters", ()), 0).requires_grad_(True)
-        if self.quantized:
-            from danlu.adapt.quantize import quantize
-
-            self.net = quantize(self.net)
-        fill(self.net, tensors, folder)
+        return read(cls, folder).to(device).eval()
 
     def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the folder that transformers, vLLM and danlu open; `weights` (fp32, merged) stand for its own."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = weights or merged_state(self.net, {n: tensor.detach() for n, tensor in self.net.state_dict().items()})
-        architecture = contest.alone(self.architecture)
-        if architecture is not self.architecture:
-            words, (state, others) = contest.parts(self.architecture)[1], contest.parted(state)
-            beside = Model(self.net, words, self.processor, "masked_language_modeling")
-            beside.save_pretrained(folder / contest.FOLDER, others)
-        carrier = models.carrier(architecture)
-        if carrier is None:
-            raise UserError("E309")
-        family = models.by_model_type(carrier)
-        stock = getattr(family, "STOCK", True)
-        config = family.to_hf(architecture, self._tokens() if stock else {})
-        ours = {"schema": files.SCHEMA, "task": self.task_name, "chat": self.taught_chat}
-        ours |= {"options": self.task.chosen} if self.task.chosen else {}
-        if self.task.labelled and not self._numbers_labels:
-            ours |= {"labels": list(self.task.labels)}
-        elif self.task.labelled:
-            config |= {"id2label": dict(enumerate(self.task.labels)), "label2id": _numbered(self.task.labels)}
-        own = ({"quantized": self.quantized} if self.quantized else {}) | staying(self.net)
-        if not self.quantized:
-            state = {name: tensor.float() for name, tensor in state.items()}
-        if own or not stock:  # no stock family has such tensors: said in the folder, so that none misreads it
-            config = {"model_type": "danlu", "danlu": ours | own | {"carrier": config}}
-        else:
-            config |= {"danlu": ours}
-            state = family.LAYOUT.export_weights(state, architecture.head)
-        files.write_tensors(folder / WEIGHTS, state)
-        files.write_json(folder / CONFIG, config)
-        if stock:
-            files.write_json(folder / GENERATION, self._generation())
-        self.processor.save(folder, typed=getattr(self.architecture.embed, "types", 0) > 1)
-
-    @property
-    def _numbers_labels(self) -> bool:
-        """Whether the outputs of the head are the labels."""
-        return getattr(self.architecture.head, "answer", "") == "labels"
-
-    def _tokens(self) -> dict[str, Any]:
-        end = self.processor.end_turn if self.taught_chat else self.processor.end_id
-        return {"bos_token_id": self.processor.end_id, "eos_token_id": end, "pad_token_id": self.processor.pad_id,
-                "torch_dtype": "float32"}  # fmt: skip
-
-    def _generation(self) -> dict[str, Any]:
-        ends = [self.processor.end_id, *([self.processor.end_turn] if self.taught_chat else [])]
-        return {
-            "eos_token_id": ends,
-            "pad_token_id": self.processor.pad_id,
-            "do_sample": True,
-            "temperature": self.usual.temperature,
-            "top_p": self.usual.top_p,
-            **self.ways,
-        }
-
-
-def taught(folder: Path, task: str) -> list[str]:
-    """The labels that the model in a folder was taught for a task; none where it was taught another, or without names.
-
-    Raises:
-        UserError: E301, E303, its config.json cannot be read.
-    """
-    config = _config(folder)
-    ours = config.get("danlu", {})
-    carried = ours.get("carrier", config)
-    known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
-    labels = ours.get("labels") or _labels(carried)
-    return labels if known == task and not unnamed(labels) else []
-
-
-def unnamed(labels: Sequence[str]) -> bool:
-    """Whether labels are only numbered, as transformers does it with those of which it knows nothing."""
-    return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-
-
-def taught_options(folder: Path, task: str) -> dict[str, Any]:
-    """What the model in a folder was taught with for a task, its options and what it learned; {} where of another."""
-    ours = _config(folder).get("danlu", {})
-    return dict(ours.get("options", {})) if ours.get("task") == task else {}
-
-
-def _labels(config: Mapping[str, Any]) -> list[str]:
-    """The labels of a config.json, in the order of their numbers."""
-    named = config.get("id2label") or {}
-    return [str(named[number]) for number in sorted(named, key=int)]
-
-
-def _numbered(labels: Sequence[str]) -> dict[str, int]:
-    return {label: number for number, label in enumerate(labels)}
-
-
-def _ways(folder: Path) -> dict[str, Any]:
-    """The usual ways of sampling that the folder gives."""
-    path = folder / GENERATION
-    if not path.exists():
-        return {}
-    try:
-        said = json.loads(path.read_text("utf-8"))
-        ways = {name: said[name] for name in WAYS if said.get(name) is not None}
-        replace(CONTINUES, **ways)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError("E301", path=path, reason=because(error)) from error
-    return ways
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_config(folder / CONFIG)
-    try:
-        schema = config.get("danlu", {}).get("schema", files.SCHEMA)
-    except AttributeError as error:
-        raise UserError("E301", path=folder / CONFIG, reason=because(error)) from error
-    if schema != files.SCHEMA:
-        raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
-    return config
+        write(self, Path(folder), weights)

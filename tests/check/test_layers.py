@@ -27,7 +27,7 @@ LAYERS = {
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
     "graph": ("life", "graph", "runs"),
-    "parts": ("model", "kept", "tasks", "train", "adapt", "serve", "proof"),
+    "parts": ("model", "folder", "kept", "tasks", "train", "adapt", "serve", "proof"),
     "stages": ("stages",),
     "life": ("cluster", "forecast", "report", "figures", "charts", "page", "verdicts", "demo", "terminal"),
     "api": ("api",),

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from danlu import catalogue, files
 from danlu.data import formats, shapes, sources, starter
+from danlu.folder import unnamed
 from danlu.graph import Context, View
 from danlu.life import Node, life
-from danlu.model import unnamed
 from danlu.recipe import Loaded
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from torch import Tensor
 from danlu import device as devices
 from danlu import files, models, tasks
 from danlu.errors import UserError
+from danlu.folder import unnamed
 from danlu.messages import text
-from danlu.model import Model, Output, unnamed
+from danlu.model import Model, Output
 from danlu.nn.masks import openings
 from danlu.runs import model_folder
 from danlu.tasks.task import Row

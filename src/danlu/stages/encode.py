@@ -91,7 +91,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
         UserError: E251 there is only one, E252 a label occurs in held-out rows alone, E313 the base knows others.
     """
     from danlu import tasks
-    from danlu.model import taught
+    from danlu.folder import taught
 
     kind: Any = tasks.load(context.config["task"])
     counts = {split: Counter(each for row in _read(rows, split) for each in kind.labels_of(row)) for split in SPLITS}
@@ -118,7 +118,7 @@ def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
     Raises:
         UserError: E263, all rows have one number.
     """
-    from danlu.model import taught_options
+    from danlu.folder import taught_options
 
     base = context.inputs.get("base")
     if base and (before := taught_options(base, context.config["task"]).get("scale")):

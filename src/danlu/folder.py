@@ -1,0 +1,194 @@
+"""A model's folder, as Hugging Face lays it out: read into a model, and written from one."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
+
+from danlu import adapt, catalogue, files, models, tasks
+from danlu.adapt.fold import merged_state, staying
+from danlu.errors import UserError
+from danlu.messages.reasons import because
+from danlu.models import contest
+from danlu.models import weights as stored
+from danlu.models.architecture import build
+from danlu.models.folder import CONFIG, fill, read_config
+from danlu.nn.generate import WAYS, Sampling
+from danlu.randomness import generator
+
+if TYPE_CHECKING:
+    from danlu.model import Model
+
+Kind = TypeVar("Kind", bound="Model")
+WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
+
+
+def read(kind: "type[Kind]", folder: Path) -> "Kind":
+    """The model of a folder, on the CPU.
+
+    Raises:
+        UserError: what `Model.from_pretrained` raises.
+    """
+    if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
+        raise UserError("E302", path=folder, names=", ".join(names[:5]))
+    config = _config(folder)
+    ours = config.get("danlu", {})
+    carried = ours.get("carrier", config)
+    stored.refuse_code(config, folder / CONFIG)
+    family = models.by_model_type(carried.get("model_type", ""))
+    architecture = family.from_hf(carried)
+    task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
+    learned: Any = tasks.load(task)
+    processor = learned.modality().load(folder)
+    if processor.vocab_size > (rows := getattr(architecture.embed, "vocab", 0)):
+        raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
+    tensors = stored.read(folder)
+    if not ours.get("quantized") and not ours.get("adapters"):
+        tensors = family.LAYOUT.import_weights(tensors, architecture.head)
+    if (folder / contest.FOLDER).exists():
+        beside = read(kind, folder / contest.FOLDER)
+        architecture = contest.joined_form(architecture, beside.architecture)
+        tensors = contest.joined(tensors, beside.net.state_dict())
+    network = build(architecture, generator(0, "load"))
+    labels = ours.get("labels") or _labels(carried)
+    model = kind(network, architecture, processor, task, labels, ours.get("options", {}))
+    model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
+    model.ways = _ways(folder)
+    _fill(model, tensors, ours, folder)
+    return model
+
+
+def _fill(model: "Model", tensors: dict[str, Tensor], ours: Mapping[str, Any], folder: Path) -> None:
+    model.quantized = ours.get("quantized", "")
+    model.net = adapt.apply(model.net, ours.get("adapters", ()), 0).requires_grad_(True)
+    if model.quantized:
+        from danlu.adapt.quantize import quantize
+
+        model.net = quantize(model.net)
+    fill(model.net, tensors, folder)
+
+
+def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write what `read` reads, and transformers and vLLM too; `weights` (fp32, merged) stand for the model's own.
+
+    Raises:
+        UserError: E309, no stock family carries such an architecture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = weights or merged_state(model.net, {n: tensor.detach() for n, tensor in model.net.state_dict().items()})
+    architecture = contest.alone(model.architecture)
+    if architecture is not model.architecture:
+        words, (state, others) = contest.parts(model.architecture)[1], contest.parted(state)
+        beside = type(model)(model.net, words, model.processor, "masked_language_modeling")
+        write(beside, folder / contest.FOLDER, others)
+    carrier = models.carrier(architecture)
+    if carrier is None:
+        raise UserError("E309")
+    family = models.by_model_type(carrier)
+    stock = getattr(family, "STOCK", True)
+    config = family.to_hf(architecture, _tokens(model) if stock else {})
+    ours = {"schema": files.SCHEMA, "task": model.task_name, "chat": model.taught_chat}
+    ours |= {"options": model.task.chosen} if model.task.chosen else {}
+    if model.task.labelled and not _numbers_labels(model):
+        ours |= {"labels": list(model.task.labels)}
+    elif model.task.labelled:
+        config |= {"id2label": dict(enumerate(model.task.labels)), "label2id": _numbered(model.task.labels)}
+    own = ({"quantized": model.quantized} if model.quantized else {}) | staying(model.net)
+    if not model.quantized:
+        state = {name: tensor.float() for name, tensor in state.items()}
+    if own or not stock:  # no stock family has such tensors: said in the folder, so that none misreads it
+        config = {"model_type": "danlu", "danlu": ours | own | {"carrier": config}}
+    else:
+        config |= {"danlu": ours}
+        state = family.LAYOUT.export_weights(state, architecture.head)
+    files.write_tensors(folder / WEIGHTS, state)
+    files.write_json(folder / CONFIG, config)
+    if stock:
+        files.write_json(folder / GENERATION, _generation(model))
+    model.processor.save(folder, typed=getattr(model.architecture.embed, "types", 0) > 1)
+
+
+def _numbers_labels(model: "Model") -> bool:
+    """Whether the outputs of the head are the labels."""
+    return getattr(model.architecture.head, "answer", "") == "labels"
+
+
+def _tokens(model: "Model") -> dict[str, Any]:
+    end = model.processor.end_turn if model.taught_chat else model.processor.end_id
+    return {"bos_token_id": model.processor.end_id, "eos_token_id": end, "pad_token_id": model.processor.pad_id,
+            "torch_dtype": "float32"}  # fmt: skip
+
+
+def _generation(model: "Model") -> dict[str, Any]:
+    ends = [model.processor.end_id, *([model.processor.end_turn] if model.taught_chat else [])]
+    return {
+        "eos_token_id": ends,
+        "pad_token_id": model.processor.pad_id,
+        "do_sample": True,
+        "temperature": model.usual.temperature,
+        "top_p": model.usual.top_p,
+        **model.ways,
+    }
+
+
+def taught(folder: Path, task: str) -> list[str]:
+    """The labels that the model in a folder was taught for a task; none where it was taught another, or without names.
+
+    Raises:
+        UserError: E301, E303, its config.json cannot be read.
+    """
+    config = _config(folder)
+    ours = config.get("danlu", {})
+    carried = ours.get("carrier", config)
+    known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
+    labels = ours.get("labels") or _labels(carried)
+    return labels if known == task and not unnamed(labels) else []
+
+
+def unnamed(labels: Sequence[str]) -> bool:
+    """Whether labels are only numbered, as transformers does it with those of which it knows nothing."""
+    return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+
+
+def taught_options(folder: Path, task: str) -> dict[str, Any]:
+    """What the model in a folder was taught with for a task, its options and what it learned; {} where of another."""
+    ours = _config(folder).get("danlu", {})
+    return dict(ours.get("options", {})) if ours.get("task") == task else {}
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """The labels of a config.json, in the order of their numbers."""
+    named = config.get("id2label") or {}
+    return [str(named[number]) for number in sorted(named, key=int)]
+
+
+def _numbered(labels: Sequence[str]) -> dict[str, int]:
+    return {label: number for number, label in enumerate(labels)}
+
+
+def _ways(folder: Path) -> dict[str, Any]:
+    """The usual ways of sampling that the folder gives."""
+    path = folder / GENERATION
+    if not path.exists():
+        return {}
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        ways = {name: said[name] for name in WAYS if said.get(name) is not None}
+        Sampling(**ways)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError("E301", path=path, reason=because(error)) from error
+    return ways
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_config(folder / CONFIG)
+    try:
+        schema = config.get("danlu", {}).get("schema", files.SCHEMA)
+    except AttributeError as error:
+        raise UserError("E301", path=folder / CONFIG, reason=because(error)) from error
+    if schema != files.SCHEMA:
+        raise UserError("E303", path=folder, found=schema, known=files.SCHEMA)
+    return config
