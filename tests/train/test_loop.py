@@ -366,6 +366,28 @@ def test_selection(name: str, loader: Loader, held_out: Loader) -> None:
     assert not same(states[best], states[made.position.step]) or best == made.position.step
 
 
+class Aiming(Scripted):
+    """A task of which the accuracy counts, as told."""
+
+    aim = "accuracy"
+
+    def __init__(self, losses: list[float], accuracies: list[float]):
+        super().__init__(losses)
+        self.accuracies = iter(accuracies)
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        return super().report(sums) | {"accuracy": next(self.accuracies)}
+
+
+def test_a_task_that_aims_at_a_metric_selects_by_it_and_by_the_loss_among_equals(
+    loader: Loader, held_out: Loader
+) -> None:
+    losses, accuracies = [1.0, 2.0, 2.5, 2.2, 1.9, 3.0, 0.5, 0.4], [0.5, 0.6, 0.9, 0.9, 0.8, 0.9, 0.1, 0.2]
+    made = training(task=Aiming(losses, accuracies), evaluate_every=1)
+    list(made.events(loader, held_out))
+    assert (made.position.best_step, made.position.best, made.position.reached) == (4, 2.2, 0.9)
+
+
 def test_the_last_can_be_selected(loader: Loader, held_out: Loader) -> None:
     made = training(Train(select="last"), task=Scripted([1.0] + [2.0] * 7), evaluate_every=1)
     list(made.events(loader, held_out))

@@ -77,7 +77,7 @@ class Train(_Training):
     evaluate_every: PositiveInt | Auto = Field("auto", description="steps between looks at the validation rows")
     save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
     stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")
-    select: Literal["best", "last"] = Field("best", description="which weights become the model")
+    select: Literal["best", "last"] = Field("best", description="which weights: best by the task's metric or the loss")
     sample: str | None = Field(None, description="a text continued at every evaluation")
 
     def idle(self) -> Iterator[tuple[str, str]]:

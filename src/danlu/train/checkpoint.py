@@ -23,7 +23,8 @@ class Position:
 
     step: int = 0
     tokens: int = 0
-    best: float | None = None  # lowest validation loss so far
+    best: float | None = None  # validation loss of the best weights so far
+    reached: float = 0.0  # their metric, where the task aims at one: it decides before the loss
     best_step: int = 0
     stale: int = 0  # evaluations since the best
     looked: int = 0  # the last step whose evaluation is part of this state

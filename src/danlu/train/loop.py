@@ -290,9 +290,11 @@ class Training:
         start = time.perf_counter()
         metrics = self._measured(held_out)
         position, loss = self.position, next(iter(metrics.values()))
-        better = math.isfinite(loss) and (position.best is None or loss < position.best)
+        reached = metrics[self.task.aim] if self.task.aim else 0.0
+        ahead = position.best is None or (-reached, loss) < (-position.reached, position.best)
+        better = math.isfinite(loss) and ahead
         if better:
-            position.best, position.best_step, position.stale = loss, position.step, 0
+            position.best, position.reached, position.best_step, position.stale = loss, reached, position.step, 0
             if self.train.select == "best":
                 self.best = {name: tensor.clone() for name, tensor in self.masters.restored(self.net).items()}
         else:

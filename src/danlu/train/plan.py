@@ -30,7 +30,7 @@ from danlu.train import compiling, cost, memory, precision, rates, room, schedul
 from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
-EVALUATIONS = 10  # looks at the validation rows in one training, where the recipe does not say
+EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
 _MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
 _GPU_MICRO_TOKENS = 65_536  # a GPU has no such caches, and gains until its memory is full
 _MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
@@ -333,9 +333,11 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     rows_per_step = plan.rows * plan.accumulate
     steps = _steps(request, net, plan)
     per_row = plan.seconds_per_step / rows_per_step / 3  # a forward pass is a third of a step
-    every = max(1, math.ceil(steps / EVALUATIONS)) if train.evaluate_every == "auto" else train.evaluate_every
+    budget = int(0.1 * steps * rows_per_step * 3 / 2)  # rows to look at: evaluation takes about a twentieth of the time
+    looks = _looks(request, budget)
+    every = max(1, math.ceil(steps / looks)) if train.evaluate_every == "auto" else train.evaluate_every
     looks = math.ceil(steps / every)
-    wanted = max(8, int(0.1 * steps * rows_per_step * 3 / looks / 2))  # evaluation takes about a twentieth of the time
+    wanted = max(8, budget // looks)
     evaluate_rows = min(wanted, len(held_out)) if held_out else 0
     save_every = (
         max(1, min(steps, math.ceil(60 / max(plan.seconds_per_step, 1e-9))))
@@ -355,6 +357,13 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
         memory_mb=int(memory.forecast(net, plan) / 1e6),
         peak_gflops=cost.peak(plan.precision, plan.device) / 1e9 * plan.ranks, step_gflop=step_gflop(net, plan),
     )  # fmt: skip
+
+
+def _looks(request: Request, rows: int) -> int:
+    """Looks at the held-out rows: few at all of them where a share of answers is to be told, else many at some."""
+    few, many = EVALUATIONS
+    whole = rows // max(1, len(request.held_out or ()))
+    return max(few, min(many, whole)) if request.task.aim else many
 
 
 def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
