@@ -232,12 +232,6 @@ def _prove(options: argparse.Namespace) -> int:
     return error.exit if error else 0
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from danlu.compare import evaluate
-
-    evaluate(options)
-
-
 def _predict(options: argparse.Namespace) -> None:
     from danlu.model import Model
 
@@ -343,16 +337,19 @@ def _list(options: argparse.Namespace) -> None:
     _table([{"name": name, "what": what} for name, what in listed.items()], options)
 
 
-def _learn(options: argparse.Namespace) -> int:
-    from danlu.learn.command import learn
+def _of(module: str, name: str) -> Any:
+    """A verb that stands in a file of its own, loaded when it is called."""
+    import importlib
 
-    return learn(options)
+    return lambda options: getattr(importlib.import_module(module), name)(options)
 
 
 _RECIPE = ("recipe", {"nargs": "?", "default": "recipe.toml"})
 _OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value"})
 _MODEL: tuple[str, dict[str, Any]] = ("model", {})
 _DEVICE: tuple[str, dict[str, Any]] = ("--device", {})
+_INPUT: tuple[str, dict[str, Any]] = ("input", {"nargs": "?"})
+_PAGE: tuple[str, dict[str, Any]] = ("--page", {"metavar": "FILE"})
 _FLAG = {"action": "store_true"}
 _INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
@@ -371,8 +368,9 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     ),
     "data": (_data, [_RECIPE, _OVERRIDES]),
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
-    "evaluate": (_evaluate, [("models", {"nargs": "+"}), ("data", {}), ("--page", {"metavar": "FILE"}), _DEVICE]),
-    "predict": (_predict, [_MODEL, ("input", {"nargs": "?"}), _DEVICE]),
+    "evaluate": (_of("danlu.compare", "evaluate"), [("models", {"nargs": "+"}), ("data", {}), _PAGE, _DEVICE]),
+    "explain": (_of("danlu.why", "explain"), [_MODEL, _INPUT, ("--target", {"default": ""}), _PAGE, _DEVICE]),
+    "predict": (_predict, [_MODEL, _INPUT, _DEVICE]),
     "chat": (_chat, [_MODEL, _DEVICE]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),
     "serve": (
@@ -390,6 +388,6 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
             ("--yes", _FLAG),
         ],
     ),
-    "learn": (_learn, LEARN),
+    "learn": (_of("danlu.learn.command", "learn"), LEARN),
     "list": (_list, [("what", {"choices": ["tasks", "models"]})]),
 }

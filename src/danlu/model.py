@@ -16,7 +16,7 @@ from danlu.adapt import peft
 from danlu.adapt.fold import staying
 from danlu.errors import UserError
 from danlu.folder import read, unnamed, write
-from danlu.modalities.chat import encode_chat
+from danlu.modalities.chat import prompted
 from danlu.models import contest
 from danlu.models.architecture import Architecture, build
 from danlu.models.folder import CONFIG
@@ -100,13 +100,8 @@ class Model(nn.Module):
 
     def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
         """Continue a text, or answer it where the model was taught to chat; every piece is whole characters."""
-        ends = {self.processor.end_id}
-        if self.taught_chat:
-            ids, _ = encode_chat(self.processor, [{"role": "user", "content": prompt}], reply=True)
-            ends.add(self.processor.end_turn)
-        else:
-            ids = [self.processor.end_id, *self.processor.encode(prompt)]
-        ids = ids[-self.context + 1 :]
+        ends = {self.processor.end_id} | ({self.processor.end_turn} if self.taught_chat else set())
+        ids = prompted(self.processor, prompt, chat=self.taught_chat)[-self.context + 1 :]
         sampling = sampling or self.usual
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self.context - len(ids)))
         detokenizer = self.processor.stream()

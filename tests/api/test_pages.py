@@ -41,6 +41,15 @@ def test_the_programs_of_the_page_run(place: Path, capsys: Any) -> None:
     assert AutoModel.from_pretrained(place / "out").task.labels == ("king", "queen", "ship")
 
 
+def test_the_page_about_explaining_runs(place: Path, capsys: Any) -> None:
+    english, chinese = (BLOCK.findall((page.parent / "explaining.md").read_text("utf-8")) for page in PAGES)
+    assert english == chinese
+    AutoModel.from_pretrained("bert", task="text_classification", labels=["good", "bad"]).save_pretrained("reviews")
+    exec(compile("\n".join(english), "explaining.md", "exec"), {})  # noqa: S102
+    assert "'gradients'" in capsys.readouterr().out
+    assert (place / "why.html").exists()
+
+
 def test_the_example_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     path = ROOT / "examples" / "three_lines.py"
     assert len(path.read_text("utf-8").splitlines()) <= 60

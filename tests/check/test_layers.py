@@ -27,11 +27,11 @@ LAYERS = {
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
     "graph": ("life", "graph", "runs"),
-    "parts": ("model", "folder", "kept", "tasks", "train", "adapt", "serve", "proof"),
+    "parts": ("model", "folder", "kept", "tasks", "train", "adapt", "serve", "proof", "explain"),
     "stages": ("stages",),
     "life": ("cluster", "forecast", "report", "figures", "charts", "page", "verdicts", "demo", "terminal"),
     "api": ("api",),
-    "command": ("results", "usage", "launch", "learn", "compare", "cli", "__main__"),
+    "command": ("results", "usage", "launch", "learn", "compare", "why", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

@@ -100,12 +100,7 @@ def fill(model: "Pretrained", given: str, top_k: int = 5) -> Any:
     import torch
 
     processor = model.processor
-    mask = next(name for name, index in processor.control.items() if index == processor.mask_id)
-    if mask not in given:
-        raise UserError("E146", mask=mask)
-    pieces = [processor.encode(piece.rstrip(" ") if mask == "<mask>" else piece) for piece in given.split(mask)[:-1]]
-    inner = [index for piece in pieces for index in (*piece, processor.mask_id)]
-    ids = [processor.opening, *inner, *processor.encode(given.split(mask)[-1]), processor.closing]
+    ids = model.task.asking({"text": given})[0]["input_ids"]
     batch = torch.tensor([ids], device=model.net.device)
     with torch.no_grad():
         shares = model(input_ids=batch).logits[0].float().softmax(-1)

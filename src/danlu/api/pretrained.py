@@ -270,6 +270,28 @@ class Pretrained(Model):
 
         return self._said(asked(self, rows), sampling)
 
+    def explain(self, row: Any, target: str = "") -> Any:
+        """Which words or columns the answer to a text, a pair of texts or a dict rests on; or what speaks for another
+        answer, `target`: a label, a candidate's number, the text of a token.
+
+        Integrated gradients (1703.01365) and attention rollout (2005.00928), each with how much sooner the answer
+        falls when its words go first than when any do.
+
+        Returns:
+            Explained: `.show()`, `.save("page.html")`, `.words`, `.scores`, `.faithfulness`, `.table()`.
+
+        Raises:
+            UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E612 too many tokens.
+        """
+        from danlu.api.explained import Explained
+        from danlu.explain import explain
+
+        if "record" in self.asks:
+            asked = self.asked(row) if isinstance(row, str) else {"record": dict(row)}
+        else:
+            asked = self._row(row)
+        return Explained.of(explain(self, asked, target))
+
     def _said(self, rows: Sequence[Any], sampling: Any) -> list[Any]:
         if not self.judges and not self.task.ahead:  # it fills what is masked
             from danlu.api.pipeline import fill
@@ -295,7 +317,8 @@ class Pretrained(Model):
         row |= {ours: row[yours] for ours, yours in self.reading.get("columns", {}).items() if yours in row}
         row = {name: row[name] for name in self.asks if row.get(name) is not None}
         needed = {name for name, must in self.asks.items() if must}
-        if not needed <= row.keys() or not all(isinstance(each, str) for each in row.values()):
+        legible = all(isinstance(each, list if name == "choices" else str) for name, each in row.items())
+        if not needed <= row.keys() or not legible:
             example = str(dict.fromkeys(self.asks, "..."))
             raise UserError("E607", needed=", ".join(self.asks), example=example)
         return row

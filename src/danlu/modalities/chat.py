@@ -54,6 +54,13 @@ def encode_chat(text: "Text", messages: Sequence[Message], *, reply: bool = Fals
     return ids + opening, learned + [0] * len(opening)
 
 
+def prompted(text: "Text", prompt: str, *, chat: bool) -> list[int]:
+    """The ids that a model goes on after: of the one turn of a chat, or of a text."""
+    if chat:
+        return encode_chat(text, [{"role": "user", "content": prompt}], reply=True)[0]
+    return [text.end_id, *text.encode(prompt)]
+
+
 def _encode(text: "Text", span: str | Control) -> list[int]:
     return [text.control[span.name]] if isinstance(span, Control) else text.encode(span)
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 Batch = dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A piece as a reader takes it, and in which places of an example it stands; `fixed`: a control token."""
+
+    text: str
+    places: tuple[int, ...]
+    fixed: bool = False
 
 
 class Modality(ABC):
@@ -42,6 +52,14 @@ class Modality(ABC):
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
         """One batch of several examples, padded to the longest."""
+
+    @abstractmethod
+    def words(self, example: Example) -> list[Word]:
+        """What an example says, piece by piece as a reader takes it."""
+
+    @abstractmethod
+    def blank(self, example: Example) -> Example:
+        """The example with nothing said in any of its places: what an explanation compares it with."""
 
     @abstractmethod
     def embed(self, dim: int) -> "torch.nn.Module":

@@ -17,7 +17,7 @@ import numpy as np
 from danlu import files
 from danlu.errors import UserError
 from danlu.messages.reasons import because
-from danlu.modalities.modality import Batch, Example, Modality
+from danlu.modalities.modality import Batch, Example, Modality, Word
 from danlu.quantity import cell
 
 if TYPE_CHECKING:
@@ -151,6 +151,17 @@ class Table(Modality):
             number = float(value) * column.std + column.mean if index - column.first == _FIRST else None
             found[column.name] = number if column.std else names.get(index - column.first)
         return found
+
+    def words(self, example: Example) -> list[Word]:
+        """Each column with its value."""
+        told = self.decode(example).items()
+        shown = ["?" if value is None else f"{value:.6g}" if isinstance(value, float) else value for _, value in told]
+        pairs = zip((name for name, _ in told), shown, strict=True)
+        return [Word(f"  {name} = {value}", (place,)) for place, (name, value) in enumerate(pairs)]
+
+    def blank(self, example: Example) -> Example:
+        """Numbers are their mean, and categories say nothing."""
+        return {**example, "values": np.zeros_like(example["values"])}
 
     def show(self, encoded: Iterable[int]) -> list[str]:
         """Each id as a reader sees it: a column, or a category of it."""

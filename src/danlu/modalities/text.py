@@ -15,9 +15,10 @@ from tokenizers import AddedToken, Tokenizer
 
 from danlu.errors import UserError
 from danlu.modalities.chat import END, END_TURN, START_TURN, TEMPLATE
-from danlu.modalities.modality import Batch, Example, Modality
+from danlu.modalities.modality import Batch, Example, Modality, Word
 from danlu.modalities.vocabulary import bpe, char, sentencepiece, stock, wordpiece
 from danlu.modalities.vocabulary.sample import auto_size, thin
+from danlu.modalities.words import merged
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +131,19 @@ class Text(Modality):
         """Each token as a reader sees it: control tokens by name, bytes that are no whole character as \\xe4."""
         names = {index: name for name, index in self.control.items()}
         return [names.get(index) or self._pieces[index].decode(errors="backslashreplace") for index in encoded]
+
+    def words(self, example: Example) -> list[Word]:
+        """Its words, put together from their tokens; of scripts without spaces, its tokens."""
+        names = {index: name for name, index in self.control.items()}
+        pieces = [(self._pieces[index] or f" {wordpiece.UNKNOWN}".encode()) for index in example["input_ids"]]
+        control = [names.get(index) for index in example["input_ids"]]
+        return merged(zip(pieces, map(_inside, pieces), control, strict=True))
+
+    def blank(self, example: Example) -> Example:
+        """Every token but the control tokens is the mask, or the filler where there is none."""
+        fixed, names = set(self.control.values()), ("[MASK]", "<mask>")
+        nothing = next((self.control[name] for name in names if name in self.control), self.pad_id)
+        return {**example, "input_ids": [each if each in fixed else nothing for each in example["input_ids"]]}
 
     def stream(self) -> "Detokenizer":
         """A decoder that takes one id at a time."""

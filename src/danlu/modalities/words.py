@@ -1,6 +1,9 @@
 """The words of raw text: runs of letters and digits, every other sign, every character of a script without spaces."""
 
 import re
+from collections.abc import Iterable
+
+from danlu.modalities.modality import Word
 
 _UNSPACED = (  # Han, kana, Thai, Lao, Myanmar, Khmer
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -38,3 +41,17 @@ def units(text: str, tokens: list[Span]) -> list[tuple[int, int, int]]:
         else:
             found.append((spans[place][0], spans[last][1], index))
     return found
+
+
+def merged(tokens: Iterable[tuple[bytes, bool, str | None]]) -> list[Word]:
+    """Words of tokens: (bytes, whether it goes on with the word before it, its name where it is a control token).
+
+    White space alone is no word: it belongs to the next one.
+    """
+    found = list[tuple[bytes, list[int], bool]]()
+    for place, (piece, goes_on, name) in enumerate(tokens):
+        if name is None and found and not found[-1][2] and (goes_on or not found[-1][0].strip()):
+            found[-1] = (found[-1][0] + piece, [*found[-1][1], place], False)
+        else:
+            found.append((piece if name is None else name.encode(), [place], name is not None))
+    return [Word(piece.decode(errors="replace"), tuple(places), fixed) for piece, places, fixed in found]

@@ -65,6 +65,13 @@ class Attention(nn.Module):
         mixed = attend(q, k, v, view, self.scale, self.dropout)  # (B, H, T, E)
         return self.o(mixed.transpose(1, 2).flatten(2))
 
+    def weights(self, x: Tensor, view: View) -> Tensor:
+        """x (B, T, D) -> (B, H, T, T): the share of each key in what a query takes, which `forward` does not keep."""
+        q = self._heads(self.q(x), self.heads, self.q_norm, view.rotation)
+        k = self._heads(self.k(x), self.kv_heads, self.k_norm, view.rotation)
+        scores = q @ k.repeat_interleave(self.heads // self.kv_heads, 1).mT * self.scale
+        return (scores if view.bias is None else scores + view.bias).softmax(-1)
+
     def _keys_and_values(self, source: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
         """source (B, S, D or M) -> two of (B, K, S, E)."""
         k = self._heads(self.k(source), self.kv_heads, self.k_norm, rotation)

@@ -12,7 +12,7 @@ from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.losses import chunked_cross_entropy, token_losses
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.task import Aim, Batch, Example, Row, Task, weighed
 
 IGNORE = -100
 
@@ -81,6 +81,25 @@ class LanguageModeling(Task):
             logits = net(batch)[:, -1].float()
         values, ids = logits.softmax(-1).topk(5)
         return [{"next": self._shown(*each)["likely"]} for each in zip(ids, values, strict=True)]
+
+    def asking(self, row: Row) -> list[Example]:
+        """A text to go on with."""
+        return [{"input_ids": [self.processor.end_id, *self.processor.encode(row["text"])]}]
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """The logit of the next token: the likeliest, or the first of the text that is named."""
+        return self._at(net, net.head, batch, -1, wanted)
+
+    def _at(self, net: Any, head: Any, batch: Batch, place: int, wanted: str) -> Aim:
+        """The logit of a token in a place."""
+
+        def logits(seen: Batch) -> Tensor:
+            found: Tensor = head(net.hidden(seen)[:, place])
+            return found if found.dtype == torch.float64 else found.float()
+
+        with torch.no_grad():
+            token = next(iter(self.processor.encode(wanted)), int(logits(batch)[0].argmax()))
+        return Aim(self.processor.show([token])[0], lambda seen: weighed(logits(seen), token))
 
     def _shown(self, ids: Tensor, shares: Tensor) -> Row:
         pairs = zip(ids.tolist(), shares.tolist(), strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from danlu import models
 from danlu.data.pairs import pairs, sentences
+from danlu.errors import UserError
 from danlu.models.architecture import Architecture
 from danlu.nn import hiding
 from danlu.nn.heads import HeadConfig
@@ -17,7 +18,7 @@ from danlu.nn.losses import chunked_cross_entropy, token_losses
 from danlu.nn.masks import openings
 from danlu.randomness import generator, stream
 from danlu.tasks.language_modeling import IGNORE, LanguageModeling
-from danlu.tasks.task import Batch, Example, Row
+from danlu.tasks.task import Aim, Batch, Example, Row
 
 MASKED, RANDOM = 0.8, 0.1  # what stands in the place of a hidden token: the mask, another token; else the token itself
 AROUND = 3  # control tokens of a pair
@@ -152,3 +153,23 @@ class MaskedLanguageModeling(LanguageModeling):
             logits = self._words(net)(net.hidden(batch)[batch["input_ids"] == self.processor.mask_id]).float()
         values, ids = logits.softmax(-1).topk(5)
         return [self._shown(*each) for each in zip(ids, values, strict=True)]
+
+    def asking(self, row: Row) -> list[Example]:
+        """A text in which the mask is written where a token is to be found.
+
+        Raises:
+            UserError: E146, nothing is masked.
+        """
+        processor, given = self.processor, row["text"]
+        mask = next(name for name, index in processor.control.items() if index == processor.mask_id)
+        if mask not in given:
+            raise UserError("E146", mask=mask)
+        *before, last = given.split(mask)
+        pieces = [processor.encode(piece.rstrip(" ") if mask == "<mask>" else piece) for piece in before]
+        inner = [index for piece in pieces for index in (*piece, processor.mask_id)]
+        return [{"input_ids": [processor.opening, *inner, *processor.encode(last), processor.closing]}]
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """The logit of a token in the first place that is masked."""
+        place = int((batch["input_ids"][0] == self.processor.mask_id).nonzero()[0])
+        return self._at(net, self._words(net), batch, place, wanted)

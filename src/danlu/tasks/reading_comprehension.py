@@ -18,7 +18,7 @@ from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.masks import openings
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of
 
 IGNORE = -100
 START, END = 1, 2  # bits of a label
@@ -187,6 +187,36 @@ class ReadingComprehension(Task):
             said.append({"text": "", "start": None, "end": None, "score": nothing})
             said.sort(key=lambda each: -each["score"])
         return {**said[0], "others": said[1 : _SHOWN + 1]}
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """The logits of where the best answer of a window begins and ends, added."""
+        place_of(wanted, (), 0)
+        with torch.no_grad():
+            shares = _shares(net(batch), batch)[0].cpu()
+        places = (batch["labels"][0] != IGNORE).nonzero().flatten().tolist()
+        ids = batch["input_ids"][0].tolist()
+        start, end = self._best(shares, [ids[place] for place in places])
+        name = self.processor.decode(ids[places[start] : places[end] + 1]).strip() if start else NONE
+
+        def figures(seen: Batch) -> tuple[Tensor, Tensor]:
+            logits = net(seen)
+            whole = _shares(logits, seen)[0].view(len(logits), -1, 2)
+            score = logits[:, places[start], 0] + logits[:, places[end], 1]
+            return score, (whole[:, start, 0] + whole[:, end, 1]).exp()
+
+        return Aim(name, figures)
+
+    def _best(self, shares: Tensor, ids: list[int]) -> tuple[int, int]:
+        """The span of whole words with the highest share, by its places; (0, 0) where no answer is likelier."""
+        inside = torch.tensor([self.processor.inside()[index] for index in ids])
+        begins, ends = ~inside, torch.cat([~inside[1:], torch.ones(1, dtype=torch.bool)])
+        both = shares[:, :1] + shares[:, 1:].T
+        apart = torch.arange(len(ids)) - torch.arange(len(ids))[:, None]
+        allowed = begins[:, None] & ends & (apart >= 0) & (apart < self.chosen["longest"])
+        allowed[0] = allowed[:, 0] = False
+        allowed[0, 0] = NONE in self.labels or not bool(allowed.any())
+        best = int(both.masked_fill(~allowed, float("-inf")).argmax())
+        return best // len(ids), best % len(ids)
 
     def _spans(self, read: _Read, start: int, shares: Tensor) -> Iterator[tuple[tuple[int, int], float]]:
         """Answers of a window, (begin, end) in characters, and their shares."""

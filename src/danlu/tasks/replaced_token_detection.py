@@ -12,7 +12,7 @@ from danlu.models.architecture import Architecture
 from danlu.nn.losses import chunked_cross_entropy, token_losses
 from danlu.tasks.language_modeling import IGNORE
 from danlu.tasks.masked_language_modeling import MaskedLanguageModeling
-from danlu.tasks.task import Batch, Row
+from danlu.tasks.task import Aim, Batch, Example, Row, place_of
 
 CHUNK = 512  # places of which all logits are held at a time
 
@@ -113,3 +113,20 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
         names = [self.processor.show(ids[kept].tolist()) for ids, kept in zip(batch["input_ids"], real, strict=True)]
         rows = zip(names, shares, real, strict=True)
         return [{"tokens": shown, "replaced": share[kept].tolist()} for shown, share, kept in rows]
+
+    def asking(self, row: Row) -> list[Example]:
+        return self.windows(row)
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """The logit that a token is a replaced one: of all of the text, the one of which that is likeliest."""
+        place_of(wanted, (), 0)
+        ids = batch["input_ids"][0]
+        with torch.no_grad():
+            logits = net(batch)[0, :, 0].masked_fill(torch.isin(ids, self._special.to(ids.device)), float("-inf"))
+        place = int(logits.argmax())
+
+        def figures(seen: Batch) -> tuple[Tensor, Tensor]:
+            found = net(seen)[:, place, 0]
+            return found, found.sigmoid()
+
+        return Aim(self.processor.show([int(ids[place])])[0].strip(), figures)

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.metrics.bootstrap import Sample
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The one number behind an answer that is explained, and what it is the number of: a label, a token, a place.
+
+    `figures` of N copies of an example: that number (N,), and the share that it stands for, or the number again, (N,).
+    """
+
+    name: str
+    figures: Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 class Task(ABC):
@@ -127,6 +140,18 @@ class Task(ABC):
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
         """The one way from a batch to answers: evaluate, serve, command line and page all use it."""
 
+    def asking(self, row: Row) -> list[Example]:
+        """The examples of a row that is only asked about."""
+        return self.windows(row)
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """What is explained of the answer to a batch of one example: the best answer, or the one that is named.
+
+        Raises:
+            UserError: E609, its answers have no such number; E610, it does not know the one that is named.
+        """
+        raise UserError("E609", task=type(self).__module__.rpartition(".")[2])
+
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """The answer to a row, from what `predict` found in each of its windows."""
         return found[0]
@@ -166,6 +191,22 @@ class Task(ABC):
     def error(self, prediction: Row, reference: Row) -> Row | None:
         """What was wrong, for people: {"given", "wanted", "found", "weight"}, the worst with most; None where right."""
         return None
+
+
+def place_of(wanted: str, names: Sequence[str], best: int) -> int:
+    """Where a name stands among others; `best` where none is wanted.
+
+    Raises:
+        UserError: E610, it does not.
+    """
+    if wanted and wanted not in names:
+        raise UserError("E610", found=wanted, valid=", ".join(names[:20]) or "-")
+    return names.index(wanted) if wanted else best
+
+
+def weighed(logits: Tensor, place: int) -> tuple[Tensor, Tensor]:
+    """Of logits (N, C) those in one place, and their shares (N,)."""
+    return logits[:, place], logits.softmax(-1)[:, place]
 
 
 def longest_answer(example: Example) -> int:

@@ -16,7 +16,7 @@ from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.chain import best_path
 from danlu.nn.heads import HeadConfig
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of, weighed
 
 IGNORE = -100
 _OVERLAP = 4  # windows share one in so many of their tokens
@@ -131,6 +131,17 @@ class TokenClassification(Task):
         with torch.no_grad():
             logits = net(batch)
         return [{"tags": _wide(each).log_softmax(-1).cpu()} for each, _ in _texts(logits, batch)]
+
+    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+        """The logit of a tag, of all that name something the surest, at the word where it is."""
+        with torch.no_grad():
+            shares = _wide(net(batch))[0].softmax(-1)
+        shares[batch["labels"][0] == IGNORE] = -1.0  # no word of this window begins here
+        shares[:, self.labels.index(entities.OUTSIDE)] -= 0.0 if wanted == entities.OUTSIDE else 2.0
+        tag = place_of(wanted, self.labels, int(shares.amax(0).argmax()))
+        place = int(shares[:, tag].argmax())
+        word = self.processor.show(batch["input_ids"][0, place : place + 1].tolist())[0].strip()
+        return Aim(f"{self.labels[tag]} {word}", lambda seen: weighed(_wide(net(seen))[:, place], tag))
 
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """{"entities": [{"text", "type", "start", "end", "score"}]}: characters of the text, and the mean share of the

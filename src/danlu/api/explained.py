@@ -1,0 +1,151 @@
+"""An explanation that shows itself: coloured words in a terminal, in a notebook, and as a page of its own."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu import charts, files, page
+from danlu.explain import Explanation
+from danlu.messages import text
+from danlu.verdicts import shown
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+_FOR, _AGAINST = (200, 90, 20), (31, 111, 139)  # what speaks for an answer, and against it
+_FAINT = 0.04  # of the highest score: below it, no colour
+_ROWS = 12  # of the table in a terminal
+_STYLE = (
+    ".said{font-size:19px;line-height:2;overflow-wrap:anywhere;white-space:pre-wrap}.said span{border-radius:4px;"
+    "padding:2px 1px}.said i{opacity:.45;font-style:normal;font-size:13px}svg path{fill:none;stroke-width:2}"
+    "svg .c1{stroke:#c2410c}svg .c2{stroke:#1f6f8b}svg .c3{stroke:#888;stroke-dasharray:4 4}svg rect{stroke-width:2}"
+    "svg rect.c1{fill:#c2410c}svg rect.c2{fill:#1f6f8b}svg rect.c3{fill:#888}svg text{fill:currentColor}"
+)
+
+
+class Explained(Explanation):
+    """What `Explanation` holds; `show()`, and as it is in a notebook."""
+
+    @classmethod
+    def of(cls, found: Explanation) -> "Explained":
+        return cls(**vars(found))
+
+    def show(self) -> None:
+        """Print it."""
+        from rich.console import Console
+
+        Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(self.rendered())
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a page that stands alone."""
+        style = (Path(page.__file__).parent / "report.css").read_text("utf-8")
+        title = text("explain.title", name=self.name)
+        body = f"<h1>{shown(title)}</h1>" + "\n".join(self._parts())
+        files.write_text(Path(path), page.page(title, body, f"{style}\n{_STYLE}\n"))
+
+    # --- in words ---
+
+    @property
+    def head(self) -> str:
+        """What is explained, with its figures."""
+        numbers = {"number": f"{self.number:.4g}", "blank": f"{self.blank:.4g}"}
+        if self.share == self.number:
+            return text("explain.number", **numbers)
+        return text("explain.head", name=self.name, share=f"{self.share:.1%}", **numbers)
+
+    @property
+    def sums(self) -> str:
+        """How far the words' parts account for the difference."""
+        return text("explain.sums", gap=f"{self.gap:+.2g}", points=self.points)
+
+    def _faith(self) -> Iterator[str]:
+        for name, area in self.faithfulness.items():
+            yield text(f"explain.{'sooner' if area > 0 else 'later'}", method=_method(name), area=f"{abs(area):.3f}")
+
+    def _ranked(self) -> list[int]:
+        """The words by how much they do, the most first."""
+        own = self.scores["gradients"]
+        return sorted((at for at, word in enumerate(self.words) if not word.fixed), key=lambda at: -abs(own[at]))
+
+    # --- in a terminal ---
+
+    def rendered(self) -> "Group":
+        """The words, coloured, and the figures below; for rich."""
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [self.sums, *self._faith(), *([text("explain.attention")] if "attention" in self.scores else [])]
+        return Group(Text(self.head), Text(), self._coloured(), Text(), self._table(), Text(), *map(Text, lines))
+
+    def _coloured(self) -> "Text":
+        from rich.text import Text
+
+        made, own = Text(), self.scores["gradients"]
+        most = max(map(abs, own), default=0.0) or 1.0
+        for word, score in zip(self.words, own, strict=True):
+            share = abs(score) / most
+            colour = _FOR if score > 0 else _AGAINST
+            light = ",".join(str(round(255 - (255 - part) * (0.15 + 0.6 * share))) for part in colour)
+            style = "dim" if word.fixed else f"black on rgb({light})" if share > _FAINT else ""
+            made.append(f" {word.text}" if word.fixed else _visible(word.text), style)
+        return made
+
+    def _table(self) -> "Table":
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        heads = [text("explain.word"), *(_method(name) for name in self.scores)]
+        made = Table(*(Column(Text(each)) for each in heads), box=None, pad_edge=False)
+        for at in self._ranked()[:_ROWS]:
+            cells = (f"{each[at]:+.4f}" for each in self.scores.values())
+            made.add_row(Text(_visible(self.words[at].text.strip())), *map(Text, cells))
+        return made
+
+    # --- in HTML ---
+
+    def _repr_html_(self) -> str:
+        return f"<style>{_STYLE}</style><div class='danlu'>{''.join(self._parts())}</div>"
+
+    def _parts(self) -> Iterator[str]:
+        yield f'<p class="lead">{shown(self.head)}</p>'
+        for name, scores in self.scores.items():
+            yield f'<h2>{shown(_method(name))}</h2><p class="said">{"".join(self._spans(scores))}</p>'
+        yield f'<p class="about">{shown(self.sums)}</p>'
+        yield f"<h2>{text('explain.deletion')}</h2><p class='about'>{text('explain.deletion_about')}</p>"
+        series = [(_method(name), list(zip(map(float, self.gone), each, strict=True)), False)
+                  for name, each in self.curves.items()]  # fmt: skip
+        values = [value for each in self.curves.values() for value in each]
+        ends, across = (min([0.0, *values]), max(values)), (0.0, float(self.gone[-1]))
+        yield charts.lines(series, across, ends, x_label=text("explain.gone"), y_label=text("explain.share"))
+        yield "".join(f"<p>{shown(line)}</p>" for line in self._faith())
+        if "attention" in self.scores:
+            yield f'<p class="about">{text("explain.attention")}</p>'
+        yield self._rows()
+
+    def _spans(self, scores: Any) -> Iterator[str]:
+        most = max(map(abs, scores), default=0.0) or 1.0
+        for word, score in zip(self.words, scores, strict=True):
+            red, green, blue = _FOR if score > 0 else _AGAINST
+            colour = f"rgba({red},{green},{blue},{0.75 * abs(score) / most:.2f})"
+            spoken = f'<span style="background:{colour}" title="{score:+.4f}">{shown(word.text)}</span>'
+            yield f"<i> {shown(word.text)}</i>" if word.fixed else spoken
+
+    def _rows(self) -> str:
+        heads = "".join(f"<th>{shown(each)}</th>" for each in (text("explain.word"), *map(_method, self.scores)))
+        rows = (f"<tr><td>{shown(self.words[at].text.strip())}</td>"
+                + "".join(f"<td>{each[at]:+.4f}</td>" for each in self.scores.values()) + "</tr>"
+                for at in self._ranked())  # fmt: skip
+        table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        return f'<div class="scroll">{table}</div>'
+
+
+def _method(name: str) -> str:
+    return text(f"explain.method.{name}")
+
+
+def _visible(said: str) -> str:
+    """Control characters as symbols: a text must not steer the terminal."""
+    return "".join(chr(0x2400 + ord(each)) if ord(each) < 32 and each != "\n" else each for each in said)

@@ -1,0 +1,160 @@
+"""What an explanation holds, and how it is made of any model, whatever its task.
+
+Shapes: N copies of an example · T places
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from danlu.errors import UserError
+from danlu.explain import deletion
+from danlu.explain.gradients import complete, integrated
+from danlu.explain.rollout import rollout
+from danlu.modalities.chat import prompted
+from danlu.modalities.modality import Word
+from danlu.nn.embed import Tokens
+from danlu.nn.network import EncoderDecoder, Towers
+from danlu.nn.stems import Cells
+from danlu.tasks.task import Aim, Example, Row
+
+if TYPE_CHECKING:
+    from danlu.model import Model
+
+Batch = dict[str, Tensor]
+_TOGETHER = 16  # copies of one pass
+GRADIENTS, ATTENTION, RANDOM = "gradients", "attention", "random"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an answer: `number` is what the model gave the answer `name`, `blank` what it gives where nothing is said.
+
+    `scores[GRADIENTS]` are the words' parts of the difference, but for `gap`; `scores[ATTENTION]`, where the model has
+    such, what may flow from them. `curves` say how the `share` of the answer falls when words go, the highest first,
+    at each of `gone`; `faithfulness` how much sooner than at random.
+    """
+
+    name: str
+    number: float
+    blank: float
+    share: float
+    words: Sequence[Word]
+    scores: Mapping[str, Sequence[float]]
+    points: int
+    gap: float
+    gone: Sequence[int]
+    curves: Mapping[str, Sequence[float]]
+    faithfulness: Mapping[str, float]
+
+    def table(self) -> dict[str, Any]:
+        """As JSON."""
+        rows = [{"word": word.text.strip()} | {name: each[place] for name, each in self.scores.items()}
+                for place, word in enumerate(self.words) if not word.fixed]  # fmt: skip
+        deleted = {"words": list(self.gone), "share": {name: list(each) for name, each in self.curves.items()}}
+        told = {"explained": self.name, "number": self.number, "blank": self.blank, "share": self.share}
+        made = {"points": self.points, "gap": self.gap, "faithfulness": dict(self.faithfulness)}
+        return told | {"words": rows, "deletion": deleted} | made
+
+
+def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
+    """Why a model answers a row so; or what speaks for another answer, which is named.
+
+    Raises:
+        UserError: E609 the model has no words or no number to explain, E610 it does not know that answer, E611 the row
+            says nothing, E612 it is longer than the model reads; those of `predict`.
+    """
+    net, training = model.net, model.net.training
+    if not isinstance(net.embed, Tokens | Cells) or isinstance(net, EncoderDecoder | Towers):
+        raise UserError("E609", task=model.task_name)
+    examples = _examples(model, row)
+    net.eval()
+    try:
+        return max((_Case(model, each, wanted) for each in examples), key=lambda case: case.share).explained()
+    finally:
+        net.train(training)
+
+
+def _examples(model: "Model", row: Row) -> list[Example]:
+    """What is read of a row: several windows of a long one.
+
+    Raises:
+        UserError: E611, E612.
+    """
+    task = model.task
+    asked = [{"input_ids": prompted(model.processor, row["text"], chat=True)}] if model.taught_chat else None
+    examples = asked or task.asking(row)
+    if not any(not word.fixed for each in examples for word in model.processor.words(each)):
+        raise UserError("E611")
+    if task.long != "windows" and not isinstance(model.net.embed, Cells):
+        whole = asked or type(task)(model.processor, task.labels, None, task.chosen).asking(row)
+        read, there = (len(each[0]["input_ids"]) for each in (examples, whole))
+        if there > read or (not task.judges and read > model.context):
+            raise UserError("E612", found=there, limit=min(read, model.context))
+    return examples
+
+
+class _Case:
+    """One example, with any of its words gone."""
+
+    def __init__(self, model: "Model", example: Example, wanted: str):
+        self.net, self.words = model.net, model.processor.words(example)
+        self.free = [place for place, word in enumerate(self.words) if not word.fixed]
+        both = (model.processor.collate([each]) for each in (example, model.processor.blank(example)))
+        self._real, self._blank = ({name: each.to(self.net.device) for name, each in batch.items()} for batch in both)
+        self.aim: Aim = model.task.aim(self.net, self._real, wanted)
+        self.share = self.shares([[]])[0]
+
+    def without(self, gone: Sequence[Sequence[int]]) -> Batch:
+        """Copies of the example, each with these of its words blank."""
+        mask = torch.zeros(len(gone), self._real["input_ids"].shape[1], dtype=torch.bool)
+        for copy, words in enumerate(gone):
+            mask[copy, list(chain.from_iterable(self.words[word].places for word in words))] = True
+        mask = mask.to(self.net.device)
+        return {name: torch.where(mask, self._blank[name], each) for name, each in self._real.items()}
+
+    def number(self, batch: Batch) -> Tensor:
+        return self.aim.figures(batch)[0]
+
+    @torch.no_grad()
+    def shares(self, gone: Sequence[Sequence[int]]) -> list[float]:
+        """The share of the answer when these words are gone."""
+        parts = (gone[at : at + _TOGETHER] for at in range(0, len(gone), _TOGETHER))
+        return [share for part in parts for share in self.aim.figures(self.without(part))[1].tolist()]
+
+    def explained(self) -> Explanation:
+        with torch.no_grad():
+            blank, number = self.number(self.without([self.free, []])).tolist()
+        found, points, gap = complete(self._integrated, number - blank)
+        flow = rollout(self.net, self.number, self.without([[]]))
+        scores = {GRADIENTS: self._by_word(found)} | ({} if flow is None else {ATTENTION: self._by_word(flow)})
+        orders = {name: sorted(self.free, key=lambda word: -each[word]) for name, each in scores.items()}
+        curves = {name: deletion.curve(self.shares, order) for name, order in orders.items()}
+        curves[RANDOM] = deletion.at_random(self.shares, self.free)
+        gone = deletion.steps(len(self.free))
+        faith = {name: deletion.faithfulness(curves[name], curves[RANDOM], gone) for name in scores}
+        return Explanation(
+            self.aim.name, number, blank, self.share, self.words, scores, points, gap, gone, curves, faith
+        )
+
+    def _integrated(self, points: int) -> Tensor:
+        with torch.no_grad():
+            ends = self._vectors(self.without([self.free])), self._vectors(self.without([[]]))
+        return integrated(self.number, self.net.embed, lambda n: self.without([[]] * n), ends, points)
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        """What the network's embedding gives (N, T, D), while it reads a batch."""
+        found = list[Tensor]()
+        handle = self.net.embed.register_forward_hook(lambda module, given, out: found.append(out))
+        try:
+            self.number(batch)
+        finally:
+            handle.remove()
+        return found[0]
+
+    def _by_word(self, places: Tensor) -> list[float]:
+        return [float(places[list(word.places)].sum()) for word in self.words]
