@@ -369,7 +369,7 @@ def test_selection(name: str, loader: Loader, held_out: Loader) -> None:
 class Aiming(Scripted):
     """A task of which the accuracy counts, as told."""
 
-    aim = "accuracy"
+    selects = "accuracy"
 
     def __init__(self, losses: list[float], accuracies: list[float]):
         super().__init__(losses)

@@ -37,7 +37,7 @@ class MultiLabelClassification(Task):
     arch = "bert"
     long = "cut"
     judges = True
-    aim = "micro_f1"
+    selects = "micro_f1"
     labelled = True
     optional = ("text_pair",)
     options = {"threshold": (0.5, [0.0, 1.0], "how sure the model must be of a label to say it")}

@@ -34,7 +34,7 @@ class MultipleChoice(Task):
     arch = "bert"
     long = "cut"
     judges = True
-    aim = "accuracy"
+    selects = "accuracy"
     optional = ("text",)
 
     def encode(self, row: Row) -> Example:

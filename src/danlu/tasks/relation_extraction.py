@@ -29,7 +29,7 @@ class RelationExtraction(TextClassification):
     stock = ()  # type: ignore[assignment]  # the class is the classifier's
     long = "cut"
     judges = True
-    aim = "relation_f1"
+    selects = "relation_f1"
     labelled = True
     optional = ()  # type: ignore[assignment]
     options = {

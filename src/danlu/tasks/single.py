@@ -41,7 +41,7 @@ class OneLabel(Task):
     """
 
     judges = True
-    aim = "accuracy"
+    selects = "accuracy"
 
     def target(self, row: Row, places: int) -> list[int]:
         """The column `labels` of a row that takes so many places."""

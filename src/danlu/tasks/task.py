@@ -49,7 +49,7 @@ class Task(ABC):
     long: ClassVar[str] = "split"
     sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
-    aim: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
+    selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end

@@ -38,7 +38,7 @@ class TokenClassification(Task):
     arch = "bert"
     long = "windows"
     judges = True
-    aim = "entity_f1"
+    selects = "entity_f1"
     labelled = True
     lone = "E253"
 

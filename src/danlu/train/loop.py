@@ -290,7 +290,7 @@ class Training:
         start = time.perf_counter()
         metrics = self._measured(held_out)
         position, loss = self.position, next(iter(metrics.values()))
-        reached = metrics[self.task.aim] if self.task.aim else 0.0
+        reached = metrics[self.task.selects] if self.task.selects else 0.0
         ahead = position.best is None or (-reached, loss) < (-position.reached, position.best)
         better = math.isfinite(loss) and ahead
         if better:

@@ -363,7 +363,7 @@ def _looks(request: Request, rows: int) -> int:
     """Looks at the held-out rows: few at all of them where a share of answers is to be told, else many at some."""
     few, many = EVALUATIONS
     whole = rows // max(1, len(request.held_out or ()))
-    return max(few, min(many, whole)) if request.task.aim else many
+    return max(few, min(many, whole)) if request.task.selects else many
 
 
 def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
