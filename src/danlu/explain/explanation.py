@@ -20,7 +20,7 @@ from danlu.modalities.modality import Word
 from danlu.nn.embed import Tokens
 from danlu.nn.network import EncoderDecoder, Towers
 from danlu.nn.stems import Cells
-from danlu.tasks.task import Aim, Example, Row
+from danlu.tasks.task import Answer, Example, Row
 
 if TYPE_CHECKING:
     from danlu.model import Model
@@ -106,7 +106,7 @@ class _Case:
         self.free = [place for place, word in enumerate(self.words) if not word.fixed]
         both = (model.processor.collate([each]) for each in (example, model.processor.blank(example)))
         self._real, self._blank = ({name: each.to(self.net.device) for name, each in batch.items()} for batch in both)
-        self.aim: Aim = model.task.aim(self.net, self._real, wanted)
+        self.answer: Answer = model.task.answer(self.net, self._real, wanted)
         self.share = self.shares([[]])[0]
 
     def without(self, gone: Sequence[Sequence[int]]) -> Batch:
@@ -118,13 +118,13 @@ class _Case:
         return {name: torch.where(mask, self._blank[name], each) for name, each in self._real.items()}
 
     def number(self, batch: Batch) -> Tensor:
-        return self.aim.figures(batch)[0]
+        return self.answer.figures(batch)[0]
 
     @torch.no_grad()
     def shares(self, gone: Sequence[Sequence[int]]) -> list[float]:
         """The share of the answer when these words are gone."""
         parts = (gone[at : at + _TOGETHER] for at in range(0, len(gone), _TOGETHER))
-        return [share for part in parts for share in self.aim.figures(self.without(part))[1].tolist()]
+        return [share for part in parts for share in self.answer.figures(self.without(part))[1].tolist()]
 
     def explained(self) -> Explanation:
         with torch.no_grad():
@@ -138,7 +138,7 @@ class _Case:
         gone = deletion.steps(len(self.free))
         faith = {name: deletion.faithfulness(curves[name], curves[RANDOM], gone) for name in scores}
         return Explanation(
-            self.aim.name, number, blank, self.share, self.words, scores, points, gap, gone, curves, faith
+            self.answer.name, number, blank, self.share, self.words, scores, points, gap, gone, curves, faith
         )
 
     def _integrated(self, points: int) -> Tensor:

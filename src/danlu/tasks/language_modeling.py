@@ -12,7 +12,7 @@ from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.losses import chunked_cross_entropy, token_losses
-from danlu.tasks.task import Aim, Batch, Example, Row, Task, weighed
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, weighed
 
 IGNORE = -100
 
@@ -86,11 +86,11 @@ class LanguageModeling(Task):
         """A text to go on with."""
         return [{"input_ids": [self.processor.end_id, *self.processor.encode(row["text"])]}]
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of the next token: the likeliest, or the first of the text that is named."""
         return self._at(net, net.head, batch, -1, wanted)
 
-    def _at(self, net: Any, head: Any, batch: Batch, place: int, wanted: str) -> Aim:
+    def _at(self, net: Any, head: Any, batch: Batch, place: int, wanted: str) -> Answer:
         """The logit of a token in a place."""
 
         def logits(seen: Batch) -> Tensor:
@@ -99,7 +99,7 @@ class LanguageModeling(Task):
 
         with torch.no_grad():
             token = next(iter(self.processor.encode(wanted)), int(logits(batch)[0].argmax()))
-        return Aim(self.processor.show([token])[0], lambda seen: weighed(logits(seen), token))
+        return Answer(self.processor.show([token])[0], lambda seen: weighed(logits(seen), token))
 
     def _shown(self, ids: Tensor, shares: Tensor) -> Row:
         pairs = zip(ids.tolist(), shares.tolist(), strict=True)

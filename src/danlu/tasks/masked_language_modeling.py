@@ -18,7 +18,7 @@ from danlu.nn.losses import chunked_cross_entropy, token_losses
 from danlu.nn.masks import openings
 from danlu.randomness import generator, stream
 from danlu.tasks.language_modeling import IGNORE, LanguageModeling
-from danlu.tasks.task import Aim, Batch, Example, Row
+from danlu.tasks.task import Answer, Batch, Example, Row
 
 MASKED, RANDOM = 0.8, 0.1  # what stands in the place of a hidden token: the mask, another token; else the token itself
 AROUND = 3  # control tokens of a pair
@@ -169,7 +169,7 @@ class MaskedLanguageModeling(LanguageModeling):
         inner = [index for piece in pieces for index in (*piece, processor.mask_id)]
         return [{"input_ids": [processor.opening, *inner, *processor.encode(last), processor.closing]}]
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a token in the first place that is masked."""
         place = int((batch["input_ids"][0] == self.processor.mask_id).nonzero()[0])
         return self._at(net, self._words(net), batch, place, wanted)

@@ -19,7 +19,7 @@ from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.tasks.single import IGNORE, firsts, wide
-from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of
 
 _BITS = 30  # labels of one column
 
@@ -108,7 +108,7 @@ class MultiLabelClassification(Task):
             shares = wide(net(batch)).sigmoid()
         return [self._said(row) for row in shares.tolist()]
 
-    def aim(self, net: nn.Module, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: nn.Module, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a label: the surest, unless one is named."""
         with torch.no_grad():
             place = place_of(wanted, self.labels, int(net(batch)[0].argmax()))
@@ -117,7 +117,7 @@ class MultiLabelClassification(Task):
             logits = wide(net(seen))[:, place]
             return logits, logits.sigmoid()
 
-        return Aim(self.labels[place], figures)
+        return Answer(self.labels[place], figures)
 
     def _said(self, shares: Sequence[float]) -> Row:
         scores = dict(zip(self.labels, shares, strict=True))

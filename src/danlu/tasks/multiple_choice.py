@@ -18,7 +18,7 @@ from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.tasks.single import IGNORE, firsts, wide
-from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of, weighed
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of, weighed
 
 
 class MultipleChoice(Task):
@@ -96,13 +96,13 @@ class MultipleChoice(Task):
             answers.append({"label": str(best), "score": shares[best], "shares": shares})
         return answers
 
-    def aim(self, net: nn.Module, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: nn.Module, batch: Batch, wanted: str = "") -> Answer:
         """The score of a candidate, which is named by its place."""
         with torch.no_grad():
             scores = self._questions(net, batch)[0][0]
         names = [str(place) for place in range(len(scores))]
         place = place_of(wanted, names, int(scores.argmax()))
-        return Aim(names[place], lambda seen: weighed(self._questions(net, seen)[0], place))
+        return Answer(names[place], lambda seen: weighed(self._questions(net, seen)[0], place))
 
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """The answer, with the candidate in words."""

@@ -18,7 +18,7 @@ from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.masks import openings
-from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of
 
 IGNORE = -100
 START, END = 1, 2  # bits of a label
@@ -188,7 +188,7 @@ class ReadingComprehension(Task):
             said.sort(key=lambda each: -each["score"])
         return {**said[0], "others": said[1 : _SHOWN + 1]}
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logits of where the best answer of a window begins and ends, added."""
         place_of(wanted, (), 0)
         with torch.no_grad():
@@ -204,7 +204,7 @@ class ReadingComprehension(Task):
             score = logits[:, places[start], 0] + logits[:, places[end], 1]
             return score, (whole[:, start, 0] + whole[:, end, 1]).exp()
 
-        return Aim(name, figures)
+        return Answer(name, figures)
 
     def _best(self, shares: Tensor, ids: list[int]) -> tuple[int, int]:
         """The span of whole words with the highest share, by its places; (0, 0) where no answer is likelier."""

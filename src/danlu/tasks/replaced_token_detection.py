@@ -12,7 +12,7 @@ from danlu.models.architecture import Architecture
 from danlu.nn.losses import chunked_cross_entropy, token_losses
 from danlu.tasks.language_modeling import IGNORE
 from danlu.tasks.masked_language_modeling import MaskedLanguageModeling
-from danlu.tasks.task import Aim, Batch, Example, Row, place_of
+from danlu.tasks.task import Answer, Batch, Example, Row, place_of
 
 CHUNK = 512  # places of which all logits are held at a time
 
@@ -117,7 +117,7 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
     def asking(self, row: Row) -> list[Example]:
         return self.windows(row)
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit that a token is a replaced one: of all of the text, the one of which that is likeliest."""
         place_of(wanted, (), 0)
         ids = batch["input_ids"][0]
@@ -129,4 +129,4 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
             found = net(seen)[:, place, 0]
             return found, found.sigmoid()
 
-        return Aim(self.processor.show([int(ids[place])])[0].strip(), figures)
+        return Answer(self.processor.show([int(ids[place])])[0].strip(), figures)

@@ -19,7 +19,7 @@ from danlu.metrics.bootstrap import Sample
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.masks import openings
-from danlu.tasks.task import Aim, Batch, Row, Task, place_of, weighed
+from danlu.tasks.task import Answer, Batch, Row, Task, place_of, weighed
 
 IGNORE = -100
 
@@ -89,11 +89,11 @@ class OneLabel(Task):
             shares = wide(net(batch)).softmax(-1)
         return [self.likeliest(row) for row in shares.tolist()]
 
-    def aim(self, net: nn.Module, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: nn.Module, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a label."""
         with torch.no_grad():
             place = place_of(wanted, self.labels, int(net(batch)[0].argmax()))
-        return Aim(self.labels[place], lambda seen: weighed(wide(net(seen)), place))
+        return Answer(self.labels[place], lambda seen: weighed(wide(net(seen)), place))
 
     def likeliest(self, shares: Sequence[float]) -> Row:
         """The likeliest label."""
@@ -198,7 +198,7 @@ class OneNumber(Task):
             found = net(batch).double()[:, 0] * self.scale[1] + self.scale[0]
         return [{"score": number} for number in found.tolist()]
 
-    def aim(self, net: nn.Module, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: nn.Module, batch: Batch, wanted: str = "") -> Answer:
         """The number itself."""
         place_of(wanted, ("score",), 0)
 
@@ -206,7 +206,7 @@ class OneNumber(Task):
             found = wide(net(seen))[:, 0] * self.scale[1] + self.scale[0]
             return found, found
 
-        return Aim("score", figures)
+        return Answer("score", figures)
 
     # --- whole predictions ---
 

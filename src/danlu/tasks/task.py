@@ -24,7 +24,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Aim:
+class Answer:
     """The one number behind an answer that is explained, and what it is the number of: a label, a token, a place.
 
     `figures` of N copies of an example: that number (N,), and the share that it stands for, or the number again, (N,).
@@ -144,7 +144,7 @@ class Task(ABC):
         """The examples of a row that is only asked about."""
         return self.windows(row)
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """What is explained of the answer to a batch of one example: the best answer, or the one that is named.
 
         Raises:

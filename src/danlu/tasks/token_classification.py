@@ -16,7 +16,7 @@ from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.chain import best_path
 from danlu.nn.heads import HeadConfig
-from danlu.tasks.task import Aim, Batch, Example, Row, Task, place_of, weighed
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of, weighed
 
 IGNORE = -100
 _OVERLAP = 4  # windows share one in so many of their tokens
@@ -132,7 +132,7 @@ class TokenClassification(Task):
             logits = net(batch)
         return [{"tags": _wide(each).log_softmax(-1).cpu()} for each, _ in _texts(logits, batch)]
 
-    def aim(self, net: Any, batch: Batch, wanted: str = "") -> Aim:
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a tag, of all that name something the surest, at the word where it is."""
         with torch.no_grad():
             shares = _wide(net(batch))[0].softmax(-1)
@@ -141,7 +141,7 @@ class TokenClassification(Task):
         tag = place_of(wanted, self.labels, int(shares.amax(0).argmax()))
         place = int(shares[:, tag].argmax())
         word = self.processor.show(batch["input_ids"][0, place : place + 1].tolist())[0].strip()
-        return Aim(f"{self.labels[tag]} {word}", lambda seen: weighed(_wide(net(seen))[:, place], tag))
+        return Answer(f"{self.labels[tag]} {word}", lambda seen: weighed(_wide(net(seen))[:, place], tag))
 
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """{"entities": [{"text", "type", "start", "end", "score"}]}: characters of the text, and the mean share of the
