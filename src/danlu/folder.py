@@ -54,7 +54,7 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
         tensors = contest.joined(tensors, beside.net.state_dict())
     network = build(architecture, generator(0, "load"))
     labels = ours.get("labels") or _labels(carried)
-    model = kind(network, architecture, processor, task, labels, ours.get("options", {}))
+    model = kind(network, architecture, learned(processor, labels, architecture.context, ours.get("options", {})))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
     model.ways = _ways(folder)
     _fill(model, tensors, ours, folder)
@@ -82,7 +82,7 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
     architecture = contest.alone(model.architecture)
     if architecture is not model.architecture:
         words, (state, others) = contest.parts(model.architecture)[1], contest.parted(state)
-        beside = type(model)(model.net, words, model.processor, "masked_language_modeling")
+        beside = type(model)(model.net, words, tasks.load("masked_language_modeling")(model.processor))
         write(beside, folder / contest.FOLDER, others)
     carrier = models.carrier(architecture)
     if carrier is None:

@@ -42,16 +42,20 @@ class Output:
 class Model(nn.Module):
     """An nn.Module with one child, `net`. Loop, adapters and export see only that child."""
 
-    def __init__(
-        self, net: Network, architecture: Architecture, processor: Any, task: str, labels: Sequence[str] = (),
-        options: Mapping[str, Any] = MappingProxyType({}),
-    ):  # fmt: skip
+    def __init__(self, net: Network, architecture: Architecture, task: Task):
+        """The task brings its labels, its options and the processor of its rows, for the architecture's context."""
         super().__init__()
         self.net = net
-        self.architecture, self.processor = architecture, processor
-        self.task_name = task
-        self.task: Task = tasks.load(task)(processor, labels, architecture.context, options)
+        self.architecture, self.task = architecture, task
         self.quantized = ""
+
+    @property
+    def processor(self) -> Any:
+        return self.task.processor
+
+    @property
+    def task_name(self) -> str:
+        return self.task.name
 
     # --- what the serving engine asks for ---
 
@@ -171,9 +175,9 @@ class Model(nn.Module):
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Self:
         """A fresh model; its weights are a pure function of the seed."""
-        learned = tasks.load(task)(processor, labels, options=options)
+        learned = tasks.load(task)(processor, labels, architecture.context, options)
         shaped = learned.shaped(architecture)
-        return cls(build(shaped, generator(seed, "init")), shaped, processor, task, labels, options)
+        return cls(build(shaped, generator(seed, "init")), shaped, learned)
 
     def for_task(
         self,
@@ -191,7 +195,7 @@ class Model(nn.Module):
         Raises:
             UserError: E313, its head was trained for other labels, and these have names.
         """
-        learned = tasks.load(task)(self.processor, labels, options=options)
+        learned = tasks.load(task)(self.processor, labels, self.context, options)
         architecture = learned.shaped(contest.alone(self.architecture))
         taught = self.task.labelled and self.task_name == task and not unnamed(self.task.labels)
         if taught and not fresh and tuple(labels) != self.task.labels:
@@ -201,7 +205,7 @@ class Model(nn.Module):
             net = build(architecture, generator(seed, "head"))
             net.adopt(self.net)
             inherit(net.head, self.net.head)
-        made = type(self)(net, architecture, self.processor, task, labels, options)
+        made = type(self)(net, architecture, learned)
         made.taught_chat, made.ways = self.taught_chat, self.ways
         made.new = self.new if net is self.net else (*self.new, "head")
         return made
@@ -217,7 +221,7 @@ class Model(nn.Module):
         for name, tensor in self.net.state_dict().items():
             state[name][tuple(map(slice, tensor.shape))] = tensor
         net.load_state_dict(state)
-        made = Model(net, architecture, processor, self.task_name, self.task.labels, self.task.chosen)
+        made = Model(net, architecture, type(self.task)(processor, self.task.labels, self.context, self.task.chosen))
         made.taught_chat, made.ways = self.taught_chat, self.ways
         made.new = ("embed.tokens",)
         return made

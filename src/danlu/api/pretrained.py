@@ -71,8 +71,7 @@ class Pretrained(Model):
     @classmethod
     def _of(cls, loaded: Model) -> Self:
         """The same network as a model of this class."""
-        task = loaded.task
-        made = cls(loaded.net, loaded.architecture, loaded.processor, loaded.task_name, task.labels, task.chosen)
+        made = cls(loaded.net, loaded.architecture, loaded.task)
         for name in ("taught_chat", "ways", "quantized", "form"):
             setattr(made, name, getattr(loaded, name))
         return made.eval()
@@ -91,7 +90,7 @@ class Pretrained(Model):
         """Do a task with labels from now on, with a new head or where that fits the same."""
         made = self.for_task(task, seed, labels, options, fresh=fresh)
         self.net, self.architecture = made.net.to(self.net.device).train(self.net.training), made.architecture
-        self.task_name, self.task = task, made.task
+        self.task = made.task
         self._first = _marks(self.net).clone() if fresh else self._first
 
     @property
@@ -109,7 +108,7 @@ class Pretrained(Model):
         grown = self.grown(type(self.processor).load(columns), seed)
         if grown is not self:
             self.net, self.architecture = grown.net.train(self.net.training), grown.architecture
-            self.processor, self.task = grown.processor, grown.task
+            self.task = grown.task
 
     def adopt(self, labels: Sequence[str], options: Mapping[str, Any], seed: int) -> None:
         """Know these labels, the rows' own, and these options: with the head that was trained for them, or a new one.

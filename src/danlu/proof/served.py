@@ -25,8 +25,7 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
     net.load_state_dict(weights)
     row = {name: each.to(twin.device) for name, each in _longest(twin).items()}
     trained = _answer(net.eval(), _alone(row), 0)
-    learned = (twin.task_name, twin.task.labels, twin.task.chosen)
-    model = Model(net, twin.architecture, twin.task.processor, *learned)
+    model = Model(net, twin.architecture, twin.task)
     model.save_pretrained(folder, merged_state(net, weights))
     opened = Model.from_pretrained(folder, twin.device)
     saved = _answer(opened.net, _alone(row), 0)

@@ -41,8 +41,7 @@ def compressed(model: "Model") -> "Model":
     from danlu.model import Model
 
     made = quantize(copy.deepcopy(model.net))
-    learned = (model.task_name, model.task.labels, model.task.chosen)
-    smaller = Model(made, model.architecture, model.processor, *learned)
+    smaller = Model(made, model.architecture, model.task)
     smaller.taught_chat, smaller.quantized = model.taught_chat, "int8"
     return smaller.eval()
 

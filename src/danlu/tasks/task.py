@@ -72,6 +72,11 @@ class Task(ABC):
         self.labels, self.context = tuple(labels), context  # to which a row is cut where it is too `long`
         self.noticed: Counter[str] = Counter()  # what encoding had to leave aside: [encode.NAME] of the messages
 
+    @property
+    def name(self) -> str:
+        """What it is called everywhere."""
+        return type(self).__module__.rpartition(".")[2]
+
     @classmethod
     def modality(cls) -> "type[Modality]":
         """What the rows are read in: the modality of the first input."""
