@@ -37,9 +37,9 @@ class Data(Section):
     path: Paths = Field(description="file, folder, glob, or a list of them")
     valid: Paths | None = Field(None, description="files held out to watch training, in the place of a share")
     test: Paths | None = Field(None, description="files held out for the final figures, in the place of a share")
-    format: Literal["auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet", "conll", "semeval", "squad"] = (
-        Field("auto", description="how files are read")
-    )
+    format: Literal[
+        "auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet", "conll", "semeval", "squad", "copa"
+    ] = Field("auto", description="how files are read")
     record: Literal["auto", "file", "section", "line"] = Field("auto", description="what one row of plain text is")
     section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
         4000, description="characters of a section"

@@ -8,6 +8,7 @@ from danlu.data.shapes import choice, renamed
 from danlu.data.shapes.value import Flaw, Row
 from danlu.data.sources import SourceFile
 
+ALSO = (".xml",)  # files that are looked at, though they are read for no other task
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 LABELS = ("label", "answer", "answerkey", "answer_key", "correct", "gold", "答案")
 QUESTIONS = ("text", "question", "premise", "context", "sent1", "startphrase", "ctx", "story", "问题")
@@ -18,7 +19,8 @@ _TRAIN = {"epochs": "8.0", "optimizer": '"adamw"', "lr": "5e-4", "dropout": "0.1
 
 def look(source: SourceFile) -> starter.Found | None:
     """Questions with candidates in a file; None where there are none."""
-    found = clues.rows(source, {})
+    keys = {"format": "copa"} if source.format == "text" else {}
+    found = clues.rows(source, keys)
     rows = clues.sample(found)
     columns = _columns(rows[0]) if rows else None
     if columns is None:
@@ -28,7 +30,7 @@ def look(source: SourceFile) -> starter.Found | None:
         return None
     said = {"each": f"{fmean(len(row['choices']) for row in read):.1f}"}
     settings = starter.settings((f"{row['text']} {max(row['choices'], key=starter.tokens)}" for row in read), _TRAIN)
-    return starter.Found("multiple_choice", clues.renaming(columns), len(found), "choices", said, settings)
+    return starter.Found("multiple_choice", keys | clues.renaming(columns), len(found), "choices", said, settings)
 
 
 def _columns(row: Row) -> Mapping[str, str] | None:
@@ -36,7 +38,8 @@ def _columns(row: Row) -> Mapping[str, str] | None:
     lists = [name for name, value in row.items() if isinstance(value, list | dict)]
     known = {"label": (list(row), LABELS), "text": (list(row), QUESTIONS), "choices": (lists, LISTS)}
     found = {ours: clues.named(*names) for ours, names in known.items()}
-    return {ours: yours for ours, yours in found.items() if yours} if found["label"] else None
+    told = found["label"] or choice.told(row)
+    return {ours: yours for ours, yours in found.items() if yours} if told else None
 
 
 def _read(row: Row, columns: Mapping[str, str]) -> Row | None:

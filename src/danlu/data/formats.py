@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 from danlu.data.encodings import LINE_LIMIT
 from danlu.data.shapes import Flaw
@@ -22,6 +23,7 @@ from danlu.metrics.entities import is_tag
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
 _TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
 _SENTENCE = re.compile(r'(?P<id>\d+)\s+"?(?P<text>.*?)"?')
+_ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 _LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
 
 
@@ -221,6 +223,22 @@ def _squad(file: SourceFile, cut: Cut) -> Iterator[Item]:
     yield from enumerate(found, 1)
 
 
+def _copa(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """The items of a file as COPA writes it (XML): what happened, and which of two is its cause or its result."""
+    try:
+        items = ElementTree.fromstring("".join(line for _, line in file.lines())).findall("item")
+        found = [_item(item) for item in items]
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise UserError("E210", path=file.name, reason=because(error)) from error
+    yield from enumerate(found, 1)
+
+
+def _item(item: ElementTree.Element) -> dict[str, Any]:
+    said = [item.findtext(name) or "" for name in ("p", "a1", "a2")]
+    right = int(item.attrib["most-plausible-alternative"]) - 1
+    return {"text": f"{said[0]} {_ASKED[item.attrib['asks-for']]}", "choices": said[1:], "label": str(right)}
+
+
 def _either(row: Any, *names: str) -> Any:
     """What stands under a name, or under CMRC's longer one."""
     known = [key for name in names for key in (name, f"{name}_text")]
@@ -250,5 +268,5 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
-    "conll": _conll, "semeval": _semeval, "squad": _squad,
+    "conll": _conll, "semeval": _semeval, "squad": _squad, "copa": _copa,
 }  # fmt: skip

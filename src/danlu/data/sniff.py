@@ -12,7 +12,7 @@ from danlu import messages
 from danlu.data import formats, records, shapes, sources
 from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
-from danlu.data.starter import commented, quoted
+from danlu.data.starter import commented, quoted, without_notes
 from danlu.errors import UserError
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -20,7 +20,6 @@ _PAIRS = {
     "prompt": ("prompt", "question", "query", "input", "instruction", "问题", "提问", "问", "输入"),
     "completion": ("completion", "answer", "response", "output", "reply", "target", "回答", "答案", "答", "输出"),
 }
-_NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
 _FILES = 8  # largest files whose records are looked at
 _SAMPLE = 200  # records looked at per file
 _FEW = 5_000_000  # bytes of chats that a short training sees several times
@@ -53,8 +52,9 @@ def sniff(path: Path) -> Sniffed:
         UserError: E202 nothing there, E203 no file of a kind we read, E201 rows without text, or what reading raises.
     """
     path = path.resolve()
-    found = sources.describe(sources.discover([str(path)], Path(path.anchor)))
-    chosen, others = _dominant(_without_notes(found))
+    there = sources.discover([str(path)], Path(path.anchor))
+    found, about = sources.describe(there), {*there} - {*without_notes(there)}
+    chosen, others = _dominant([file for file in found if file.path not in about])
     largest = sorted(chosen, key=lambda file: -file.path.stat().st_size)[:_FILES]
     first = _first_records(largest[0])
     mapping = _mapping(largest[0], first)
@@ -91,11 +91,6 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
 
 
 # --- looking ------------------------------------------------------------------------------------------
-
-
-def _without_notes(found: list[SourceFile]) -> list[SourceFile]:
-    """The files that are not about the others (README, LICENSE, ...), where there are others."""
-    return [file for file in found if not _NOTES.match(file.path.name)] or found
 
 
 def _dominant(found: Sequence[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:

@@ -28,6 +28,7 @@ TABLES = {
     ".csv": "csv", ".data": "csv", ".test": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "json", ".parquet": "parquet",
     ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bioes": "conll", ".bmes": "conll",
+    ".annotated": "conll",
 }  # fmt: skip
 _MAGIC = "*?["
 
@@ -59,17 +60,18 @@ class SourceFile:
         return encodings.lines(self.path, self.charset, self.name)
 
 
-def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = ()) -> list[Path]:
+def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = (), also: Sequence[str] = ()) -> list[Path]:
     """The files that `paths` (files, folders, globs; relative to `base`) mean, sorted, each once.
 
-    A folder gives its files of a known kind; names that begin with a dot or underscore-cache folders are passed over.
+    A folder gives its files of a known kind, `also` those with other endings; names that begin with a dot or
+    underscore-cache folders are passed over.
 
     Raises:
         UserError: E202 nothing at a path, E203 no file of a known kind there, E213 a file that cannot be read.
     """
     found: set[Path] = set()
     for path in paths:
-        here = [root / name for root, name in _meant(path, base) if not _excluded(name, exclude)]
+        here = [root / name for root, name in _meant(path, base, also) if not _excluded(name, exclude)]
         if not here:
             raise UserError("E203", path=path)
         found.update(here)
@@ -114,13 +116,13 @@ def format_of(path: Path) -> str:
     return "code" if suffix in CODE else TABLES.get(suffix, "text")
 
 
-def _meant(path: str, base: Path) -> Iterator[tuple[Path, Path]]:
+def _meant(path: str, base: Path, also: Sequence[str] = ()) -> Iterator[tuple[Path, Path]]:
     """Where the search began and each file from there: folders above it are not matched by exclusions."""
     place = base / Path(path).expanduser()
     if place.is_file():
         yield place.parent, Path(place.name)
     elif place.is_dir():
-        yield from ((place, file) for file in _walk(place) if _suffix(file) in (*TEXT, *CODE, *TABLES))
+        yield from ((place, file) for file in _walk(place) if _suffix(file) in (*TEXT, *CODE, *TABLES, *also))
     elif any(sign in path for sign in _MAGIC):
         root = Path(*itertools.takewhile(lambda part: not any(sign in part for sign in _MAGIC), place.parts))
         pattern = place.relative_to(root).as_posix()

@@ -3,13 +3,14 @@
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from danlu import messages
 from danlu.data import sources
+from danlu.errors import UserError
 
 SPLITS = {
     "train": ("train", "training"),
@@ -27,6 +28,7 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "tabular_classification": "tables",
     "tabular_regression": "tables",
 }
+_NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
 _FEW = 2000  # rows below which a larger share is held out
 _CONTEXTS = (32, 64, 128, 256, 512)
 
@@ -45,6 +47,7 @@ class Found:
     said: Mapping[str, Any]  # its fields, beside the rows and the size
     settings: Settings
     files: Mapping[str, Path] = field(default_factory=dict)  # by split; "train" is always there
+    others: Sequence[Path] = ()  # that are left out
 
     @property
     def about(self) -> str:
@@ -88,14 +91,29 @@ def look(path: Path, task: str) -> Found | None:
     if task not in _KINDS:
         return None
     kind = importlib.import_module(f"danlu.data.{_KINDS[task]}")
-    there = sources.discover([str(path)], Path(path.anchor))
-    kinds = getattr(kind, "FORMATS", None)  # of files; others are passed over
-    files = by_split([file for file in there if kinds is None or sources.format_of(file) in kinds])
+    there = _candidates(path, getattr(kind, "FORMATS", None), getattr(kind, "ALSO", ()))
+    files = by_split(there)
     if "train" not in files:
         return None
     (source,) = sources.describe([files["train"]])
     found = kind.look(source)
-    return replace(found, files=files) if found else None
+    return replace(found, files=files, others=sorted({*there} - {*files.values()})) if found else None
+
+
+def _candidates(path: Path, kinds: Sequence[str] | None, also: Sequence[str]) -> list[Path]:
+    """The files there of some formats (None: of any), and `also` those with other endings."""
+    try:
+        found = without_notes(sources.discover([str(path)], Path(path.anchor), also=also))
+    except UserError as error:
+        if error.code != "E203":
+            raise
+        return []  # files of other kinds alone: who reads those may know them
+    return [each for each in found if kinds is None or sources.format_of(each) in kinds or each.suffix in also]
+
+
+def without_notes(found: Sequence[Path]) -> Sequence[Path]:
+    """The files that are not about the others (README, LICENSE, ...), where there are others."""
+    return [path for path in found if not _NOTES.match(path.name)] or found
 
 
 def commented(key: str, value: str, note: str) -> str:
@@ -111,29 +129,55 @@ def quoted(text: str) -> str:
 def by_split(found: Sequence[Path]) -> dict[str, Path]:
     """The file of each split, by its name.
 
-    A single file is to train on, also beside one to test; so are validation files where no other is.
+    A single file is to train on, also beside one to test; so are validation files where no other is. Of several sets
+    of files that have splits, it is the largest one with files to train on.
     """
-    named: dict[str, list[Path]] = {}
-    for path in found:
-        words = re.split(r"[^a-z]+", path.name.lower())
-        named.setdefault(next((split for split, known in SPLITS.items() if set(known) & set(words)), ""), []).append(
-            path
-        )
     if len(found) == 1:
         return {"train": found[0]}
-    if any(len(paths) > 1 for split, paths in named.items() if split):
-        return {}
-    files = {split: paths[0] for split, paths in named.items() if split}
-    if "train" not in files and "test" in files and len(named.get("", ())) == 1:
-        files["train"] = named[""][0]
+    named = _grouped(found, lambda path: _split(path)[0])
+    rest = named.pop("", [])
+    if any(len(paths) > 1 for paths in named.values()):
+        return _of_sets(found)
+    files = {split: path for split, (path,) in named.items()}
+    beside = len(rest) == 1 and "test" in files and "train" not in files
+    # what is smaller than the file to validate on is a list of classes, or the like
+    if beside and ("valid" not in files or rest[0].stat().st_size > files["valid"].stat().st_size):
+        files["train"] = rest[0]
     if "train" not in files and {"valid", "test"} <= files.keys():
         files = {"train": files["valid"], "test": files["test"]}
     return files
 
 
+def _of_sets(found: Sequence[Path]) -> dict[str, Path]:
+    """The files of the largest set among several."""
+    sets = _grouped(found, lambda path: _split(path)[1])
+    whole = [each for each in sets.values() if len(each) > 1 and "train" in {_split(path)[0] for path in each}]
+    if len(sets) == 1 or not whole:
+        return {}
+    return by_split(max(whole, key=lambda each: sum(path.stat().st_size for path in each)))
+
+
+def _grouped(found: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in found:
+        groups.setdefault(key(path), []).append(path)
+    return groups
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """The split that a file's name says, or "", and the rest of the name: files of one set have the same."""
+    name = (path.with_suffix("") if path.suffix in sources.PACKED else path).name.lower()
+    for split, known in SPLITS.items():
+        for word in known:
+            if match := re.search(rf"(?<![a-z]){word}(?![a-z])", name):
+                return split, name[: match.start()] + name[match.end() :]
+    return "", name
+
+
 def path_lines(files: Mapping[str, Path], path: Path) -> Iterator[str]:
     """The lines of [data] that name the file of each split; `path` is how the recipe names where they were found."""
-    folder = path if len(files) > 1 and not any(sign in path.name for sign in "*?[") else path.parent
+    itself = path.name in {file.name for file in files.values()} or any(sign in path.name for sign in "*?[")
+    folder = path.parent if itself else path
     for split, file in sorted(files.items(), key=lambda each: ("train", "valid", "test").index(each[0])):
         key = "path" if split == "train" else split
         yield commented(key, quoted((folder / file.name).as_posix()), split)
@@ -157,7 +201,10 @@ def key_lines(found: Found) -> Iterator[str]:
 
 def text(found: Found, path: Path) -> str:
     """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
-    lines = [f"# {found.about}", f"# {messages.text('init.run')}", "", f'task = "{found.task}"', "", "[data]"]
+    lines = [f"# {found.about}", f"# {messages.text('init.run')}"]
+    if found.others:
+        lines.append(f"# {messages.text('init.left_out', n=len(found.others), first=found.others[0].name)}")
+    lines += ["", f'task = "{found.task}"', "", "[data]"]
     lines += [*path_lines(found.files, path), *key_lines(found)]
     for section, keys in found.settings.items():
         lines += ["", f"[{section}]", *(commented(key, value, _note(found, key)) for key, value in keys.items())]

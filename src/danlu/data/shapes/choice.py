@@ -1,5 +1,6 @@
 """A question, or the beginning of something, and several candidates of which one is right."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,23 +12,40 @@ MARK = "choices"
 COLUMNS = ("choices", "label")
 OPTIONAL = ("text",)
 CLEAN = ("normalize", "drop_empty", "dedup")
+_OF = r"[ _]?(statement|sentence|answer|choice|option|ending)?"
+CORRECT = re.compile(rf"correct{_OF}", re.IGNORECASE)
+WRONG = re.compile(rf"((incorrect|wrong){_OF}|distractor)[ _]?\d*", re.IGNORECASE)
 NUMBERED = re.compile(r"(choice|ending|option|candidate|answer|statement|sent|选项)?[ _]?([0-9]|[A-Ha-h])")
 
 
 def holds(row: Mapping[str, Any]) -> bool:
     """Whether a record has candidates, as a list or in columns of their own, and says which is right."""
-    return "label" in row and ("choices" in row or len(_numbered(row)) > 1)
+    return bool(told(row)) or ("label" in row and ("choices" in row or len(_numbered(row)) > 1))
+
+
+def told(row: Mapping[str, Any]) -> list[str]:
+    """The columns of the right candidate and then of the wrong ones, where their names tell which is which."""
+    if "choices" in row:
+        return []
+    right, wrong = ([name for name in row if form.fullmatch(str(name))] for form in (CORRECT, WRONG))
+    return [*right, *wrong] if len(right) == 1 and wrong else []
 
 
 def canonical(row: Mapping[str, Any]) -> Row:
     """The record with its candidates as a list, and the right one by its place in it, from "0".
 
-    Which is right may be said by its place from 0, by a letter from A, or by its text.
+    Which is right may be said by its place from 0, by a letter from A, by its text, or by the names of the columns:
+    then their order is one that follows from the texts, so that it tells nothing.
 
     Raises:
         Flaw: choices, fewer than two of them, or one is no text; choice, none of them is the right one.
     """
-    given = row["choices"] if "choices" in row else [row[name] for name in _numbered(row)]
+    if names := told(row):
+        given = [row[name] for name in names]
+        row = {**row, "label": given[0]}
+        given = sorted(given, key=lambda each: hashlib.sha256(str(each).encode()).digest())
+    else:
+        given = row["choices"] if "choices" in row else [row[name] for name in _numbered(row)]
     required(row, ("label",))
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
