@@ -53,7 +53,7 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
         architecture = contest.joined_form(architecture, beside.architecture)
         tensors = contest.joined(tensors, beside.net.state_dict())
     network = build(architecture, generator(0, "load"))
-    labels = ours.get("labels") or _labels(carried)
+    labels = ours.get("labels") or _labels(carried) if learned.labelled else ()
     model = kind(network, architecture, learned(processor, labels, architecture.context, ours.get("options", {})))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
     model.ways = _ways(folder)

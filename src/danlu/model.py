@@ -123,7 +123,7 @@ class Model(nn.Module):
         """The row that a text stands for: its one input, or a JSON object of them.
 
         Raises:
-            UserError: E607, an input is missing, unknown or no text.
+            UserError: E607, as of `checked`.
         """
         if "record" in self.asks:
             return {"record": self.processor.read(given)}
@@ -131,10 +131,19 @@ class Model(nn.Module):
         if given.lstrip().startswith("{"):
             with suppress(ValueError):
                 row = json.loads(given)
+        return self.checked(row)
+
+    def checked(self, row: Mapping[str, Any]) -> Row:
+        """The row, which has the inputs of the task.
+
+        Raises:
+            UserError: E607, an input is missing, unknown or no text.
+        """
         needed = {name for name, must in self.asks.items() if must}
         legible = all(isinstance(each, list if name == "choices" else str) for name, each in row.items())
         if not needed <= row.keys() <= self.asks.keys() or not legible:
-            raise UserError("E607", needed=", ".join(self.asks), example=json.dumps(dict.fromkeys(self.asks, "...")))
+            example = {name: ["...", "..."] if name == "choices" else "..." for name in self.asks}
+            raise UserError("E607", needed=", ".join(self.asks), example=json.dumps(example))
         return dict(row)
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:

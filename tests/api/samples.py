@@ -35,11 +35,32 @@ def _questions(count: int) -> list[dict[str, Any]]:
     return made
 
 
+def _several(count: int) -> list[dict[str, Any]]:
+    """Whom a sentence ends with, and whether its number is odd."""
+    made = rows(count)
+    return [{"text": row["text"], "labels": [row["label"], *(["odd"] * (i % 2))]} for i, row in enumerate(made)]
+
+
+def _choices(count: int) -> list[dict[str, Any]]:
+    """Who a sentence ends with, among all."""
+    made = rows(count)
+    return [{"text": row["text"], "choices": list(LABELS), "label": str(LABELS.index(row["label"]))} for row in made]
+
+
+def _scores(count: int) -> list[dict[str, Any]]:
+    """A number for each of whom a sentence ends with."""
+    return [{"text": row["text"], "score": 1.5 * LABELS.index(row["label"]) + 10} for row in rows(count)]
+
+
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "text_classification": rows(60),
     "token_classification": _entities(60),
     "relation_extraction": _relations(60),
     "reading_comprehension": _questions(60),
+    "multi_label_classification": _several(60),
+    "multiple_choice": _choices(60),
+    "text_regression": _scores(60),
+    "replaced_token_detection": [{"text": each} for each in sentences(60)],
     "masked_language_modeling": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],

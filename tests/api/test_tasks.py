@@ -17,6 +17,8 @@ from tests.tiny_life import sentences
 pytestmark = pytest.mark.usefixtures("steady")
 WISH: dict[str, Any] = {"steps": 4, "lr": 0.01, "batch_tokens": 256, "precision": "fp32", "threads": 1, "quiet": True}
 
+OF_TEXT = [task for task in catalogue.names() if catalogue.stated(task, "arch") != "mlp"]  # a table has no base model
+
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -30,15 +32,13 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def _base(bases: dict[str, Path], task: str) -> Path:
-    if catalogue.stated(task, "arch") != "bert":
+    if catalogue.stated(task, "arch") not in ("bert", "electra"):
         return bases["gpt2"]
     return bases["bert" if catalogue.stated(task, "judges") else "words"]
 
 
-@pytest.mark.parametrize("task", catalogue.names())
+@pytest.mark.parametrize("task", OF_TEXT)
 def test_rows_in_a_folder_that_answers_out(task: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    if task not in SAMPLES:
-        pytest.skip(f"tests/api/samples.py has no rows for {task}")
     rows = SAMPLES[task]
     found = []
     for _ in range(2):
@@ -63,13 +63,11 @@ def test_rows_in_a_folder_that_answers_out(task: str, bases: dict[str, Path], tm
         assert json.dumps(again.predict(asked)) == json.dumps(model.predict(asked))
 
 
-@pytest.mark.parametrize("task", catalogue.names())
+@pytest.mark.parametrize("task", OF_TEXT)
 def test_a_loop_of_ones_own_can_take_its_batches(task: str, bases: dict[str, Path]) -> None:
-    if task not in SAMPLES:
-        pytest.skip(f"tests/api/samples.py has no rows for {task}")
     model = AutoModel.from_pretrained(_base(bases, task), task=task)
     batch = model.show_batch(SAMPLES[task], rows=2).batch
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
         out = model(**batch)

@@ -314,13 +314,7 @@ class Pretrained(Model):
         """
         row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, _several(given), strict=False))
         row |= {ours: row[yours] for ours, yours in self.reading.get("columns", {}).items() if yours in row}
-        row = {name: row[name] for name in self.asks if row.get(name) is not None}
-        needed = {name for name, must in self.asks.items() if must}
-        legible = all(isinstance(each, list if name == "choices" else str) for name, each in row.items())
-        if not needed <= row.keys() or not legible:
-            example = str(dict.fromkeys(self.asks, "..."))
-            raise UserError("E607", needed=", ".join(self.asks), example=example)
-        return row
+        return self.checked({name: row[name] for name in self.asks if row.get(name) is not None})
 
     def forward(self, **batch: Tensor) -> Output:
         """logits; with labels also the mean loss. The batch is danlu's own, or has the names of transformers'.
