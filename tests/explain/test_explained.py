@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ import transformers
 from rich.console import Console
 
 from danlu import AutoModel, cli, messages
+from danlu.config import Serve
+from danlu.explain import explain
 from danlu.modalities.modality import Word
 from danlu.modalities.text import Text
 from danlu.modalities.words import merged
+from danlu.model import Model
+from danlu.serve.run import background
 from tests.api import bert
 from tests.serve.tiny import CORPUS
 
@@ -123,3 +129,27 @@ def test_help_is_there_in_both_languages(capsys: pytest.CaptureFixture[str]) -> 
         finally:
             messages.use("en")
         assert said in capsys.readouterr().out
+
+
+def test_the_server_explains(folder: Path) -> None:
+    model = Model.from_pretrained(folder)
+    expected = explain(model, {"text": SENTENCE}, "LABEL_1").table()
+    with background(model, "mine", Serve(port=0)) as url:
+
+        def ask(**wish: Any) -> tuple[int, Any]:
+            head = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{url}/explain", json.dumps(wish).encode(), head)
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        code, found = ask(text=SENTENCE, target="LABEL_1")
+        assert (code, found.pop("model")) == (200, "mine")
+        assert found["explained"] == "LABEL_1"
+        assert found == expected, "the same code, the same numbers"
+        assert ask(text=" ")[0] == 400
+        assert ask(text=SENTENCE, target="nothing")[0] == 400
+        code, refused = ask(text=[SENTENCE, SENTENCE])
+        assert code == 400 and "one row" in json.dumps(refused)

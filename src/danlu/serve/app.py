@@ -23,8 +23,10 @@ from danlu.serve.schema import (
     Generated,
     ModelCard,
     ModelList,
+    OneRow,
     Predictions,
     PredictRequest,
+    explain_request,
     predict_request,
 )
 from danlu.serve.wire import StrictRoute
@@ -87,8 +89,15 @@ def _add_judgement(app: FastAPI, judge: Judge, name: str) -> None:
         said = await asyncio.wrap_future(judge.submit(wish.rows))
         return Predictions(model=name, predictions=said)
 
+    async def explain(wish: OneRow) -> dict[str, Any]:
+        _check_model(wish.model or name, name)
+        (found,) = await asyncio.wrap_future(judge.explain(wish.rows[0], wish.target))
+        return {"model": name, **found}
+
     predict.__annotations__["wish"] = predict_request(judge.served.asks)
+    explain.__annotations__["wish"] = explain_request(judge.served.asks)
     app.post("/predict")(predict)
+    app.post("/explain")(explain)
 
 
 def _add_health(app: FastAPI, engine: Engine | Judge) -> None:

@@ -8,6 +8,7 @@ ROUTES = {
     "/v1/completions": "completions",
     "/v1/chat/completions": "chat",
     "/predict": "predict",
+    "/explain": "explain",
     "/v1/models": "models",
     "/health/live": "health",
     "/health/ready": "health",

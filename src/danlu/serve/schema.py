@@ -116,7 +116,7 @@ class PredictRequest(Strict):
         return self
 
     def _columns(self) -> dict[str, list[Any]]:
-        given = {name: getattr(self, name) for name in type(self).model_fields if name != "model"}
+        given = {name: getattr(self, name) for name in type(self).model_fields if name not in ("model", "target")}
         whole = {name for name, each in given.items() if name == "choices" and isinstance(each[0], str)}
         given = {name: [each] if name in whole else each for name, each in given.items()}
         return {name: each if isinstance(each, list) else [each] for name, each in given.items() if each is not None}
@@ -135,6 +135,23 @@ def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
         name: (kinds[name], ...) if must else (kinds[name] | None, None) for name, must in asks.items()
     }
     return create_model("PredictRequest", __base__=PredictRequest, **fields)
+
+
+def explain_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
+    """The request for why a row is answered so, or for what speaks for another answer, `target`."""
+    return create_model("ExplainRequest", __base__=(OneRow, predict_request(asks)))
+
+
+class OneRow(PredictRequest):
+    """Only one row may be asked about."""
+
+    target: str = Field("", max_length=256)
+
+    @model_validator(mode="after")
+    def _one(self) -> "OneRow":
+        if len(self.rows) != 1:
+            raise ValueError("one row at a time can be explained")
+        return self
 
 
 class Predictions(BaseModel):
