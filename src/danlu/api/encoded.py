@@ -90,10 +90,7 @@ def _run(node: Node, loaded: Loaded, made: Mapping[str, Path], base: Path, view:
 
 def room_for(columns: Path, most: int) -> int:
     """The shortest usual context that holds every row of an encode folder, at most `most`."""
-    import numpy as np
-
     from danlu.data.columns import Columns
 
-    each = [Columns(path).offsets("input_ids")[:] for path in sorted((columns / "columns").iterdir())]
-    longest = max((int(np.diff(offsets).max()) for offsets in each if len(offsets) > 1), default=most)
+    longest = max((Columns(path).longest for path in (columns / "columns").iterdir()), default=most) or most
     return min([most, *(size for size in _CONTEXTS if size >= longest)])

@@ -163,6 +163,12 @@ class Columns:
         """All values of a ragged column end to end: one memory map, or several sliced like one."""
         return self._mapped(name, self._columns[name]["dtype"], self._columns[name]["length"])
 
+    @property
+    def longest(self) -> int:
+        """Values of the longest example, 0 where there is none."""
+        offsets = self.offsets("input_ids")[:]
+        return int(np.diff(offsets).max()) if len(offsets) > 1 else 0
+
     def offsets(self, name: str) -> np.ndarray | Sharded:
         """Where each example of a ragged column begins, and the end: int64 (n + 1,)."""
         return self._mapped(f"{name}.offsets", "int64", len(self) + 1)

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from danlu import files
 
 if TYPE_CHECKING:
+    from danlu.data.columns import Columns
     from danlu.graph import Context
     from danlu.metrics.bootstrap import Sample
     from danlu.model import Model
     from danlu.tasks.task import Row, Task
 
 VERSION = 3
-_ROWS = 16  # packed rows of an evaluation batch
+_TOKENS = 4096  # of an evaluation batch, if one packed row is not more
+_SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
 _JUDGED = 100_000  # held-out rows whose answers are kept, at most
 _ERRORS, _FLIPS = 20, 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
@@ -232,9 +234,13 @@ def measure(model: "Model", encoded: Path, task: "Task") -> dict[str, float]:
 
     learned = type(task)(model.processor, model.task.labels, model.context, task.chosen)
     columns = Columns(encoded / "columns" / _split(encoded))
-    return evaluate(
-        learned, model.net, Loader(columns, model.context, long=learned.long, ahead=learned.ahead, seed=0), _ROWS
-    )
+    loader = Loader(columns, _fitting(columns, model), long=learned.long, ahead=learned.ahead, seed=0)
+    return evaluate(learned, model.net, loader, max(1, _TOKENS // loader.context))
+
+
+def _fitting(columns: "Columns", model: "Model") -> int:
+    """Tokens of a packed row: what the model sees at once; where rows are judged whole, no more than they need."""
+    return min(model.context, max(_SHORTEST, columns.longest)) if model.judges else model.context
 
 
 def on_data(folder: Path, data: str, device: str = "cpu") -> Group:
