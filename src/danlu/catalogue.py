@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "tasks"
-_NOT_TASKS = ("__init__", "task", "single")
 
 
 def names() -> dict[str, str]:
     """{name: first line of its documentation}."""
-    paths = sorted(path for path in _FOLDER.glob("*.py") if path.stem not in _NOT_TASKS)
+    paths = sorted(path for path in _FOLDER.glob("*.py") if path.stem not in ("__init__", "task"))
     return {path.stem: (ast.get_docstring(_parsed(path)) or "").split("\n")[0] for path in paths}
 
 

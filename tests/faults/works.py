@@ -15,7 +15,8 @@ from danlu.config import Train
 from danlu.models import qwen3
 from danlu.models.architecture import build
 from danlu.nn.linear import Linear
-from danlu.tasks.language_modeling import IGNORE, LanguageModeling
+from danlu.nn.losses import IGNORE
+from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Example, Row, Task
 from danlu.train.plan import Plan, Request
 from danlu.train.session import METRICS, Result

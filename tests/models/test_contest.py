@@ -12,8 +12,8 @@ from torch import Tensor
 from danlu.modalities.text import Text
 from danlu.model import Model
 from danlu.models import electra
+from danlu.nn.losses import IGNORE
 from danlu.randomness import generator
-from danlu.tasks.language_modeling import IGNORE
 from tests.tiny_life import sentences
 
 TASK = "replaced_token_detection"

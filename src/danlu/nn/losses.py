@@ -15,12 +15,13 @@ from torch import Tensor
 CHUNK_LOGITS = 2**24  # logits held at a time: with fewer, the product that gives d_hidden is half as fast
 GPU_CHUNK_LOGITS = 2**26  # a GPU is busy only with larger products, and widens a chunk at once
 EVEN = 128  # rows of logits on a processor are a multiple: oneDNN builds and keeps code for every new size, 0.3 MB each
+IGNORE = -100  # the label of what does not count
 BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough for the processor's cache
 
 
 def chunked_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, chunk: int = 0,
-    ignore: int | None = -100,
+    ignore: int | None = IGNORE,
 ) -> Tensor:  # fmt: skip
     """SUM over tokens of -log softmax(hidden · weightᵀ + bias)[target], a scalar in fp32 (fp64 for fp64).
 
@@ -124,6 +125,11 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
 def _at(logits: Tensor, targets: Tensor) -> Tensor:
     """The logit of each row's target."""
     return logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In fp32, or wider where they are."""
+    return logits.to(_wide(logits))
 
 
 def _wide(x: Tensor) -> torch.dtype:

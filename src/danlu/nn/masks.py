@@ -5,6 +5,8 @@ Shapes: B batch · T queries · S keys
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,11 @@ def segment_positions(segments: Tensor) -> Tensor:
 def openings(segments: Tensor) -> Tensor:
     """(B, T) segment numbers -> (B, T): True at the first token of each segment that is not padding."""
     return _begins(segments) & (segments > 0)
+
+
+def firsts(column: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """What a column (B, T) of a batch holds at the first token of each segment that is not padding (N,)."""
+    return column[openings(batch.get("segment_ids", torch.ones_like(batch["input_ids"])))]
 
 
 def endings(segments: Tensor) -> Tensor:

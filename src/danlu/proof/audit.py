@@ -11,11 +11,11 @@ from torch import Tensor
 from danlu.messages import text
 from danlu.modalities.chat import END, END_TURN, ROLES
 from danlu.modalities.text import Text
+from danlu.nn.losses import IGNORE
 from danlu.proof.certificate import Check, Shown
 from danlu.proof.gradients import batch_of, side_by_side
 from danlu.proof.twin import Twin
 from danlu.randomness import generator
-from danlu.tasks.language_modeling import IGNORE
 from danlu.tasks.task import Batch, Row
 
 _SHOWN_ROWS, _SHOWN_TOKENS = 2, 96

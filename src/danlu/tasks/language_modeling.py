@@ -11,10 +11,8 @@ from danlu import models
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
-from danlu.nn.losses import chunked_cross_entropy, token_losses
+from danlu.nn.losses import IGNORE, chunked_cross_entropy, token_losses, wide
 from danlu.tasks.task import Answer, Batch, Example, Row, Task, weighed
-
-IGNORE = -100
 
 
 class LanguageModeling(Task):
@@ -94,8 +92,7 @@ class LanguageModeling(Task):
         """The logit of a token in a place."""
 
         def logits(seen: Batch) -> Tensor:
-            found: Tensor = head(net.hidden(seen)[:, place])
-            return found if found.dtype == torch.float64 else found.float()
+            return wide(head(net.hidden(seen)[:, place]))
 
         with torch.no_grad():
             token = next(iter(self.processor.encode(wanted)), int(logits(batch)[0].argmax()))

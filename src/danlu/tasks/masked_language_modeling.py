@@ -14,10 +14,10 @@ from danlu.errors import UserError
 from danlu.models.architecture import Architecture
 from danlu.nn import hiding
 from danlu.nn.heads import HeadConfig
-from danlu.nn.losses import chunked_cross_entropy, token_losses
+from danlu.nn.losses import IGNORE, chunked_cross_entropy, token_losses, wide
 from danlu.nn.masks import openings
 from danlu.randomness import generator, stream
-from danlu.tasks.language_modeling import IGNORE, LanguageModeling
+from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Answer, Batch, Example, Row
 
 MASKED, RANDOM = 0.8, 0.1  # what stands in the place of a hidden token: the mask, another token; else the token itself
@@ -114,8 +114,7 @@ class MaskedLanguageModeling(LanguageModeling):
     def _follows(self, net: Any, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (N, 2) in fp32 or wider and labels (N,) of the texts of a batch."""
         logits = net.head.label(net.head.label.pool(hidden, batch))
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return wide, batch["follows"][openings(batch["segment_ids"])]
+        return wide(logits), batch["follows"][openings(batch["segment_ids"])]
 
     # --- figures ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from danlu.metrics.bootstrap import Sample
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
-from danlu.tasks.single import IGNORE, firsts, wide
+from danlu.nn.losses import IGNORE, wide
+from danlu.nn.masks import firsts
 from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of, weighed
 
 

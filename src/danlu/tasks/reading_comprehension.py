@@ -17,10 +17,10 @@ from danlu.modalities.text import Text
 from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
+from danlu.nn.losses import IGNORE, wide
 from danlu.nn.masks import openings
 from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of
 
-IGNORE = -100
 START, END = 1, 2  # bits of a label
 ANSWER, NONE = "answer", "no_answer"
 _ASKED = 4  # a question takes at most one in so many places of a window
@@ -282,9 +282,9 @@ def _shares(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     segments = batch.get("segment_ids", torch.ones_like(batch["input_ids"]))
     counted = (batch["labels"] != IGNORE) & (segments > 0)
     window = (openings(segments).flatten().cumsum(0) - 1)[counted.flatten()]
-    wide = (logits if logits.dtype == torch.float64 else logits.float())[counted]
+    known = wide(logits)[counted]
     count = int(window[-1]) + 1 if len(window) else 0
     index = window[:, None].expand(-1, 2)
-    highest = wide.new_full((count, 2), float("-inf")).scatter_reduce(0, index, wide.detach(), "amax")
-    whole = wide.new_zeros(count, 2).index_add(0, window, (wide - highest[window]).exp())
-    return wide - (whole.log() + highest)[window], batch["labels"][counted], window
+    highest = known.new_full((count, 2), float("-inf")).scatter_reduce(0, index, known.detach(), "amax")
+    whole = known.new_zeros(count, 2).index_add(0, window, (known - highest[window]).exp())
+    return known - (whole.log() + highest)[window], batch["labels"][counted], window

@@ -10,7 +10,7 @@ from danlu.messages import text as message
 from danlu.metrics import classification, relations
 from danlu.metrics.bootstrap import Sample
 from danlu.modalities.text import Text
-from danlu.tasks.single import IGNORE
+from danlu.nn.losses import IGNORE
 from danlu.tasks.task import Example
 from danlu.tasks.text_classification import TextClassification
 

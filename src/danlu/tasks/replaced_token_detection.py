@@ -9,8 +9,7 @@ from torch import Tensor
 
 from danlu.models import contest
 from danlu.models.architecture import Architecture
-from danlu.nn.losses import chunked_cross_entropy, token_losses
-from danlu.tasks.language_modeling import IGNORE
+from danlu.nn.losses import IGNORE, chunked_cross_entropy, token_losses, wide
 from danlu.tasks.masked_language_modeling import MaskedLanguageModeling
 from danlu.tasks.task import Answer, Batch, Example, Row, place_of
 
@@ -60,9 +59,8 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
         drawn = torch.cat([*self._drawn(net.words, states.detach(), batch["chance"].flatten()[places])])
         filled = shown.flatten().scatter(0, places, drawn).view_as(shown)
         logits = net({**batch, "input_ids": filled}).squeeze(-1)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
         replaced = (labels != IGNORE) & (filled != labels)
-        return wide, replaced, batch.get("segment_ids", torch.ones_like(shown)) > 0
+        return wide(logits), replaced, batch.get("segment_ids", torch.ones_like(shown)) > 0
 
     @torch.no_grad()
     def _drawn(self, words: Any, states: Tensor, chances: Tensor) -> Iterator[Tensor]:

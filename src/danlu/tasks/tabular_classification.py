@@ -7,7 +7,7 @@ import numpy as np
 from danlu.metrics.linear import Logistic
 from danlu.modalities.table import Table
 from danlu.modalities.text import Text
-from danlu.tasks.single import OneLabel
+from danlu.tasks.answers.label import OneLabel
 from danlu.tasks.task import Example, Row
 
 

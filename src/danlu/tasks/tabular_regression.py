@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from danlu.metrics.linear import Ridge
 from danlu.modalities.table import Table
-from danlu.tasks.single import OneNumber
+from danlu.tasks.answers.number import OneNumber
 from danlu.tasks.task import Example, Row
 
 

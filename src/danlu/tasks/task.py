@@ -155,7 +155,7 @@ class Task(ABC):
         Raises:
             UserError: E609, its answers have no such number; E610, it does not know the one that is named.
         """
-        raise UserError("E609", task=type(self).__module__.rpartition(".")[2])
+        raise UserError("E609", task=self.name)
 
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """The answer to a row, from what `predict` found in each of its windows."""

@@ -9,7 +9,7 @@ from danlu.data.shapes import texts
 from danlu.metrics.bag import Bag
 from danlu.modalities.text import Text
 from danlu.nn import hiding
-from danlu.tasks.single import OneLabel
+from danlu.tasks.answers.label import OneLabel
 from danlu.tasks.task import Batch, Example, Row
 
 

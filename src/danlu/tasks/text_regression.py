@@ -7,7 +7,7 @@ import numpy as np
 from danlu.data.shapes import texts
 from danlu.metrics.bag import BagOfNumbers, overlap
 from danlu.modalities.text import Text
-from danlu.tasks.single import OneNumber
+from danlu.tasks.answers.number import OneNumber
 from danlu.tasks.task import Example, Row
 
 

@@ -16,9 +16,9 @@ from danlu.modalities.words import units
 from danlu.models.architecture import Architecture
 from danlu.nn.chain import best_path
 from danlu.nn.heads import HeadConfig
+from danlu.nn.losses import IGNORE, wide
 from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of, weighed
 
-IGNORE = -100
 _OVERLAP = 4  # windows share one in so many of their tokens
 Span = tuple[int, int, str]
 
@@ -96,11 +96,11 @@ class TokenClassification(Task):
         return {"loss": (batch["labels"] != IGNORE).sum()}
 
     def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        logits, labels = _wide(net(batch)).flatten(0, 1), batch["labels"].flatten()
+        logits, labels = wide(net(batch)).flatten(0, 1), batch["labels"].flatten()
         return {"loss": F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")}
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        scores = [(_wide(each), labels) for each, labels in _texts(net(batch), batch) if len(labels)]
+        scores = [(wide(each), labels) for each, labels in _texts(net(batch), batch) if len(labels)]
         names = [each.log_softmax(-1).cpu() for each, _ in scores]
         found = self._best(names)
         truth = [[self.labels[label] for label in labels.tolist()] for _, labels in scores]
@@ -130,18 +130,18 @@ class TokenClassification(Task):
         """The logarithms of the shares of the tags of each word, (words, C)."""
         with torch.no_grad():
             logits = net(batch)
-        return [{"tags": _wide(each).log_softmax(-1).cpu()} for each, _ in _texts(logits, batch)]
+        return [{"tags": wide(each).log_softmax(-1).cpu()} for each, _ in _texts(logits, batch)]
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a tag, of all that name something the surest, at the word where it is."""
         with torch.no_grad():
-            shares = _wide(net(batch))[0].softmax(-1)
+            shares = wide(net(batch))[0].softmax(-1)
         shares[batch["labels"][0] == IGNORE] = -1.0  # no word of this window begins here
         shares[:, self.labels.index(entities.OUTSIDE)] -= 0.0 if wanted == entities.OUTSIDE else 2.0
         tag = place_of(wanted, self.labels, int(shares.amax(0).argmax()))
         place = int(shares[:, tag].argmax())
         word = self.processor.show(batch["input_ids"][0, place : place + 1].tolist())[0].strip()
-        return Answer(f"{self.labels[tag]} {word}", lambda seen: weighed(_wide(net(seen))[:, place], tag))
+        return Answer(f"{self.labels[tag]} {word}", lambda seen: weighed(wide(net(seen))[:, place], tag))
 
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """{"entities": [{"text", "type", "start", "end", "score"}]}: characters of the text, and the mean share of the
@@ -238,10 +238,6 @@ def _grammar(labels: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 def _or_never(allowed: Tensor) -> Tensor:
     return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _texts(logits: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:

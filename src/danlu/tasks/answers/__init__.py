@@ -1,0 +1,1 @@
+"""What tasks share that have the same kind of answer; none of these is a task by itself."""
