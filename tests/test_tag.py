@@ -50,6 +50,9 @@ def test_it_learns_and_is_measured_beside_the_simple_model(folders: dict[str, Pa
     (each,) = told["each"]
     assert each["label"] == "WHO"
     assert each["f1"] == pytest.approx(told["models"]["base"]["entity_f1"])
+    low, high = told["intervals"]["models"]["window"]["entity_f1"]
+    assert 0 < low <= told["models"]["window"]["entity_f1"] <= high
+    assert each["f1_low"] <= each["f1"] <= each["f1_high"]
     for wrong in files.read_json(folders["evaluate"] / "errors.json"):
         assert wrong["wanted"] != wrong["found"]
 

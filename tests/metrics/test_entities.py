@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from danlu.metrics.entities import counted, entities, is_tag, summary, table, tags
+from danlu.metrics.entities import Entity, counted, entities, is_tag, sample, summary, table, tags
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,35 @@ def test_figures_are_those_counted_by_hand() -> None:
     assert table(counts)[1] == {"label": "PER", "rows": 2, "f1": 2 / 5, "precision": 1 / 3, "recall": 1 / 2}
 
 
+def drawn(count: int) -> tuple[list[list[Entity]], list[list[Entity]]]:
+    """Texts with up to three entities, of which most are found, and some that are not there."""
+    random = np.random.Generator(np.random.PCG64(5))
+    truth = [[(str(random.choice(["LOC", "PER"])), n, n + 1) for n in range(random.integers(4))] for _ in range(count)]
+    found = [[each for each in those if random.random() < 0.8] for those in truth]
+    return truth, [[*those, ("PER", 9, 10)] if random.random() < 0.2 else those for those in found]
+
+
+def test_intervals_are_those_of_texts_drawn_by_hand() -> None:
+    truth, found = drawn(200)
+    made, random = sample(truth, found), np.random.Generator(np.random.PCG64(9))
+    counts, figures, ends = counted(truth, found), made.figures(), made.intervals()
+    for name, figure in summary(counts).items():
+        assert figures[name] == pytest.approx(figure)
+    assert figures["f1"] == pytest.approx([row["f1"] for row in table(counts)])
+    rounds = []
+    for _ in range(400):
+        places = random.integers(0, 200, 200)
+        rounds.append(summary(counted([truth[n] for n in places], [found[n] for n in places])))
+    for name in rounds[0]:
+        by_hand = np.percentile([each[name] for each in rounds], (2.5, 97.5))
+        assert ends[name] == pytest.approx(by_hand, abs=0.015), name
+    assert ends["f1"].shape == (2, 2)
+
+
 def test_nothing_found_and_nothing_there_are_zeros() -> None:
     assert set(summary(counted([[]], [[]])).values()) == {0.0}
     assert summary(counted([[("a", 0, 1)]], [[]]))["entity_f1"] == 0.0
+    assert float(sample([[]], [[]]).figures()["macro_entity_f1"]) == 0.0
 
 
 def test_tags_and_entities_are_inverse() -> None:

@@ -6,6 +6,10 @@ goes on, E-PER (L-PER) ends, S-PER (U-PER, W-PER) is all of an entity.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from danlu.metrics.bootstrap import Sample
 
 OUTSIDE = "O"
 _TAG = re.compile(r"O|([BIESMLUW])-(\S.*)")
@@ -68,6 +72,32 @@ def summary(counts: Mapping[str, Sequence[int]]) -> dict[str, float]:
     f1, precision, recall = _figures(total)
     mean = sum(_figures(each)[0] for each in counts.values()) / max(len(counts), 1)
     return {"entity_f1": f1, "entity_precision": precision, "entity_recall": recall, "macro_entity_f1": mean}
+
+
+def sample(truth: Iterable[Iterable[Entity]], found: Iterable[Iterable[Entity]]) -> "Sample":
+    """Texts with their entities, true and found: the figures of `summary` and of each type, had other texts been drawn.
+
+    Shapes: R rounds · N texts · C types
+    """
+    import numpy as np
+
+    from danlu.metrics.bootstrap import Figures, Floats, Sample
+    from danlu.metrics.classification import share
+
+    counts = [counted([wanted], [said]) for wanted, said in zip(truth, found, strict=True)]
+    kinds = sorted({kind for each in counts for kind in each})
+    parts = np.array([[each.get(kind, (0, 0, 0)) for kind in kinds] for each in counts], float)
+
+    def statistic(drawn: Floats) -> Figures:
+        sums = np.einsum("rn,nck->krc", drawn, parts) if kinds else np.zeros((3, len(drawn), 1))
+        right, said, true = sums
+        each = {"f1": share(2 * right, said + true), "precision": share(right, said), "recall": share(right, true)}
+        right, said, true = sums.sum(-1)
+        f1, precision, recall = share(2 * right, said + true), share(right, said), share(right, true)
+        whole = {"entity_f1": f1, "entity_precision": precision, "entity_recall": recall}
+        return {**whole, "macro_entity_f1": each["f1"].mean(1), **each}
+
+    return Sample(np.ones(len(counts), np.int64), statistic)
 
 
 def table(counts: Mapping[str, Sequence[int]]) -> list[dict[str, float | str]]:

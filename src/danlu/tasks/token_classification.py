@@ -10,6 +10,7 @@ from torch import Tensor
 
 from danlu import models
 from danlu.metrics import entities
+from danlu.metrics.bootstrap import Sample
 from danlu.metrics.window import Window
 from danlu.modalities.text import Text
 from danlu.modalities.words import units
@@ -169,19 +170,15 @@ class TokenClassification(Task):
 
     # --- figures ---
 
-    def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
-        return entities.summary(self._counted(predictions, references))
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample:
+        """By the characters of the texts: what a user gets."""
+        return entities.sample(map(_true, references), map(_named, predictions))
 
     def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
-        return entities.table(self._counted(predictions, references))
-
-    def _counted(self, predictions: Sequence[Row], references: Sequence[Row]) -> entities.Counts:
-        """By the characters of the texts: what a user gets."""
-        truth = [[(named, start, end) for start, end, named in _spans(row)] for row in references]
-        return entities.counted(truth, map(_named, predictions))
+        return entities.table(entities.counted(map(_true, references), map(_named, predictions)))
 
     def error(self, prediction: Row, reference: Row) -> Row | None:
-        truth, found = {(named, start, end) for start, end, named in _spans(reference)}, set(_named(prediction))
+        truth, found = set(_true(reference)), set(_named(prediction))
         shown = [", ".join(f"{kind}: {reference['text'][a:b]}" for kind, a, b in sorted(those, key=lambda e: e[1:]))
                  for those in (truth - found, found - truth)]  # fmt: skip
         given = {"given": reference["text"], "wanted": shown[0], "found": shown[1], "weight": len(truth ^ found)}
@@ -209,6 +206,10 @@ def _spans(row: Row) -> list[Span]:
     from danlu.data.shapes import tagged
 
     return tagged.loaded(row)["spans"] if row.get("spans") is not None else []
+
+
+def _true(row: Row) -> list[entities.Entity]:
+    return [(named, start, end) for start, end, named in _spans(row)]
 
 
 def _named(prediction: Row) -> list[entities.Entity]:
