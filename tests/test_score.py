@@ -159,6 +159,7 @@ def test_raw_files_of_them_are_recognised(tmp_path: Path, rows: str, task: str, 
         ('{"text": "a", "score": 2}\n{"text": "b", "score": 2}\n', "text_regression", "E263"),
         ('{"text": "a", "labels": 3}\n{"text": "b", "labels": ["x"]}\n', "multi_label_classification", "E208"),
         ('{"text": "a", "labels": ["x"]}\n{"text": "b", "labels": ["x"]}\n', "multi_label_classification", "E251"),
+        ('{"text": "a", "labels": []}\n{"text": "b", "labels": ""}\n', "multi_label_classification", "E267"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: str, task: str, code: str) -> None:

@@ -88,7 +88,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     """The labels that the base knows, or those of the rows to train on: numbers by value, before names.
 
     Raises:
-        UserError: E251 there is only one, E252 a label occurs in held-out rows alone, E313 the base knows others.
+        UserError: E251 there is only one, E267 there is none, E252 a label occurs in held-out rows alone, E313 the base knows others.
     """
     from danlu import tasks
     from danlu.folder import taught
@@ -101,6 +101,8 @@ def _labels(context: "Context", rows: Path) -> list[str]:
             raise UserError("E313", ours=", ".join(before[:8]), theirs=", ".join(dict.fromkeys(unknown[:8])))
         return before
     known = counts["train"]
+    if not known and kind.labelled:
+        raise UserError("E267")
     if len(known) == 1 and kind.lone:
         raise UserError(kind.lone, label=next(iter(known)), rows=f"{known.total():,}")
     for split in ("valid", "test"):
