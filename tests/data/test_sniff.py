@@ -70,7 +70,7 @@ def test_code_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [("", "E204"), ("\n\n  \n", "E204"), ("caf\xe9 \xff".encode("latin-1"), "E205")]
+    ("content", "code"), [("", "E222"), ("\n\n  \n", "E222"), ("caf\xe9 \xff".encode("latin-1"), "E205")]
 )
 def test_what_cannot_be_used_is_said(tmp_path: Path, content: str | bytes, code: str) -> None:
     path = tmp_path / "a.txt"

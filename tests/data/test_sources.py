@@ -120,3 +120,21 @@ def test_a_file_or_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
             sources.discover(["."], tmp_path)
         closed.chmod(0o700)
         assert caught.value.code == "E213"
+
+
+def test_where_nothing_can_be_read_the_files_that_are_there_are_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / f"{name}.docx").write_bytes(b"PK")
+    with pytest.raises(UserError) as caught:
+        sources.discover([str(tmp_path)], tmp_path)
+    assert caught.value.code == "E203"
+    assert caught.value.evidence == (*(f"{name}.docx: 2 B" for name in "abcde"), "…")
+
+
+def test_a_limit_that_lets_nothing_in_says_what_would(tmp_path: Path) -> None:
+    for name, size in (("a.txt", 250_000), ("b.txt", 120_000)):
+        (tmp_path / name).write_text("x" * size, "utf-8")
+    with pytest.raises(UserError) as caught:
+        sources.describe(tmp_path.glob("*.txt"), limit_mb=0.1)
+    assert (caught.value.code, caught.value.fields["files"], caught.value.fields["fits"]) == ("E223", 2, "0.2")
+    assert [file.name for file in sources.describe(tmp_path.glob("*.txt"), limit_mb=0.2)] == ["b.txt"]

@@ -209,9 +209,11 @@ def _jsonl(good: int, bad: int, broken: str = '{"text": "half') -> str:
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\n", "text\n"])
-@pytest.mark.parametrize(("name", "code"), [("a.txt", "E204"), ("a.jsonl", "E208"), ("a.csv", "E204")])
+@pytest.mark.parametrize(("name", "code"), [("a.txt", "E204"), ("a.jsonl", "E208"), ("a.csv", "E222")])
 def test_no_usable_row(tmp_path: Path, name: str, code: str, content: str) -> None:
-    assert _fails(tmp_path, name, content).code == (code if content == "text\n" else "E204")
+    error = _fails(tmp_path, name, content)
+    assert error.code == (code if content == "text\n" else "E222")
+    assert error.code != "E222" or error.evidence == (f"{name}: {len(content)} B, {error.evidence[0].split()[-1]}",)
 
 
 def test_rows_that_all_go_are_counted_by_step(tmp_path: Path) -> None:

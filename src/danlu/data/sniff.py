@@ -13,7 +13,6 @@ from danlu.data import formats, records, shapes, sources
 from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.data.starter import commented, quoted, without_notes
-from danlu.errors import UserError
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _PAIRS = {
@@ -49,7 +48,8 @@ def sniff(path: Path) -> Sniffed:
     """Look at a file or folder.
 
     Raises:
-        UserError: E202 nothing there, E203 no file of a kind we read, E201 rows without text, or what reading raises.
+        UserError: E202 nothing there, E203 no file of a kind we read, E222 no row in them, E201 rows without text, or
+            what reading raises.
     """
     path = path.resolve()
     there = sources.discover([str(path)], Path(path.anchor))
@@ -61,7 +61,7 @@ def sniff(path: Path) -> Sniffed:
     shape = records.Reader(formats.Cut(), mapping, {}).shape(chosen)
     texts = _texts((row for file in largest for row in _first_records(file)), mapping, shape)
     if not texts:
-        raise UserError("E204", read=0)
+        raise sources.hollow(chosen)
     charset = "" if largest[0].format == "parquet" else largest[0].charset
     return Sniffed(
         files=len(chosen),

@@ -7,6 +7,7 @@ keep their ids wherever the files lie. Importing this module loads nothing heavy
 import fnmatch
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ TABLES = {
     ".annotated": "conll",
 }  # fmt: skip
 _MAGIC = "*?["
+_SHOWN = 5  # files that a problem names
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = (), also
     for path in paths:
         here = [root / name for root, name in _meant(path, base, also) if not _excluded(name, exclude)]
         if not here:
-            raise UserError("E203", path=path)
+            raise UserError("E203", path=path, evidence=_others(base / Path(path).expanduser()))
         found.update(here)
     for file in sorted(found):
         _readable(file)
@@ -94,7 +96,11 @@ def _readable(file: Path) -> None:
 def describe(
     paths: Iterable[Path], *, format: str = "auto", encoding: str = "auto", limit_mb: float | None = None
 ) -> list[SourceFile]:
-    """The files with their hashes and formats, in order of content hash, at most `limit_mb` MB of them."""
+    """The files with their hashes and formats, in order of content hash, at most `limit_mb` MB of them.
+
+    Raises:
+        UserError: E223, each of them is larger than that.
+    """
     paths = list(paths)
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     hashed = sorted((_sha256(path), path.relative_to(root).as_posix(), path) for path in paths)
@@ -107,7 +113,30 @@ def describe(
         copies[digest] = copies.get(digest, -1) + 1
         kind = format_of(path) if format == "auto" else format
         chosen.append(SourceFile(path, name, digest, kind, encoding, copies[digest]))
+    if limit_mb and paths and not chosen:
+        smallest = min(path.stat().st_size for path in paths) / 1e6
+        raise UserError("E223", limit=f"{limit_mb:g}", files=len(paths), size=f"{smallest:.3g}", fits=_above(smallest))
     return chosen
+
+
+def _above(size: float) -> str:
+    """A round number that is no less: 1.2345 -> 1.3."""
+    return f"{math.ceil(size * 10) / 10:g}"
+
+
+def hollow(found: Sequence[SourceFile]) -> UserError:
+    """What is wrong where files hold no row."""
+    sizes = [file.path.stat().st_size for file in found]
+    shown = [f"{file.name}: {size:,} B, {file.format}" for file, size in zip(found, sizes, strict=True)]
+    shown = [*shown[:_SHOWN], *["…"][: len(shown) > _SHOWN]]
+    return UserError("E222", files=len(found), size=f"{sum(sizes):,}", evidence=shown)
+
+
+def _others(place: Path) -> list[str]:
+    """Some of the files of a folder, with their sizes."""
+    there = [place / name for name in _walk(place)] if place.is_dir() else []
+    shown = [f"{file.relative_to(place)}: {file.stat().st_size:,} B" for file in there[:_SHOWN] if file.is_file()]
+    return [*shown, *["…"][: len(there) > _SHOWN]]
 
 
 def format_of(path: Path) -> str:

@@ -90,6 +90,8 @@ def _read(context: "Context") -> Work:
     work = Work(context.out / "work", shape, _steps(reader.plan, kinds), funnel)
     _collect(work, _records(reader, found, work, context), context)
     reader.check()
+    if not funnel.read:
+        raise sources.hollow(found)
     return work
 
 
