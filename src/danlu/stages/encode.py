@@ -88,7 +88,8 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     """The labels that the base knows, or those of the rows to train on: numbers by value, before names.
 
     Raises:
-        UserError: E251 there is only one, E267 there is none, E252 a label occurs in held-out rows alone, E313 the base knows others.
+        UserError: E251 there is only one, E267 there is none, E252 a label occurs in held-out rows alone, E313 the base
+            knows others.
     """
     from danlu import tasks
     from danlu.folder import taught
