@@ -39,6 +39,27 @@ def test_files_are_told_apart_by_their_names(tmp_path: Path, names: str, wanted:
     assert {split: path.name for split, path in by_split(paths).items()} == wanted
 
 
+def test_stories_of_mctest_are_read_with_the_letters_beside_them(tmp_path: Path) -> None:
+    asked = "\t".join(f"{kind}: Who is it?\thim\ther\tnobody\tall" for kind in ("one", "multiple", "one", "one"))
+    lines = [f"dev.{n}\tAuthor: {n}\tA story, {n}.\\newlineIt ends.\t{asked}" for n in range(9)]
+    (tmp_path / "dev.tsv").write_text("\n".join(lines) + "\nshort\tline\n", "utf-8")
+    (tmp_path / "dev.ans").write_text("A\tB\tC\tD\n" * 10, "utf-8")
+    made = found(tmp_path)
+    assert made["task"] == "multiple_choice"
+    assert (made["data"]["path"], made["data"]["format"]) == (["here/dev.tsv", "here/dev.ans"], "mctest")
+    several = sources.describe([tmp_path / "dev.tsv", tmp_path / "dev.ans"], format="mctest")
+    rows = [raw for file in several for _, raw in formats.read(file, formats.Cut())]
+    assert len(rows) == 4 * 9 + 1
+    assert isinstance(rows[-1], shapes.Flaw)
+    assert shapes.canonical(rows[1], "choice") == {
+        "text": "A story, 0.\nIt ends.\nWho is it?", "choices": ["him", "her", "nobody", "all"], "label": "1",
+    }  # fmt: skip
+    (tmp_path / "dev.ans").unlink()
+    with pytest.raises(UserError) as caught:
+        [list(formats.read(file, formats.Cut())) for file in several]
+    assert caught.value.code == "E202"
+
+
 def copa(path: Path, items: str) -> Path:
     path.write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n<copa-corpus>\n{items}\n</copa-corpus>\n', "utf-8")
     return path
@@ -103,6 +124,8 @@ def test_columns_may_tell_which_candidate_is_right(tmp_path: Path, row: dict[str
          {"path": "category_train.tsv", "valid": "category_dev.tsv", "test": "category_test.tsv"}, 8000),
         ("wnut17_ner", "token_classification",
          {"path": "wnut17train.conll", "valid": "emerging.dev.conll", "test": "emerging.test.annotated"}, 3394),
+        ("mctest", "multiple_choice",
+         {"path": "mc500.train.tsv", "valid": "mc500.dev.tsv", "test": "mc500.test.tsv"}, 1200),
         ("thucnews_titles", "text_classification", {"path": "dev.txt", "test": "test.txt"}, 10_000),
     ],
 )  # fmt: skip
@@ -110,4 +133,5 @@ def test_real_sets_are_known(shared_data: Path, name: str, task: str, files: dic
     written, count = recipe(shared_data / name, Path("here"))
     made = tomllib.loads(written)
     assert (made["task"], count) == (task, rows)
-    assert {key: Path(made["data"][key]).name for key in ("path", "valid", "test") if key in made["data"]} == files
+    named = {key: made["data"][key] for key in ("path", "valid", "test") if key in made["data"]}
+    assert {key: Path(each[0] if isinstance(each, list) else each).name for key, each in named.items()} == files

@@ -32,8 +32,8 @@ def found(task: str, paths: list[str], given: Mapping[str, Any], before: Mapping
     seen = starter.look(Path(paths[0]), task)
     if seen is None:
         return {"path": paths, **before}
-    held_out = {"valid": [str(seen.files["valid"])]} if "valid" in seen.files else {}
-    return {"path": [str(seen.files["train"])], **held_out, **seen.keys}
+    held_out = {"valid": list(map(str, seen.paths("valid")))} if "valid" in seen.files else {}
+    return {"path": list(map(str, seen.paths("train"))), **held_out, **seen.keys}
 
 
 def _named(path: Path, shape: str | None) -> bool:

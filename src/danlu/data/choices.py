@@ -1,9 +1,11 @@
 """Raw files that hold questions with candidates, one of them right: found by looking."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
-from danlu.data import clues, starter
+from danlu.data import clues, formats, starter
 from danlu.data.shapes import choice, renamed
 from danlu.data.shapes.value import Flaw, Row
 from danlu.data.sources import SourceFile
@@ -19,7 +21,7 @@ _TRAIN = {"epochs": "8.0", "optimizer": '"adamw"', "lr": "5e-4", "dropout": "0.1
 
 def look(source: SourceFile) -> starter.Found | None:
     """Questions with candidates in a file; None where there are none."""
-    keys = {"format": "copa"} if source.format == "text" else {}
+    keys = _way(source)
     found = clues.rows(source, keys)
     rows = clues.sample(found)
     columns = _columns(rows[0]) if rows else None
@@ -30,7 +32,16 @@ def look(source: SourceFile) -> starter.Found | None:
         return None
     said = {"each": f"{fmean(len(row['choices']) for row in read):.1f}"}
     settings = starter.settings((f"{row['text']} {max(row['choices'], key=starter.tokens)}" for row in read), _TRAIN)
-    return starter.Found("multiple_choice", keys | clues.renaming(columns), len(found), "choices", said, settings)
+    seen = starter.Found("multiple_choice", keys | clues.renaming(columns), len(found), "choices", said, settings)
+    return replace(seen, beside=formats.ANSWERS) if keys.get("format") == "mctest" else seen
+
+
+def _way(source: SourceFile) -> dict[str, Any]:
+    """How the file is read: as COPA's, as MCTest's, or as any other of its kind."""
+    if source.format == "text":
+        return {"format": "copa"}
+    answered = source.format == "tsv" and source.path.with_suffix(formats.ANSWERS).is_file()
+    return {"format": "mctest", "clean": ["normalize", "drop_empty"]} if answered else {}
 
 
 def _columns(row: Row) -> Mapping[str, str] | None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,6 +24,7 @@ from danlu.metrics.entities import is_tag
 Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
 _TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
 _SENTENCE = re.compile(r'(?P<id>\d+)\s+"?(?P<text>.*?)"?')
+ANSWERS = ".ans"  # how the names of files end that hold the answers to MCTest's questions
 _ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 _LONGEST = 4  # sections: text without a blank line is cut at a line's end once it is this many times too long
 
@@ -223,6 +225,34 @@ def _squad(file: SourceFile, cut: Cut) -> Iterator[Item]:
     yield from enumerate(found, 1)
 
 
+def _mctest(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    """The questions of a file as MCTest writes it: a story in a line, with four questions of four candidates each.
+
+    The letters of the right ones stand in the same line of a file with the ending .ans beside it, which is to be named
+    too, so that the rows are known by both.
+    """
+    if file.path.suffix == ANSWERS:
+        return
+    letters = [line.split() for line in _answers(file).read_text("utf-8").splitlines() if line.strip()]
+    for place, (number, line) in enumerate(each for each in file.lines() if each[1].strip()):
+        fields = line.rstrip("\r\n").replace("\\newline", "\n").split("\t")
+        right = letters[place] if place < len(letters) else []
+        if len(fields) != 3 + 5 * len(right):
+            yield number, Flaw("fields", found=len(fields), wanted=3 + 5 * len(right))
+            continue
+        for index, letter in enumerate(right):
+            asked, *choices = fields[3 + 5 * index : 8 + 5 * index]
+            asked = asked.removeprefix("one: ").removeprefix("multiple: ")
+            yield number, {"text": f"{fields[2]}\n{asked}", "choices": choices, "label": letter}
+
+
+def _answers(file: SourceFile) -> Path:
+    beside = file.path.with_suffix(ANSWERS)
+    if not beside.is_file():
+        raise UserError("E202", path=beside)
+    return beside
+
+
 def _copa(file: SourceFile, cut: Cut) -> Iterator[Item]:
     """The items of a file as COPA writes it (XML): what happened, and which of two is its cause or its result."""
     try:
@@ -268,5 +298,5 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
 
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
-    "conll": _conll, "semeval": _semeval, "squad": _squad, "copa": _copa,
+    "conll": _conll, "semeval": _semeval, "squad": _squad, "copa": _copa, "mctest": _mctest,
 }  # fmt: skip

@@ -48,6 +48,11 @@ class Found:
     settings: Settings
     files: Mapping[str, Path] = field(default_factory=dict)  # by split; "train" is always there
     others: Sequence[Path] = ()  # that are left out
+    beside: str = ""  # how the names of files end that belong to those and are to be named too
+
+    def paths(self, split: str) -> list[Path]:
+        file = self.files[split]
+        return [file, file.with_suffix(self.beside)] if self.beside else [file]
 
     @property
     def about(self) -> str:
@@ -174,13 +179,14 @@ def _split(path: Path) -> tuple[str, str]:
     return "", name
 
 
-def path_lines(files: Mapping[str, Path], path: Path) -> Iterator[str]:
-    """The lines of [data] that name the file of each split; `path` is how the recipe names where they were found."""
-    itself = path.name in {file.name for file in files.values()} or any(sign in path.name for sign in "*?[")
+def path_lines(found: Found, path: Path) -> Iterator[str]:
+    """The lines of [data] that name the files of each split; `path` is how the recipe names where they were found."""
+    itself = path.name in {file.name for file in found.files.values()} or any(sign in path.name for sign in "*?[")
     folder = path.parent if itself else path
-    for split, file in sorted(files.items(), key=lambda each: ("train", "valid", "test").index(each[0])):
-        key = "path" if split == "train" else split
-        yield commented(key, quoted((folder / file.name).as_posix()), split)
+    for split in (split for split in SPLITS if split in found.files):
+        names = [quoted((folder / file.name).as_posix()) for file in found.paths(split)]
+        value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+        yield commented("path" if split == "train" else split, value, split)
 
 
 def key_lines(found: Found) -> Iterator[str]:
@@ -205,7 +211,7 @@ def text(found: Found, path: Path) -> str:
     if found.others:
         lines.append(f"# {messages.text('init.left_out', n=len(found.others), first=found.others[0].name)}")
     lines += ["", f'task = "{found.task}"', "", "[data]"]
-    lines += [*path_lines(found.files, path), *key_lines(found)]
+    lines += [*path_lines(found, path), *key_lines(found)]
     for section, keys in found.settings.items():
         lines += ["", f"[{section}]", *(commented(key, value, _note(found, key)) for key, value in keys.items())]
     return "\n".join(lines) + "\n"

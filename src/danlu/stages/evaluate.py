@@ -261,7 +261,8 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> Group:
     with tempfile.TemporaryDirectory() as room:
         path = Path(data).resolve()
         whole: dict[str, Any] = {"split": Split(valid=0.0, test=0.0), "clean": ["normalize", "drop_empty"]}
-        rows = Data(path=[str(path)], **whole, **(starter.keys(path, model.task_name) if model.judges else {}))
+        seen = starter.keys(path, model.task_name) if model.judges else {}
+        rows = Data(path=[str(path)], **{**seen, **whole})
         base = ModelSection(base=str(folder.resolve()), context=model.context)
         sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
