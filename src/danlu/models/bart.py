@@ -13,17 +13,12 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
-EPS = 1e-5  # no key of its config.json
 OFFSET = 2
-_FORM: dict[str, Any] = {
-    "norm": "layer", "norm_eps": EPS, "placement": "post", "bias": "all", "position": None, "mask": "full"
-}  # fmt: skip
 _NAMES = {"embed.tokens.weight": "model.shared.weight"}
 for _ours, _theirs in (("encoder.", "model.encoder"), ("", "model.decoder")):
     _NAMES |= translator.stack(_ours, _theirs)
     _NAMES |= both({f"{_ours}embed.norm": f"{_theirs}.layernorm_embedding"})
     _NAMES |= {f"{_ours}embed.positions.weight": f"{_theirs}.embed_positions.weight"}
-_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 LAYOUT = Layout(
     _NAMES,
     "model.",
@@ -32,7 +27,7 @@ LAYOUT = Layout(
         Form("BartModel", VocabularyConfig(bias="all")),  # what the public pretrained files call themselves
     ),
     ("encoder.version", "decoder.version"),
-    dict.fromkeys(_COPIES, "model.shared.weight"),
+    translator.COPIES,
     translator.rowed,
     translator.unrowed,
 )
@@ -46,7 +41,7 @@ def preset(
     `sizes` override it: width, heads, hidden. Raises ValueError where they do not fit together.
     """
     foreign.always_tied(tied)
-    encoder = translator.sized(depth, sizes, dropout, mlp="gelu", **_FORM)
+    encoder = translator.sized(depth, sizes, dropout, mlp="gelu", **translator.POST)
     return _architecture(encoder, translator.decoder(encoder), vocab, context, 1.0)
 
 
@@ -72,8 +67,8 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
     LAYOUT.form_named(config)
     foreign.only(config, add_final_layer_norm=False, normalize_before=False, normalize_embedding=True)
     foreign.only(config, static_position_embeddings=False, add_bias_logits=False)
-    encoder, decoder = translator.cores_from(config, **_FORM)
-    scale = encoder.dim**0.5 if config.get("scale_embedding", False) else 1.0
+    encoder, decoder = translator.cores_from(config, **translator.POST)
+    scale = translator.scale_of(config, encoder.dim)
     vocab, context = foreign.positive(config, "vocab_size"), foreign.positive(config, "max_position_embeddings", 1024)
     return _architecture(encoder, decoder, vocab, context, scale)
 
@@ -81,5 +76,7 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
 def _architecture(
     encoder: TransformerConfig, decoder: TransformerConfig, vocab: int, context: int, scale: float
 ) -> Architecture:
-    embed = TokensConfig(vocab, positions=context + OFFSET, offset=OFFSET, scale=scale, norm="layer", norm_eps=EPS)
+    embed = TokensConfig(
+        vocab, positions=context + OFFSET, offset=OFFSET, scale=scale, norm="layer", norm_eps=translator.EPS
+    )
     return Architecture(decoder, embed, VocabularyConfig(bias="all"), context, Side(encoder, embed))

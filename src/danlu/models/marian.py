@@ -12,11 +12,6 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
-EPS = 1e-5  # no key of its config.json
-_FORM: dict[str, Any] = {
-    "norm": "layer", "norm_eps": EPS, "placement": "post", "bias": "all", "position": None, "mask": "full"
-}  # fmt: skip
-_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 LAYOUT = Layout(
     {
         "embed.tokens.weight": "model.shared.weight",
@@ -26,7 +21,7 @@ LAYOUT = Layout(
     "",
     (Form("MarianMTModel", VocabularyConfig(bias="all"), {"head.bias": "final_logits_bias"}),),
     ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"),
-    dict.fromkeys(_COPIES, "model.shared.weight"),
+    translator.COPIES,
     translator.rowed,
     translator.unrowed,
 )
@@ -40,7 +35,7 @@ def preset(
     `sizes` override it: width, heads, hidden. Raises ValueError where they do not fit together.
     """
     foreign.always_tied(tied)
-    encoder = translator.sized(depth, sizes, dropout, mlp="relu", **_FORM)
+    encoder = translator.sized(depth, sizes, dropout, mlp="relu", **translator.POST)
     return _architecture(encoder, translator.decoder(encoder), vocab, context, encoder.dim**0.5)
 
 
@@ -70,8 +65,8 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
     foreign.only(config, add_final_layer_norm=False)
     vocab, context = foreign.positive(config, "vocab_size"), foreign.positive(config, "max_position_embeddings", 1024)
     foreign.only(config, decoder_vocab_size=vocab)
-    encoder, decoder = translator.cores_from(config, **_FORM)
-    scale = encoder.dim**0.5 if config.get("scale_embedding", False) else 1.0
+    encoder, decoder = translator.cores_from(config, **translator.POST)
+    scale = translator.scale_of(config, encoder.dim)
     return _architecture(encoder, decoder, vocab, context, scale)
 
 

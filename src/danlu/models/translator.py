@@ -15,6 +15,12 @@ from danlu.models.layout import Weights
 from danlu.nn.config import TransformerConfig
 
 HEAD_DIM = 64
+EPS = 1e-5  # no key of bart's or marian's config.json
+POST: dict[str, Any] = {  # the stacks of 2017: norms after each sum, positions in the embedding
+    "norm": "layer", "norm_eps": EPS, "placement": "post", "bias": "all", "position": None, "mask": "full"
+}  # fmt: skip
+_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+COPIES = dict.fromkeys(_COPIES, "model.shared.weight")  # of the one table, in files: both sides' and the head's
 ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "swish": "silu", "silu": "silu"
 }  # fmt: skip
@@ -98,6 +104,11 @@ def cores_from(config: Mapping[str, Any], **form: Any) -> tuple[TransformerConfi
             **form,
         )
     return sides["encoder"], decoder(sides["decoder"])
+
+
+def scale_of(config: Mapping[str, Any], dim: int) -> float:
+    """By what the vectors of tokens are multiplied."""
+    return dim**0.5 if config.get("scale_embedding", False) else 1.0
 
 
 def rowed(state: Weights) -> Weights:
