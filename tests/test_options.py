@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "reading_comprehension": {"overlap": 0.8, "longest": 1},
     "relation_extraction": {"around": 1, "hide": 0.3},  # test_relate.py tries the first
     "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
+    "sentence_embedding": {"pool": "cls", "temperature": 0.5},  # test_embed.py tries them
     "text_classification": {"hide": 0.3},
 }
 MASKED = PLAIN.replace("language_modeling", "masked_language_modeling").replace(

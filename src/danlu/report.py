@@ -77,7 +77,7 @@ def _tiles(run: Run, found: Figures) -> Iterator[str]:
         "perplexity": _against_base(found, "perplexity"),
         "token_accuracy": _against_base(found, "token_accuracy"),
         **{name: _beside(found, name) for name in ("entity_f1", "relation_f1", "answer_f1", "exact_match")},
-        **{name: _beside(found, name) for name in ("accuracy", "macro_f1")},
+        **{name: _beside(found, name) for name in ("accuracy", "macro_f1", "recall_at_1")},
     }
     tiles = [_tile(found, name, model, note) for name, note in notes.items()] + [_int8(run)]
     if any(tiles):

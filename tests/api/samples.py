@@ -52,6 +52,13 @@ def _scores(count: int) -> list[dict[str, Any]]:
     return [{"text": row["text"], "score": 1.5 * LABELS.index(row["label"]) + 10} for row in rows(count)]
 
 
+def _alike(count: int) -> list[dict[str, Any]]:
+    """Sentences that end with one word belong together."""
+    made = rows(2 * count)
+    last = {row["label"]: row["text"] for row in made}
+    return [{"text": row["text"], "positive": last[row["label"]]} for row in made[:count]]
+
+
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "text_classification": rows(60),
     "token_classification": _entities(60),
@@ -61,6 +68,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": _choices(60),
     "text_regression": _scores(60),
     "replaced_token_detection": [{"text": each} for each in sentences(60)],
+    "sentence_embedding": _alike(60),
     "masked_language_modeling": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],

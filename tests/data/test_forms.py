@@ -14,6 +14,7 @@ RECORDS = {
     "labelled": {"text": "One.", "text_pair": "Two.", "label": 1.0},
     "multilabelled": {"text": "Some.", "labels": "a| b |a"},
     "choice": {"text": "Who so?", "choices": ["Tom", "Rob"], "label": "B"},
+    "alike": {"text": "One so.", "positive": "Two so.", "negative": "No more.", "score": 0.5},
     "question": {"question": "Who so?", "context": "Tom is so.", "answers": ["Tom"]},
     "marked": {"text": "The <e1>child</e1> is in the <e2>house</e2>.", "label": "in"},
     "tagged": {"text": "Rome is big.", "spans": [[0, 4, "place"]]},

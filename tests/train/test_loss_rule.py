@@ -137,6 +137,7 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
         "labels": [label for place, label in enumerate(LABELS) if (index + answer_words) >> place & 1],
     }
     learned["choices"] = [words[0], " ".join(words[:2]), answer][: 2 + index % 2]
+    learned["positive"], learned["negative"] = answer, question
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 
 
@@ -144,6 +145,8 @@ def fitting(task: Task, made: dict[str, Any]) -> dict[str, Any]:
     """The row with the marks that some tasks look for."""
     if getattr(task, "shape", "") == "choice":
         return made | {"label": str(len(made["prompt"]) % len(made["choices"]))}
+    if getattr(task, "shape", "") == "alike":
+        return made | {"score": None}
     marks = f"<e1>{made['prompt'][:1]}</e1> <e2>{made['completion']}</e2>"
     return made | {"text": marks} if task.markers else made
 

@@ -80,6 +80,18 @@ def test_a_finer_cut_has_equal_parts_of_the_same_step(rows: int, accumulate: int
     assert split.finer(task, 8, 1) is None
 
 
+def test_samples_that_see_each_other_stay_together(data: Path) -> None:
+    made = request(data, Train(batch_tokens=2**20))
+    made.loader.context = 2048  # so that few rows hold many tokens
+    assert split.parts(made, 64, 1) > 1
+    made.task.coupled = "batch"  # type: ignore[misc]
+    assert split.parts(made, 64, 1) == 1
+    assert split.parts(replace(made, train=Train(accumulate=4)), 64, 1) == 4, "who asks for it gets it"
+    with pytest.raises(UserError) as caught:
+        split.parts(made, 64, 2)
+    assert caught.value.code == "E147"
+
+
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)

@@ -48,6 +48,7 @@ class Data(Section):
         "auto",
         "text",
         "pair",
+        "alike",
         "chat",
         "choice",
         "labelled",

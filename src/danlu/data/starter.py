@@ -25,6 +25,7 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "multi_label_classification": "multilabelled",
     "text_regression": "scored",
     "text_classification": "labelled",
+    "sentence_embedding": "alike",
     "tabular_classification": "tables",
     "tabular_regression": "tables",
 }

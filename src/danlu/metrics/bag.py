@@ -3,7 +3,7 @@
 Wang and Manning (2012, "Baselines and Bigrams") found it hard to beat on short texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from danlu.metrics.linear import fitted, fitted_numbers, fitted_sets, scores
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+_DENSE = 20_000_000  # numbers of queries that are held at once
 
 
 class _Grams:
@@ -95,6 +96,37 @@ class BagOfNumbers(_Grams):
     def predict(self, rows: Sequence[Ints]) -> Floats:
         """The number of each row (N,)."""
         return np.asarray(scores(*self.features(rows), self.weight, self.bias)[:, 0])
+
+
+class BagOfTexts(_Grams):
+    """How alike token sequences are: the cosine of their n-grams, weighted by tf-idf of the sequences it is made of."""
+
+    def __init__(self, rows: Sequence[Ints], vocabulary: int, order: int = 2):
+        super().__init__(rows, vocabulary, order)
+
+    def cosines(self, queries: Sequence[Ints], candidates: Sequence[Ints]) -> Iterator[Floats]:
+        """(n, C), some queries at a time."""
+        import torch
+
+        known, some = self.features(candidates), max(1, _DENSE // max(len(self.known), 1))
+        for first in range(0, len(queries), some):
+            owner, index, value = self._cells(queries[first : first + some])
+            dense = np.zeros((len(self.known), min(some, len(queries) - first)))
+            dense[index, owner] = value
+            yield np.asarray(scores(*known, torch.from_numpy(dense), 0.0)).T
+
+    def paired(self, ones: Sequence[Ints], others: Sequence[Ints]) -> Floats:
+        """The cosine of each with its other (N,)."""
+        (owner, first, one), (other_owner, second, other) = self._cells(ones), self._cells(others)
+        places = owner * len(self.known) + first, other_owner * len(self.known) + second
+        _, here, there = np.intersect1d(*places, assume_unique=True, return_indices=True)
+        found: Floats = np.bincount(owner[here], one[here] * other[there], minlength=len(ones)).astype(np.float64)
+        return found
+
+    def _cells(self, rows: Sequence[Ints]) -> tuple[Ints, Ints, Floats]:
+        """Of which row each n-gram is, which it is, and its value."""
+        index, value, starts = (np.asarray(each) for each in self.features(rows))
+        return np.repeat(np.arange(len(rows)), np.diff([*starts, len(index)])), index, value
 
 
 def overlap(one: Sequence[int], other: Sequence[int]) -> float:

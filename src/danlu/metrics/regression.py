@@ -3,6 +3,9 @@
 Shapes: N rows · R rounds of a bootstrap
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
 from danlu.metrics.bootstrap import Figures, Floats, Sample
@@ -15,7 +18,7 @@ def sample(truth: np.ndarray, predicted: np.ndarray) -> Sample:
     """
     truth, predicted = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     error, wanted = predicted - truth, truth - truth.mean() if len(truth) else truth
-    ranks = _Ranks(truth), _Ranks(predicted)
+    related = correlations(truth, predicted)
 
     def statistic(drawn: Floats) -> Figures:
         total = np.maximum(drawn.sum(1), 1)
@@ -25,11 +28,28 @@ def sample(truth: np.ndarray, predicted: np.ndarray) -> Sample:
             "rmse": np.sqrt(squared),
             "mae": drawn @ np.abs(error) / total,
             "r2": 1 - np.divide(squared, spread, out=np.ones(len(squared)), where=spread > 0),
-            "pearson": _pearson(drawn, truth[None], predicted[None]),
-            "spearman": _pearson(drawn, *(each.of(drawn) for each in ranks)),
+            **related(drawn),
         }
 
     return Sample(np.ones(len(truth), np.int64), statistic)
+
+
+def correlations(truth: Floats, predicted: Floats) -> Callable[[Floats], Figures]:
+    """Pearson's and Spearman's correlation of two numbers (N,) a row, for rows drawn so many times each (R, N)."""
+    ranks = _Ranks(truth), _Ranks(predicted)
+
+    def statistic(drawn: Floats) -> Figures:
+        found = _pearson(drawn, truth[None], predicted[None])
+        return {"pearson": found, "spearman": _pearson(drawn, *(each.of(drawn) for each in ranks))}
+
+    return statistic
+
+
+def pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> float:
+    """The correlation of two numbers from sums over n rows, of each, of their squares and of their products."""
+    x, y = x / n, y / n
+    spread = math.sqrt(max(xx / n - x**2, 0.0) * max(yy / n - y**2, 0.0))
+    return (xy / n - x * y) / spread if spread else 0.0
 
 
 def _pearson(drawn: Floats, one: Floats, other: Floats) -> Floats:

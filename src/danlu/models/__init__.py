@@ -171,3 +171,19 @@ def names() -> dict[str, str]:
         name: (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or "").split("\n")[0]
         for name in FAMILIES
     }
+
+
+def bare_head(architecture: Architecture) -> LabelConfig:
+    """The head of the family's bare model, which answers with states: its own where it is such.
+
+    Raises:
+        UserError: E309, no family carries the architecture, or not without another head.
+    """
+    from danlu.nn.heads import LabelConfig
+
+    name = carrier(architecture)
+    own = [architecture.head, *(form.head for form in (family(name).LAYOUT.forms if name else ()))]
+    for head in own:
+        if isinstance(head, LabelConfig) and not head.count:
+            return head
+    raise UserError("E309")

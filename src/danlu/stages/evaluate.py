@@ -188,7 +188,8 @@ def judged_on(model: "Model", encoded: Path, prepared: Path) -> Judged:
 
 def judged(model: "Model", rows: Sequence["Row"]) -> list["Row"]:
     """What a model says of rows, as it would say it to anybody; without the score of every label, to keep it small."""
-    return [{name: each for name, each in said.items() if name != "scores"} for said in model.judge(rows)]
+    said = model.task.together(model.judge(rows), rows)
+    return [{name: each for name, each in answer.items() if name != "scores"} for answer in said]
 
 
 def compared(first: tuple[str, Judged], second: tuple[str, Judged]) -> tuple[dict[str, Any], dict[str, Any]] | None:

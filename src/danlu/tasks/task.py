@@ -161,6 +161,10 @@ class Task(ABC):
         """The answer to a row, from what `predict` found in each of its windows."""
         return found[0]
 
+    def together(self, answers: list[Row], rows: Sequence[Row]) -> list[Row]:
+        """The answers to rows that are measured, in the light of each other where that is what counts."""
+        return answers
+
     def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> "Sample | None":
         """Predictions and the rows that they are about, so that figures of them can be had, and how sure these are."""
         return None

@@ -31,8 +31,6 @@ from danlu.train.distributed import Alone
 
 PLAN = "plan.toml"
 EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
-_MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
-_GPU_MICRO_TOKENS = 65_536  # a GPU has no such caches, and gains until its memory is full
 _MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
@@ -263,9 +261,7 @@ def cut(request: Request, sharing: int) -> tuple[int, int]:
     train, loader = request.train, request.loader
     tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
-    most = (_MICRO_TOKENS if request.device == device.CPU else _GPU_MICRO_TOKENS) * sharing
-    wanted = math.ceil(rows * loader.context / most) if train.accumulate == "auto" else train.accumulate
-    parts = next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)  # parts of one size: the same batch
+    parts = split.parts(request, rows, sharing)
     return rows // parts, parts
 
 

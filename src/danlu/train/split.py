@@ -4,6 +4,7 @@ Nothing here changes what is learned: a step cut into more micro-batches has the
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from danlu import ranks
+from danlu import device, ranks
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.train import memory, probe, rates, room
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _SURE = 0.25  # share of the room below which a forecast is not checked by a probe
 _EFFICIENT = 1024  # tokens of a micro-batch below which computing activations again costs less than a finer cut
+_MICRO_TOKENS = 8192  # tokens of one micro-batch: beyond it activations leave the caches and nothing is gained
+_GPU_MICRO_TOKENS = 65_536  # a GPU has no such caches, and gains until its memory is full
 _FULL = 0.9  # share of the room that a training may take; page cache and other processes need some
 
 
@@ -97,6 +100,21 @@ def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
     prepare(copied, plan)
     short = replace(plan, steps=100, accumulate=min(2, plan.accumulate))
     next(Training(request.task, copied, rates.awake(request.train), short, seed=0).events(request.loader, None))
+
+
+def parts(request: "Request", rows: int, sharing: int) -> int:
+    """Micro-batches of a step of so many packed rows, which so many devices share: of one size, the same batch.
+
+    Raises:
+        UserError: E147, the samples see each other, and each device would see its own share alone.
+    """
+    together = request.task.coupled != "none"
+    if together and sharing > 1:
+        raise UserError("E147", devices=sharing)
+    most = (_MICRO_TOKENS if request.device == device.CPU else _GPU_MICRO_TOKENS) * sharing
+    usual = 1 if together else math.ceil(rows * request.loader.context / most)
+    wanted = usual if request.train.accumulate == "auto" else request.train.accumulate
+    return next(n for n in range(min(wanted, rows), rows + 1) if rows % n == 0)
 
 
 def finer(task: "Task", rows: int, accumulate: int) -> int | None:

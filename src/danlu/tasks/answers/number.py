@@ -74,9 +74,7 @@ class OneNumber(Task):
 
     def report(self, sums: dict[str, Any]) -> dict[str, float]:
         n = max(sums["n"], 1.0)
-        x, y = sums["x"] / n, sums["y"] / n
-        spread = math.sqrt(max(sums["xx"] / n - x**2, 0.0) * max(sums["yy"] / n - y**2, 0.0))
-        pearson = (sums["xy"] / n - x * y) / spread if spread else 0.0
+        pearson = regression.pearson(n, *(sums[name] for name in ("x", "y", "xx", "yy", "xy")))
         return {"loss": sums["loss"] / n, "rmse": math.sqrt(sums["loss"] / n) * self.scale[1], "pearson": pearson}
 
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
