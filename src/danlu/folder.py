@@ -107,7 +107,8 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
     files.write_tensors(folder / WEIGHTS, state)
     files.write_json(folder / CONFIG, config)
     if stock:
-        files.write_json(folder / GENERATION, _generation(model))
+        starts = {name: config[name] for name in ("decoder_start_token_id",) if name in config}
+        files.write_json(folder / GENERATION, _generation(model) | starts)
     model.processor.save(folder, typed=getattr(model.architecture.embed, "types", 0) > 1)
 
 
@@ -124,14 +125,11 @@ def _tokens(model: "Model") -> dict[str, Any]:
 
 def _generation(model: "Model") -> dict[str, Any]:
     ends = [model.processor.end_id, *([model.processor.end_turn] if model.taught_chat else [])]
-    return {
-        "eos_token_id": ends,
-        "pad_token_id": model.processor.pad_id,
-        "do_sample": True,
-        "temperature": model.usual.temperature,
-        "top_p": model.usual.top_p,
-        **model.ways,
-    }
+    ids = {"eos_token_id": ends, "pad_token_id": model.processor.pad_id}
+    if model.judges:
+        return ids
+    usual = model.usual
+    return {**ids, "do_sample": True, "temperature": usual.temperature, "top_p": usual.top_p, **model.ways}
 
 
 def taught(folder: Path, task: str) -> list[str]:

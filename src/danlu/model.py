@@ -223,8 +223,7 @@ class Model(nn.Module):
         """This model with a tokenizer that has more tokens than its own; their vectors are first weights."""
         if processor.vocab_size <= self.processor.vocab_size:
             return self
-        rows = max(processor.vocab_size, self.architecture.tokens.vocab)
-        architecture = replace(self.architecture, embed=replace(self.architecture.tokens, vocab=rows))
+        architecture = self.architecture.with_vocabulary(max(processor.vocab_size, self.architecture.tokens.vocab))
         net = adapt.apply(build(architecture, generator(seed, "vocabulary")), staying(self.net).get("adapters", ()), 0)
         state = net.state_dict()
         for name, tensor in self.net.state_dict().items():

@@ -189,7 +189,7 @@ def figures(
     """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
     net, batch = network(dtype, drawn.form, name, **task.chosen), packed(task, drawn)
     alone = documents(batch)
-    beside = padded(alone, max(CONTEXT, *(each["input_ids"].shape[1] for each in alone)))
+    beside = padded(alone, max(CONTEXT, *(each[name].shape[1] for each in alone for name in ("input_ids", "labels"))))
     whole = gradient(task, net, [beside])
     pieces, shares = cut(beside, drawn.cuts), cut(beside, drawn.cuts[:1])
     return {

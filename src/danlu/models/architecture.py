@@ -49,6 +49,13 @@ class Architecture:
         assert isinstance(self.embed, TokensConfig)
         return self.embed
 
+    def with_vocabulary(self, size: int) -> Architecture:
+        """The same for so many tokens, whoever reads them."""
+        side = self.encoder
+        if side and isinstance(side.embed, TokensConfig):
+            side = replace(side, embed=replace(side.embed, vocab=size))
+        return replace(self, embed=replace(self.tokens, vocab=size), encoder=side)
+
 
 @dataclass(frozen=True)
 class Side:

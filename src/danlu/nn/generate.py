@@ -16,7 +16,7 @@ from danlu.nn.heads import Vocabulary
 from danlu.nn.losses import token_losses
 from danlu.nn.network import Batch, Network
 
-__all__ = ["WAYS", "Cache", "Sampling", "generate", "sample", "score"]
+__all__ = ["WAYS", "Cache", "Sampling", "generate", "sample", "score", "write"]
 
 WAYS = ("temperature", "top_k", "top_p", "repetition_penalty")  # what a model has its usual values of
 
@@ -95,6 +95,22 @@ def generate(
         yield token
         tokens.append(token)
         unread = [token]
+
+
+@torch.inference_mode()
+def write(network: Network, source: Batch, start: int, end: int, limit: int) -> list[list[int]]:
+    """What an encoder-decoder writes of each row that it reads: the likeliest tokens up to `end`, at most `limit`."""
+    rows = len(source["input_ids"])
+    cache = Cache(network.core.config, rows, limit, network.dtype, network.device)
+    unread = torch.full((rows, 1), start, device=network.device)
+    written, done = [unread], torch.zeros(rows, dtype=torch.bool, device=network.device)
+    while len(written) <= limit and not bool(done.all()):
+        logits = network.head(network.hidden({**source, network.continues: unread}, cache)[:, -1])
+        unread = logits.argmax(-1, keepdim=True)
+        written.append(unread)
+        done |= unread[:, 0] == end
+    found = torch.cat(written[1:], 1).tolist()
+    return [row[: row.index(end)] if end in row else row for row in found]
 
 
 def score(network: Network, ids: Sequence[int]) -> Tensor:

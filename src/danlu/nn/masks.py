@@ -23,6 +23,14 @@ def segment_mask(segments: Tensor) -> Tensor | None:
     return (segments[:, :, None] == segments[:, None, :])[:, None]
 
 
+def across_mask(queries: Tensor, keys: Tensor) -> Tensor:
+    """Segment numbers of a decoder (B, T) and its encoder (B, S) -> (B, 1, T, S): equal numbers see each other.
+
+    A pad sees everything, so that no row is ever empty, whether there are pads among the keys or not.
+    """
+    return ((queries[:, :, None] == keys[:, None]) | (queries == 0)[:, :, None])[:, None]
+
+
 def segment_positions(segments: Tensor) -> Tensor:
     """(B, T) segment numbers -> (B, T) positions that restart at 0 with each segment."""
     index = torch.arange(segments.shape[1], device=segments.device)

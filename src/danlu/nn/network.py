@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from danlu.nn.embed import Tokens
 from danlu.nn.heads import Joint, Label, Pair, Vocabulary, pooled
-from danlu.nn.masks import segment_mask, segment_positions
+from danlu.nn.masks import across_mask, segment_mask, segment_positions
 from danlu.nn.stems import Cells, Frames, Patches
 from danlu.nn.transformer import Transformer
 
@@ -40,7 +40,7 @@ class Stack(nn.Module):
     def states(
         self, batch: Batch, cache: Cache | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
-        """The states after the last layer (B, T, D); memory (B, S, M) with memory_mask bool (B, 1, 1, S)."""
+        """The states after the last layer (B, T, D); memory (B, S, M) with memory_mask bool (B, 1, 1 or T, S)."""
         values, segments, positions = batch[self.embed.reads], batch.get("segment_ids"), batch.get("position_ids")
         rows = mask = None
         if cache is not None:
@@ -117,8 +117,9 @@ class Records(Network):
 class EncoderDecoder(Network):
     """A decoder that attends to what an encoder read (1706.03762).
 
-    A batch holds what the encoder's `Stack` reads, and for the decoder the same names after "decoder_". With a cache
-    the encoder's part is read by the first forward alone, and later batches need not hold it.
+    A batch holds what the encoder's `Stack` reads, and for the decoder the same names after "decoder_": where both
+    hold segment_ids, a token attends to what was read under its own number. With a cache the encoder's part is read by
+    the first forward alone, and later batches need not hold it.
     """
 
     continues: ClassVar = DECODER + "input_ids"
@@ -137,6 +138,8 @@ class EncoderDecoder(Network):
         memory, mask = self.read(batch) if cache is None or cache.memory is None else cache.memory
         if cache is not None:
             cache.memory = memory, mask
+        elif mask is not None and DECODER + "segment_ids" in batch:
+            mask = across_mask(batch[DECODER + "segment_ids"], batch["segment_ids"])
         own = {name.removeprefix(DECODER): tensor for name, tensor in batch.items() if name.startswith(DECODER)}
         return self.states(own, cache, memory, mask)
 

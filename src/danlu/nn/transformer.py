@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         """x (B, T, D) -> (B, T, D).
 
         positions (B, T) or None for 0, 1, 2 ...; mask bool (B, 1, T, S), True = may attend, None = config.mask alone;
-        memory (B, S, M) with memory_mask bool (B, 1, 1, S). With a cache, the keys are its slots' whole past.
+        memory (B, S, M) with memory_mask bool (B, 1, 1 or T, S). With a cache, the keys are its slots' whole past.
         """
         x = self.dropout(x)
         if positions is None:

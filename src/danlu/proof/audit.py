@@ -12,8 +12,9 @@ from danlu.messages import text
 from danlu.modalities.chat import END, END_TURN, ROLES
 from danlu.modalities.text import Text
 from danlu.nn.losses import IGNORE
+from danlu.nn.network import DECODER
 from danlu.proof.certificate import Check, Shown
-from danlu.proof.gradients import batch_of, side_by_side
+from danlu.proof.gradients import batch_of, numbers_of, side_by_side
 from danlu.proof.twin import Twin
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Row
@@ -28,6 +29,8 @@ assert ASSISTANT in ROLES
 
 def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
+    if twin.architecture.core.memory:
+        return _written(twin)
     if twin.task.judges:
         return _labels(twin)
     if not twin.task.ahead:
@@ -83,15 +86,60 @@ def _hidden(twin: Twin) -> Check:
 def _masked(twin: Twin) -> Iterator[tuple[list[int], list[int], list[int]]]:
     """Of each window that training would see: its tokens as shown, their labels, and the tokens as they were."""
     loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
+    windows = (window for group in loader.groups for window in group)
+    for (batch, segment), window in zip(_seen(twin), windows, strict=True):
+        seen, learned = batch["segment_ids"][0] == segment, batch[numbers_of("labels", batch)][0] == segment
+        start, size = int(loader.windows.start[window]), int(loader.windows.length[window])
+        index = int(np.searchsorted(offsets, start, side="right")) - 1
+        first = start - int(offsets[index])
+        meant = list(twin.examples[index]["input_ids"][first : first + size])
+        yield batch["input_ids"][0][seen].tolist(), batch["labels"][0][learned].tolist(), meant
+
+
+def _seen(twin: Twin) -> Iterator[tuple[Batch, int]]:
+    """Of each window that training would see: the batch, and the number that its tokens have there."""
+    loader = twin.loader()
     for place, group in enumerate(loader.groups):
         batch = twin.task.corrupt(loader.assemble([place]), generator(twin.seed, "proof", place))
-        for segment, window in enumerate(group, 1):
-            here = batch["segment_ids"][0] == segment
-            start, size = int(loader.windows.start[window]), int(loader.windows.length[window])
-            index = int(np.searchsorted(offsets, start, side="right")) - 1
-            first = start - int(offsets[index])
-            meant = list(twin.examples[index]["input_ids"][first : first + size])
-            yield batch["input_ids"][0][here].tolist(), batch["labels"][0][here].tolist(), meant
+        yield from ((batch, segment) for segment in range(1, len(group) + 1))
+
+
+def _written(twin: Twin) -> Check:
+    """Rows that hide a control token, or are not themselves again with what is written behind each sentinel in its
+    place, or where the decoder does not read what stands before each label. Not a number where nothing is hidden.
+    """
+    processor, wrong, hidden, rows = twin.task.processor, 0, 0, list[list[Shown]]()
+    control = set(processor.control.values())
+    for (seen, _, meant), (before, labels) in zip(_masked(twin), _told(twin), strict=True):
+        spans = _spans(labels[:-1], control)
+        used = [token for token in seen if token in spans]
+        again = [each for token in seen for each in spans.get(token, [token])]
+        follows = before == [processor.pad_id, *labels[:-1]] and labels[-1] == processor.end_id
+        bad = again != meant or not follows or list(spans)[:-1] != used or list(spans.values())[-1:] != [[]]
+        wrong, hidden = wrong + bad, hidden + sum(map(len, spans.values()))
+        if bad or len(rows) < _SHOWN_ROWS:
+            rows.append(_shown(processor, [*seen, *labels], [False] * len(seen) + [True] * len(labels)))
+    about = text("proof.rows", count=len(twin.loader().windows))
+    return Check("mask", float(wrong) if hidden else float("nan"), 0.0, about, rows[-_SHOWN_ROWS:])
+
+
+def _spans(labels: Sequence[int], control: set[int]) -> dict[int, list[int]]:
+    """What is written behind each control token."""
+    spans = dict[int, list[int]]()
+    span: list[int] = []
+    for token in labels:
+        if token in control:
+            span = spans[token] = []
+        else:
+            span.append(token)
+    return spans
+
+
+def _told(twin: Twin) -> Iterator[tuple[list[int], list[int]]]:
+    """Of each window that training would see: what the decoder reads, and what it is to write."""
+    for batch, segment in _seen(twin):
+        here = batch[DECODER + "segment_ids"][0] == segment
+        yield batch[DECODER + "input_ids"][0][here].tolist(), batch["labels"][0][here].tolist()
 
 
 def _learned(twin: Twin) -> dict[int, tuple[list[int], list[bool]]]:
@@ -186,16 +234,25 @@ def attention(twin: Twin) -> Check:
     """
     net, batch = twin.exact().eval(), _two_documents(side_by_side(batch_of(twin)))
     before = net.hidden(batch)
-    segments, position = batch["segment_ids"], batch["position_ids"]
-    first, others = segments == 1, segments > 1
-    worst = [
-        _change(net.hidden(_other(batch, one, twin)), before, two) for one, two in ((first, others), (others, first))
-    ]
+    sides = [side for side in ("", DECODER) if f"{side}input_ids" in batch]  # the states are those of the last
+    numbers = [batch[f"{side}segment_ids"] for side in sides]
+    segments, position = numbers[-1], batch[f"{sides[-1]}position_ids"]
+
+    def changed(*where: Tensor) -> Tensor:
+        found = batch
+        for side, places in zip(sides[-len(where) :], where, strict=True):
+            found = _other(found, places, twin, side)
+        states: Tensor = net.hidden(found)
+        return states
+
+    first, others = [each == 1 for each in numbers], [each > 1 for each in numbers]
+    worst = [_change(changed(*one), before, two[-1]) for one, two in ((first, others), (others, first))]
     if twin.architecture.core.mask == "causal":
         later = position >= position.amax(1, keepdim=True) // 2
-        worst.append(_change(net.hidden(_other(batch, later, twin)), before, ~later & (segments > 0)))
-    opening = (segments > 0) & (position == 0)
-    seen = _change(net.hidden(_other(batch, opening, twin)), before, ~opening & (segments > 0))
+        worst.append(_change(changed(later), before, ~later & (segments > 0)))
+    opening = [(batch[f"{side}position_ids"] == 0) & (each > 0) for side, each in zip(sides, numbers, strict=True)]
+    still = (segments > 0) & ~opening[-1]
+    seen = _change(changed(*opening[:1], *(torch.zeros_like(each) for each in opening[1:])), before, still)
     return Check("attention", max(worst) if seen > 0 else float("nan"), 0.0)
 
 
@@ -211,10 +268,10 @@ def _two_documents(batch: Batch) -> Batch:
     return batch | {"segment_ids": segments, "position_ids": position}
 
 
-def _other(batch: Batch, where: Tensor, twin: Twin) -> Batch:
-    """The batch with another token in each of these places."""
-    ids = batch["input_ids"]
-    return batch | {"input_ids": torch.where(where, (ids + 1) % twin.architecture.tokens.vocab, ids)}
+def _other(batch: Batch, where: Tensor, twin: Twin, side: str) -> Batch:
+    """The batch with another token in each of these places of a side."""
+    ids = batch[f"{side}input_ids"]
+    return batch | {f"{side}input_ids": torch.where(where, (ids + 1) % twin.architecture.tokens.vocab, ids)}
 
 
 def _change(after: Tensor, before: Tensor, where: Tensor) -> float:

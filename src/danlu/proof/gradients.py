@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from danlu.config import Train
 from danlu.data.loader import IGNORE, Loader, Shape
+from danlu.nn.network import DECODER
 from danlu.proof.certificate import Check
 from danlu.proof.twin import Twin
 from danlu.tasks.task import Batch, Task
@@ -45,11 +46,19 @@ def documents(batch: Batch) -> list[Batch]:
     found = []
     for row in range(len(batch["segment_ids"])):
         for number in sorted(set(_numbered(batch, row).tolist()) - {0}):
-            here = _numbered(batch, row) == number
-            made = {name: tensor[row][here][None] for name, tensor in batch.items()}
+            read, told = _numbered(batch, row) == number, batch[numbers_of("labels", batch)][row] == number
+            own = {name: read if numbers_of(name, batch) == "segment_ids" else told for name in batch}
+            made = {name: tensor[row][own[name]][None] for name, tensor in batch.items()}
             parts = made["parts"] if "parts" in made else torch.zeros_like(made["segment_ids"])
+            made |= {name: torch.ones_like(made[name]) for name in made if name.endswith("segment_ids")}
             found.append(made | {"segment_ids": parts + 1})
     return found
+
+
+def numbers_of(name: str, batch: Batch) -> str:
+    """The column that tells which document each token of a column is of: that of the decoder, where it is its own."""
+    writes = DECODER + "segment_ids" in batch and (name.startswith(DECODER) or name == "labels")
+    return DECODER + "segment_ids" if writes else "segment_ids"
 
 
 def _numbered(batch: Batch, row: int) -> Tensor:
@@ -158,8 +167,9 @@ def side_by_side(batch: Batch) -> Batch:
     if not half:
         return batch
     left, right = ({name: tensor[a : a + half] for name, tensor in batch.items()} for a in (0, half))
-    segments = right["segment_ids"]
-    right |= {"segment_ids": torch.where(segments > 0, segments + left["segment_ids"].max(), 0)}
+    most = left["segment_ids"].max()
+    for name in (name for name in batch if name.endswith("segment_ids")):
+        right[name] = torch.where(right[name] > 0, right[name] + most, 0)
     return {name: torch.cat([left[name], right[name]], 1) for name in batch}
 
 

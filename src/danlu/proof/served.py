@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from danlu.adapt.fold import merged_state
 from danlu.model import Model
+from danlu.nn.network import DECODER
 from danlu.proof.certificate import Check
+from danlu.proof.gradients import numbers_of
 from danlu.proof.twin import Twin
 from danlu.serve.slots import Slots
 
@@ -36,9 +38,9 @@ def served(twin: Twin, weights: dict[str, Tensor], folder: Path) -> list[Check]:
 
 def _longest(twin: Twin) -> dict[str, Tensor]:
     """What the network reads of the longest row that fits, (T,) each."""
-    batch = twin.loader().assemble([0])
-    here = batch["segment_ids"][0] == 1
-    return {name: batch[name][0][here] for name in ("input_ids", "values") if name in batch}
+    batch = twin.task.posed(twin.loader().assemble([0]))
+    names = [name for name in ("input_ids", "values", DECODER + "input_ids") if name in batch]
+    return {name: batch[name][0][batch[numbers_of(name, batch)][0] == 1] for name in names}
 
 
 def _alone(row: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -202,7 +202,15 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
         return replace(whole, core=core, embed=replace(whole.embed, vocab=vocab), context=context)
     core = replace(whole.core, layers=layers, **sizes)
     embed = replace(whole.tokens, vocab=vocab, positions=context if whole.tokens.positions else 0)
-    return replace(whole, core=core, embed=embed, context=context)
+    if (side := whole.encoder) is None or not core.memory:
+        return replace(whole, core=core, embed=embed, context=context)
+    core, side = (
+        replace(core, memory=WIDTH),
+        replace(side, core=replace(side.core, layers=layers, **sizes), embed=embed),
+    )
+    head: Any = whole.head
+    head = replace(head, scale=WIDTH**-0.5) if head.scale != 1.0 else head
+    return replace(whole, core=core, embed=embed, context=context, encoder=side, head=head)
 
 
 def _shrunk_adapters(adapters: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

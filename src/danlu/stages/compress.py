@@ -71,7 +71,8 @@ def _read(model: "Model", limit: int) -> int:
     import torch
 
     with torch.inference_mode():
-        model.net({"input_ids": torch.full((1, limit), model.processor.closing, device=model.net.device)})
+        ids = torch.full((1, limit), model.processor.closing, device=model.net.device)
+        model.net({"input_ids": ids, model.net.continues: ids})
     return limit
 
 

@@ -12,6 +12,7 @@ from danlu import files
 
 if TYPE_CHECKING:
     from danlu.data.columns import Columns
+    from danlu.data.loader import Loader
     from danlu.graph import Context
     from danlu.metrics.bootstrap import Sample
     from danlu.model import Model
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 VERSION = 3
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
 _SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
-_JUDGED = 100_000  # held-out rows whose answers are kept, at most
 _ERRORS, _FLIPS = 20, 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
 _ORDER, _BAG = 5, 2  # of the n-grams that stand beside where the recipe does not say: in a row, and in a bag
@@ -119,7 +119,7 @@ class Group:
 
     def __init__(self, encoded: Path, prepared: Path | None, model: "Model"):
         self.encoded, self.prepared, self.model = encoded, prepared, model
-        self.rows = _held_out(prepared, _split(encoded)) if prepared and model.judges else []
+        self.rows = _held_out(prepared, _split(encoded), model.task) if prepared and model.judges else []
         self.figures: dict[str, dict[str, float]] = {}
         self.judged: dict[str, Judged] = {}
 
@@ -138,6 +138,7 @@ class Group:
             made = self.model.task.baseline(train, self.rows, _BAG if order == "auto" else int(order))
             for name, said in made.items():
                 self._answered(name, Judged(self.model.task, self.rows, said))
+            self.figures |= beside(self.model, self.encoded, _ORDER if order == "auto" else int(order))
         elif self.model.task.ahead:
             order = _ORDER if order == "auto" else int(order)
             self.figures[f"{order}-gram"] = {"bits_per_byte": baseline(self.encoded, order)}
@@ -182,7 +183,7 @@ class Group:
 
 def judged_on(model: "Model", encoded: Path, prepared: Path) -> Judged:
     """What a model that judges rows says of the held-out ones; nothing where it does not judge."""
-    rows = _held_out(prepared, _split(encoded)) if model.judges else []
+    rows = _held_out(prepared, _split(encoded), model.task) if model.judges else []
     return Judged(model.task, rows, judged(model, rows))
 
 
@@ -221,22 +222,45 @@ def _plain(row: "Row") -> str:
     return shapes.plain(row)
 
 
-def _held_out(prepared: Path, split: str) -> list[dict[str, Any]]:
+def _held_out(prepared: Path, split: str, task: "Task") -> list[dict[str, Any]]:
+    """The rows of a split, as the task asks them."""
     from danlu.data import shapes, store
 
-    return [shapes.loaded(row) for row in islice(store.read(prepared / "rows", split), _JUDGED)]
+    return [task.asked(shapes.loaded(row)) for row in islice(store.read(prepared / "rows", split), task.judged)]
 
 
 def measure(model: "Model", encoded: Path, task: "Task") -> dict[str, float]:
     """A model's metrics over all held-out rows of an encode folder, which were encoded for a task."""
-    from danlu.data.columns import Columns
-    from danlu.data.loader import Loader
     from danlu.train.loop import evaluate
 
     learned = type(task)(model.processor, model.task.labels, model.context, task.chosen)
+    loader = _loader(encoded, learned, model)
+    return evaluate(learned, model.net, loader, _together(loader))
+
+
+def beside(model: "Model", encoded: Path, order: int) -> dict[str, dict[str, float]]:
+    """Figures of what a model's task sets beside it, of the tokens to train on, at most the first 20 million."""
+    import numpy as np
+
+    from danlu.data.columns import Columns
+
+    tokens = np.asarray(Columns(encoded / "columns" / "train").flat("input_ids")[:_COUNTED])
+    loader = _loader(encoded, model.task, model)
+    return model.task.beside(tokens, loader.evaluation(_together(loader)), order)
+
+
+def _loader(encoded: Path, task: "Task", model: "Model") -> "Loader":
+    """The held-out rows, packed for a task."""
+    from danlu.data.columns import Columns
+    from danlu.data.loader import Loader
+
     columns = Columns(encoded / "columns" / _split(encoded))
-    loader = Loader(columns, _fitting(columns, model), long=learned.long, ahead=learned.ahead, seed=0)
-    return evaluate(learned, model.net, loader, max(1, _TOKENS // loader.context))
+    return Loader(columns, _fitting(columns, model), long=task.long, ahead=task.ahead, seed=0)
+
+
+def _together(loader: "Loader") -> int:
+    """Packed rows of a batch."""
+    return max(1, _TOKENS // loader.context)
 
 
 def _fitting(columns: "Columns", model: "Model") -> int:

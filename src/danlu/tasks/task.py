@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from danlu.metrics.bootstrap import Sample
     from danlu.modalities.modality import Modality
     from danlu.models.architecture import Architecture
@@ -51,6 +53,7 @@ class Task(ABC):
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
+    judged: ClassVar[int] = 100_000  # held-out rows whose whole answers are measured, at most
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
@@ -112,6 +115,10 @@ class Task(ABC):
         """What an evaluation does to a batch before the network sees it: the same at every look."""
         return batch
 
+    def asked(self, row: Row) -> Row:
+        """A held-out row as an evaluation asks it: the same at every look."""
+        return row
+
     @property
     def choices(self) -> tuple[str, float]:
         """Among how many answers it chooses, and the letter of that number: a blind guess has the loss ln of it."""
@@ -122,7 +129,13 @@ class Task(ABC):
         return architecture.head
 
     def shaped(self, architecture: "Architecture") -> "Architecture":
-        """The architecture that is trained: a backbone with the task's head, and what stands beside in training."""
+        """The architecture that is trained: a backbone with the task's head, and what stands beside in training.
+
+        Raises:
+            UserError: E348, it reads one sequence and writes another, which the task does not.
+        """
+        if architecture.core.memory:
+            raise UserError("E348", task=type(self).__name__)
         return replace(architecture, head=self.head(architecture))
 
     @abstractmethod
@@ -187,6 +200,10 @@ class Task(ABC):
 
         `order`: of the n-grams that it is made of, where it is made of such.
         """
+        return {}
+
+    def beside(self, tokens: "np.ndarray", held_out: Iterable[Batch], order: int) -> dict[str, dict[str, float]]:
+        """{name: figures} of n-grams of the tokens to train on, measured on the batches of an evaluation."""
         return {}
 
     def right(self, prediction: Row, reference: Row) -> bool | None:
