@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "relation_extraction": {"around": 1, "hide": 0.3},  # test_relate.py tries the first
     "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
     "sentence_embedding": {"pool": "cls", "temperature": 0.5},  # test_embed.py tries them
+    "span_denoising": {"share": 0.4, "span": 1.5},
     "text_classification": {"hide": 0.3},
 }
 MASKED = PLAIN.replace("language_modeling", "masked_language_modeling").replace(
@@ -56,7 +57,9 @@ def trained(recipe: Path, *overrides: str) -> tuple[str, Model]:
 
 
 OF_PRETRAINING = [
-    (task, option) for task in ("masked_language_modeling", "replaced_token_detection") for option in CASES[task]
+    (task, option)
+    for task in ("masked_language_modeling", "replaced_token_detection", "span_denoising")
+    for option in CASES[task]
 ]
 
 

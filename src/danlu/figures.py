@@ -98,10 +98,12 @@ class Figures:
 
 _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("loss", _measure(3), min),
+    ("hidden_loss", _measure(3), min),
     ("perplexity", _measure(2), min),
     ("bits_per_byte", _measure(3), min),
     ("token_accuracy", _share, max),
     ("follows_accuracy", _share, max),
+    ("spans_exact", _share, max),
     ("replaced_precision", _share, max),
     ("replaced_recall", _share, max),
     ("entity_f1", _share, max),

@@ -152,7 +152,7 @@ class Model(nn.Module):
         Raises:
             UserError: a row that the task cannot read.
         """
-        examples = [self.task.windows(row) for row in rows]
+        examples = [self.task.asking(row) for row in rows]
         found = self._found([window for each in examples for window in each])
         bounds = [0, *accumulate(map(len, examples))]
         return [self.task.joined(row, found[a:b]) for row, (a, b) in zip(rows, pairwise(bounds), strict=True)]

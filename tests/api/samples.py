@@ -70,6 +70,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "replaced_token_detection": [{"text": each} for each in sentences(60)],
     "sentence_embedding": _alike(60),
     "masked_language_modeling": [{"text": each} for each in sentences(60)],
+    "span_denoising": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],
 }

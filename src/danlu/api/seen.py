@@ -10,6 +10,7 @@ from torch import Tensor
 from danlu.api.fitting import opened
 from danlu.data.loader import IGNORE, Shape
 from danlu.messages import text
+from danlu.nn.network import DECODER
 from danlu.randomness import generator
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ class Seen:
 
 
 def _places(model: "Pretrained", batch: dict[str, Tensor], row: int) -> list[Place]:
-    tokens = model.processor.show(batch["input_ids"][row].tolist())
-    segments = batch.get("segment_ids", torch.ones_like(batch["input_ids"]))[row].tolist()
-    labels = batch["labels"][row].tolist() if "labels" in batch else [IGNORE] * len(tokens)
+    """What is read, and then what is written, where there are two sides; labels stand on the last."""
+    sides = [side for side in ("", DECODER) if f"{side}input_ids" in batch]
+    return [place for side in sides for place in _side(model, batch, row, side, learns=side == sides[-1])]
+
+
+def _side(model: "Pretrained", batch: dict[str, Tensor], row: int, side: str, *, learns: bool) -> list[Place]:
+    ids = batch[f"{side}input_ids"]
+    tokens = model.processor.show(ids[row].tolist())
+    segments = batch.get(f"{side}segment_ids", torch.ones_like(ids))[row].tolist()
+    labels = batch["labels"][row].tolist() if learns and "labels" in batch else [IGNORE] * len(tokens)
     return [Place(token, _label(model, label), segment)
             for token, label, segment in zip(tokens, labels, segments, strict=True)]  # fmt: skip
 

@@ -26,12 +26,13 @@ class Tokenizer(Section):
 
 
 READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
+ALONE = ("t5", "mlp")  # forms that suit no task but those that ask for them
 
 
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "mlp"] = Field(
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp"] = Field(
         "auto",
-        description="form of the network: gpt is Qwen3's; bert, electra read both ways; mlp tables; auto: what suits",
+        description="form of the network: gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp tables",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
@@ -46,4 +47,6 @@ class ModelSection(Section):
         None, description="key and value heads (grouped-query attention); default = heads"
     )
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
-    tied: bool = Field(True, strict=True, description="output weights are the embedding's")
+    tied: Annotated[bool, Field(strict=True)] | Auto = Field(
+        "auto", description="output weights are the embedding's; auto: yes, but in t5, whose version 1.1 has its own"
+    )

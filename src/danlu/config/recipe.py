@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data
-from danlu.config.model import ModelSection, Tokenizer
+from danlu.config.model import ALONE, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
@@ -138,7 +138,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _suits_tables(self) -> "Recipe":
-        """A table has no tokens, and as many places as columns; its form is for nothing else."""
+        """A table has no tokens, and as many places as columns. Some forms are for nothing but what asks for them."""
         tabular = catalogue.stated(self.task, "arch") == "mlp"
         unread = {
             "model.context": not self.model.base and self.model.context != ModelSection().context,
@@ -148,8 +148,10 @@ class Recipe(Section):
         given = [key for key, other in {**unread, **sizes}.items() if other]
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
-        if self.model.arch != "auto" and (self.model.arch == "mlp") != tabular:
-            raise ValueError(text("recipe.other_form", arch=self.model.arch, task=self.task))
+        arch = self.backbone.arch
+        for task in (each.task for each in (self, self.finetune) if each and each.task):
+            if any((arch == form) != (catalogue.stated(task, "arch") == form) for form in ALONE):
+                raise ValueError(text("recipe.other_form", arch=arch, task=task))
         return self
 
     def _some_task(self, *habits: Callable[[str], bool]) -> bool:

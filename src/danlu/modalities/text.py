@@ -125,7 +125,12 @@ class Text(Modality):
     def decode(self, encoded: Iterable[int]) -> str:
         """The text of ids; control tokens are left out, bytes that are no UTF-8 become U+FFFD."""
         text = b"".join([self._pieces[index] for index in encoded]).decode(errors="replace")
-        return text.removeprefix(" ") if self.kind in _SPACED else text
+        return text.removeprefix(" ") if self.spaced else text
+
+    @property
+    def spaced(self) -> bool:
+        """Whether the first token of a text brings a space that is not the text's."""
+        return self.kind in _SPACED
 
     def show(self, encoded: Iterable[int]) -> list[str]:
         """Each token as a reader sees it: control tokens by name, bytes that are no whole character as \\xe4."""
@@ -294,7 +299,7 @@ class Detokenizer:
     def __init__(self, text: Text):
         self._text = text
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._first = text.kind in _SPACED
+        self._first = text.spaced
 
     def push(self, index: int) -> str:
         """The characters that this id completes; often one, sometimes none."""

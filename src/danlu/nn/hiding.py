@@ -1,6 +1,6 @@
-"""Which tokens masked language modelling hides.
+"""Which tokens of a text are hidden, to be found again.
 
-Shapes: B batch · T time
+Shapes: B batch · T time · G texts
 """
 
 from __future__ import annotations
@@ -37,6 +37,37 @@ def spans(free: Tensor, segments: Tensor, share: float, generator: torch.Generat
     last = torch.where(endings(segments), index, free.shape[1]).flip(1).cummin(1).values.flip(1)
     reach = torch.where(begins, torch.minimum(index + lengths - 1, last), -1).cummax(1).values
     return free & (reach >= index)
+
+
+def few_spans(
+    free: Tensor, segments: Tensor, share: float, mean: float, most: int, generator: torch.Generator
+) -> Tensor:
+    """A fixed number of each text's tokens in a fixed number of spans, every way to lie as likely (T5, 1910.10683).
+
+    Of n free tokens n · share are hidden (at least one, and one stays) in so many spans that they are `mean` long, at
+    most `most` of them; between two spans a token is left.
+    """
+    places = free.flatten().nonzero().flatten()
+    texts = torch.arange(len(segments))[:, None] * (segments.max() + 1) + segments
+    sizes = texts.flatten()[places].unique_consecutive(return_counts=True)[1]
+    hidden = torch.minimum((sizes * share).round().long().clamp(min=1), sizes - 1)
+    count = torch.minimum((hidden / mean).round().long().clamp(1, most), torch.minimum(hidden, sizes - hidden + 1))
+    index = torch.arange(int(hidden.max()) if len(sizes) else 0)
+    begins = torch.cat([count[:, None] > 0, _chosen(hidden - 1, count - 1, generator)], 1)[:, : len(index)]
+    gaps = _chosen(sizes - hidden + 1, count, generator).nonzero()[:, 1]  # kept tokens before each span, text by text
+    span = (count.cumsum(0) - count)[:, None] + begins.cumsum(1) - 1
+    real = index < hidden[:, None]
+    first = (sizes.cumsum(0) - sizes)[:, None].expand_as(real)
+    found = torch.zeros(free.numel(), dtype=torch.bool)
+    found[places[(first + index)[real] + gaps[span[real]]]] = True
+    return found.view(free.shape)
+
+
+def _chosen(among: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
+    """(G, M): `count` (G,) of the first `among` (G,) places, every choice as likely."""
+    draws = torch.rand(len(among), max(int(among.max()), 0) if len(among) else 0, generator=generator)
+    draws = torch.where(torch.arange(draws.shape[1]) < among[:, None], draws, 2.0)
+    return draws.argsort(dim=1, stable=True).argsort(1) < count[:, None]
 
 
 @cache

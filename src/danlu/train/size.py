@@ -15,8 +15,9 @@ def architecture(section: ModelSection, train: Train, vocab: int, tokens: int, w
     """The architecture of a recipe: `tokens` are those of the training rows."""
     names = ("width", "heads", "kv_heads", "hidden")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
+    given |= {"tied": section.tied} if section.tied != "auto" else {}
     depth = depth_for(section, train, vocab, tokens, where) if section.depth == "auto" else section.depth
-    return models.preset(section.arch, vocab, section.context, depth, tied=section.tied, **given)
+    return models.preset(section.arch, vocab, section.context, depth, **given)
 
 
 def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU) -> int:
