@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from danlu import AutoModel, catalogue, models
+from danlu.adapt.quantize import quantize
 from danlu.errors import UserError
 from danlu.explain import Explanation, deletion, explain
 from danlu.explain.gradients import integrated
@@ -28,7 +29,7 @@ def model_of(name: str) -> tuple[Model, dict[str, Any]]:
     """A model of a task in float64 with weights far from zero, and a row that is asked about."""
     task, net = task_of(name), network(torch.float64, "sdpa", name)
     shape = task.shaped(models.preset(catalogue.stated(name, "arch") or "qwen3", 400, CONTEXT, 1))
-    made = Model(net, shape, task.processor, name, task.labels, task.chosen)
+    made = Model(net, shape, task)
     asked = fitting(task, row(2, 4, 3))
     masked = {"text": "the quick [MASK] fox"} if name == "masked_language_modeling" else {}
     return made, {each: asked[each] for each in task.inputs if asked.get(each) is not None} | masked
@@ -174,6 +175,16 @@ def test_a_curve_falls_sooner_when_what_matters_goes_first() -> None:
     assert gone == [0, 1, 2, 3, 4]
     assert deletion.faithfulness(deletion.curve(share, best), random, gone) > 0
     assert deletion.faithfulness(deletion.curve(share, worst), random, gone) < 0
+
+
+def test_a_model_in_eight_bits_is_explained_as_the_one_it_was_made_of(stock: Path, ours: Explanation) -> None:
+    """Few words, so that its kernel without gradients would be taken; bf16 between the layers."""
+    model = Model.from_pretrained(stock)
+    quantize(model.net)
+    found = explain(model, {"text": SENTENCE}, ours.name)
+    one, other = np.array(found.scores["gradients"]), np.array(ours.scores["gradients"])
+    assert np.abs(one - other).max() < 0.1 * np.abs(other).max()
+    assert explain(model, {"text": "ship"}, ours.name).scores["gradients"][1] != 0
 
 
 # --- bad input ---

@@ -116,7 +116,7 @@ def _quantize_table(network: Network, embed: Tokens, table: Int8Embedding) -> No
 def product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """x (..., I) · (codes · scales)ᵀ -> (..., O), through torch's int8 kernel where it is faster and safe."""
     rows = x.reshape(-1, x.shape[-1]).to(COMPUTE)
-    fits = x.is_cpu and codes.shape[1] % KERNEL_MULTIPLE == 0
+    fits = x.is_cpu and codes.shape[1] % KERNEL_MULTIPLE == 0 and not rows.requires_grad  # the kernel has no gradient
     if fits and len(rows) <= KERNEL_ROWS:
         y = torch.ops.aten._weight_int8pack_mm(rows.contiguous(), codes, scales)
     else:

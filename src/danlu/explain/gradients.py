@@ -42,7 +42,8 @@ def integrated(
     """
     start, end = ends
     nodes, weights = np.polynomial.legendre.leggauss(points)
-    shares = torch.tensor((nodes + 1) / 2, dtype=start.dtype, device=start.device)
+    wide = torch.promote_types(start.dtype, torch.float32)  # points that are rounded to bf16 are others
+    shares = torch.tensor((nodes + 1) / 2, dtype=wide, device=start.device)
     scales = torch.tensor(weights / 2)
     total = torch.zeros(start.shape[1:], dtype=torch.float64)
     for share, scale in zip(shares.split(_TOGETHER), scales.split(_TOGETHER), strict=True):
@@ -52,7 +53,7 @@ def integrated(
 
 def _slopes(number: Any, embed: nn.Module, copies: Any, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     """Gradients (N, T, D) at these shares (N,) of the way."""
-    vectors = (start + share[:, None, None] * (end - start)).requires_grad_()
+    vectors = (start + share[:, None, None] * (end - start)).to(start.dtype).requires_grad_()
     with torch.enable_grad(), replaced(embed, vectors):
         (found,) = torch.autograd.grad(number(copies(len(share))).sum(), vectors)
     return found.cpu().double()
