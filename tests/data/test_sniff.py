@@ -92,3 +92,16 @@ def test_the_recipe_for_real_data_loads(shared_data: Path, name: str) -> None:
     recipe = _recipe(shared_data / name)
     assert recipe.data.exclude == ["README.md"]
     assert (recipe.finetune is not None) == (name == "instruct_demo")
+
+
+def test_a_table_of_texts_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
+    lines = [
+        f"{n}\ta title, number {n}\tand what is said of it, which is some words longer than that: {n}"
+        for n in range(30)
+    ]
+    for name in ("one.tsv", "two.tsv"):
+        (tmp_path / name).write_text("\n".join(lines) + f"\n{name}\tlast\tone more\n", "utf-8")
+    found = sniff(tmp_path)
+    assert (found.files, found.rows, found.header, found.mapping) == (2, 62, False, {"text": "3"})
+    data = _recipe(tmp_path).data
+    assert (data.header, data.columns) == (False, {"text": "3"})

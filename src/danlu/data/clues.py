@@ -25,6 +25,7 @@ PATTERNS = (  # of lines that are no tables: fastText's, and a label before a co
 CLASSES = 20  # different whole numbers up to which they are classes
 _NUMBER = re.compile(r"\s*[-+]?[\d.,]+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _READ, _SAMPLE = 50_000, 4000  # records read, and looked at: every so many of them, for classes may stand in blocks
+_NAME = 60  # characters of a column's name, at most
 _ALIKE = 0.98  # share of the lines that must be of one form
 
 
@@ -68,7 +69,7 @@ def sample(found: Sequence[Row]) -> Sequence[Row]:
 def ways(source: SourceFile) -> Iterator[dict[str, Any]]:
     """The ways in which the file may be read, the likelier first."""
     if source.format in ("csv", "tsv"):
-        yield {} if _has_header(source) else {"header": False}
+        yield {} if has_header(source) else {"header": False}
     elif source.format in ("text", "code"):
         lines = [line.rstrip("\r\n") for _, line in islice(source.lines(), _SAMPLE) if line.strip()]
         for pattern in PATTERNS:
@@ -76,16 +77,19 @@ def ways(source: SourceFile) -> Iterator[dict[str, Any]]:
                 yield {"pattern": pattern}
         tabs = Counter(line.count("\t") for line in lines).most_common(1)
         if tabs and tabs[0][0] and tabs[0][1] >= _ALIKE * len(lines):
-            yield {"format": "tsv"} | ({} if _has_header(replace(source, format="tsv")) else {"header": False})
+            yield {"format": "tsv"} | ({} if has_header(replace(source, format="tsv")) else {"header": False})
     else:
         yield {}
 
 
-def _has_header(source: SourceFile) -> bool:
-    """Whether the first line names the columns: what it holds does not occur again in its column."""
+def has_header(source: SourceFile) -> bool:
+    """Whether the first line names the columns: what it holds is short, and does not occur again in its column."""
     found = [[str(value) for value in row.values()] for row in sample(rows(source, {"header": False}))]
     columns = list(zip_longest(*found[1:], fillvalue=""))
-    return not found or not any(name in column for name, column in zip(found[0], columns, strict=False) if name.strip())
+    if not found:
+        return True
+    again = any(name in column for name, column in zip(found[0], columns, strict=False) if name.strip())
+    return not again and max(map(len, found[0])) <= _NAME
 
 
 # --- columns --------------------------------------------------------------------------------------------

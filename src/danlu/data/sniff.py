@@ -4,12 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from danlu import messages
-from danlu.data import formats, records, shapes, sources
+from danlu.data import clues, formats, records, shapes, sources
 from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.data.starter import commented, quoted, without_notes
@@ -38,6 +39,7 @@ class Sniffed:
     columns: tuple[str, ...]  # of the first record
     mapping: dict[str, str]  # ours -> yours, where the names differ
     chinese: float  # share of Chinese characters among letters
+    header: bool  # whether the first line of a table names its columns
     code: bool
     exclude: tuple[str, ...]  # files of another kind, left out
     sample: str  # the beginning of the first row
@@ -58,7 +60,7 @@ def sniff(path: Path) -> Sniffed:
     largest = sorted(chosen, key=lambda file: -file.path.stat().st_size)[:_FILES]
     first = _first_records(largest[0])
     mapping = _mapping(largest[0], first)
-    shape = records.Reader(formats.Cut(), mapping, {}).shape(chosen)
+    shape = records.Reader(_cut(largest[0]), mapping, {}).shape(chosen)
     texts = _texts((row for file in largest for row in _first_records(file)), mapping, shape)
     if not texts:
         raise sources.hollow(chosen)
@@ -73,6 +75,7 @@ def sniff(path: Path) -> Sniffed:
         columns=tuple(first[0]),
         mapping=mapping,
         chinese=_chinese("".join(texts)),
+        header=_cut(largest[0]).header,
         code=largest[0].code,
         exclude=_names_outside(found, chosen),
         sample="def " if largest[0].path.suffix == ".py" else _beginning(texts[0]),
@@ -107,7 +110,7 @@ def _kind(file: SourceFile) -> Shape | tuple[str, ...]:
     """What can be read together: texts, chats with pairs, or tables of the same columns that we do not know."""
     if file.format in ("text", "code"):
         return "text"
-    row = next((raw for _, raw in formats.read(file, formats.Cut()) if isinstance(raw, dict)), {})
+    row = next((raw for _, raw in formats.read(file, _cut(file)) if isinstance(raw, dict)), {})
     shape = shapes.shape_of(row)
     return "chat" if shape == "pair" else shape or tuple(row)
 
@@ -118,8 +121,13 @@ def _names_outside(found: Sequence[SourceFile], chosen: Sequence[SourceFile]) ->
     return tuple(sorted({file.path.name for file in found} - names))
 
 
+@cache
+def _cut(file: SourceFile) -> formats.Cut:
+    return formats.Cut(header=file.format not in ("csv", "tsv") or clues.has_header(file))
+
+
 def _first_records(file: SourceFile) -> list[Row]:
-    return [raw for _, raw in islice(formats.read(file, formats.Cut()), _SAMPLE) if isinstance(raw, dict)]
+    return [raw for _, raw in islice(formats.read(file, _cut(file)), _SAMPLE) if isinstance(raw, dict)]
 
 
 def _mapping(file: SourceFile, rows: Sequence[Row]) -> dict[str, str]:
@@ -160,7 +168,7 @@ def _count(files: Sequence[SourceFile]) -> int:
     """Rows of all files; after 64 MB the rest is estimated from what was counted."""
     rows = counted = 0
     for file in files:
-        rows += sum(1 for _ in formats.read(file, formats.Cut()))
+        rows += sum(1 for _ in formats.read(file, _cut(file)))
         counted += file.path.stat().st_size
         if counted > _COUNTED:
             break
@@ -199,7 +207,7 @@ def _described(sniffed: Sniffed) -> dict[str, Any]:
 
 
 def _data_keys(sniffed: Sniffed) -> list[str]:
-    keys = []
+    keys = [] if sniffed.header else [commented("header", "false", "header")]
     if sniffed.mapping:
         inner = ", ".join(f"{ours} = {quoted(yours)}" for ours, yours in sniffed.mapping.items())
         keys.append(commented("columns", f"{{ {inner} }}", "columns"))
