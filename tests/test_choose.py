@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from danlu import Model, cli, files
+from danlu import AutoModel, Model, cli, files
 from danlu.config import Serve
 from danlu.data.starter import recipe as first_recipe
 from danlu.graph import Life, Silent
@@ -37,6 +37,16 @@ def project(folder: Path) -> Life:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return dict(project(tmp_path_factory.mktemp("choose")).run(Silent()).folders)
+
+
+def test_the_word_that_makes_a_candidate_right_explains_it(folders: dict[str, Path]) -> None:
+    model, right = AutoModel.from_pretrained(folders["pretrain"]), 0
+    for row in rows(200, 10):
+        found = model.explain({"text": row["text"], "choices": row["choices"]})
+        scores = found.scores["gradients"]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        right += found.words[best].text.strip() == "ship" and found.name == str(row["label"])
+    assert right >= 8, right
 
 
 def test_it_learns_what_makes_a_candidate_right(folders: dict[str, Path]) -> None:

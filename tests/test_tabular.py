@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from danlu import Model, cli, files
+from danlu import AutoModel, Model, cli, files
 from danlu.config import Serve
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
@@ -86,6 +86,21 @@ def test_it_learns_a_number_and_gives_it_in_its_own_units(numbers: dict[str, Pat
     assert low <= base["rmse"] <= high
     said = Model.from_pretrained(numbers["pretrain"]).judge([{"record": {"age": 60, "city": "Oslo", "pay": 5}}])[0]
     assert said["score"] == pytest.approx(35, abs=8)
+
+
+def test_a_number_is_explained_by_the_columns_that_make_it(numbers: dict[str, Path]) -> None:
+    """Ten times the age's deviation from 40, and 15 for Oslo but -15 for Lima; the pay says nothing."""
+    model = AutoModel.from_pretrained(numbers["pretrain"])
+    parts = {}
+    for city in ("Oslo", "Lima"):
+        found = model.explain({"age": 52.0, "city": city, "pay": 50})
+        assert [word.text.strip() for word in found.words] == ["age = 52", f"city = {city}", "pay = 50"]
+        parts[city] = found.scores["gradients"]
+    assert parts["Oslo"][0] == pytest.approx(12, abs=4)
+    assert parts["Oslo"][1] - parts["Lima"][1] == pytest.approx(30, abs=8)
+    assert abs(parts["Oslo"][2]) < 4
+    with pytest.raises(UserError, match="E608"):
+        model.explain(3)
 
 
 def test_rows_are_answered_alike_by_command_and_server(

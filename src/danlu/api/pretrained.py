@@ -280,13 +280,14 @@ class Pretrained(Model):
             Explained: `.show()`, `.save("page.html")`, `.words`, `.scores`, `.faithfulness`, `.table()`.
 
         Raises:
-            UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E612 too many tokens.
+            UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E612 too many tokens;
+                those of `predict`.
         """
         from danlu.api.explained import Explained
         from danlu.explain import explain
 
         if "record" in self.asks:
-            asked = self.asked(row) if isinstance(row, str) else {"record": dict(row)}
+            asked = {"record": dict(row)} if isinstance(row, Mapping) else self.asked(str(row))
         else:
             asked = self._row(row)
         return Explained.of(explain(self, asked, target))

@@ -104,31 +104,37 @@ class _Case:
     def __init__(self, model: "Model", example: Example, wanted: str):
         self.net, self.words = model.net, model.processor.words(example)
         self.free = [place for place, word in enumerate(self.words) if not word.fixed]
-        both = (model.processor.collate([each]) for each in (example, model.processor.blank(example)))
-        self._real, self._blank = ({name: each.to(self.net.device) for name, each in batch.items()} for batch in both)
+        both = (model.processor.collate([each]) for each in (example, *model.processor.blanks(example)))
+        self._real, *self._blanks = ({name: each.to(self.net.device) for name, each in batch.items()} for batch in both)
         self.answer: Answer = model.task.answer(self.net, self._real, wanted)
         self.share = self.shares([[]])[0]
 
-    def without(self, gone: Sequence[Sequence[int]]) -> Batch:
+    def without(self, gone: Sequence[Sequence[int]], blank: Batch | None = None) -> Batch:
         """Copies of the example, each with these of its words blank."""
+        blank = blank or self._blanks[0]
         mask = torch.zeros(len(gone), self._real["input_ids"].shape[1], dtype=torch.bool)
         for copy, words in enumerate(gone):
             mask[copy, list(chain.from_iterable(self.words[word].places for word in words))] = True
         mask = mask.to(self.net.device)
-        return {name: torch.where(mask, self._blank[name], each) for name, each in self._real.items()}
+        return {name: torch.where(mask, blank[name], each) for name, each in self._real.items()}
 
     def number(self, batch: Batch) -> Tensor:
         return self.answer.figures(batch)[0]
 
     @torch.no_grad()
     def shares(self, gone: Sequence[Sequence[int]]) -> list[float]:
-        """The share of the answer when these words are gone."""
-        parts = (gone[at : at + _TOGETHER] for at in range(0, len(gone), _TOGETHER))
-        return [share for part in parts for share in self.answer.figures(self.without(part))[1].tolist()]
+        """The share of the answer when these words are gone, the mean over the blanks."""
+        parts = [gone[at : at + _TOGETHER] for at in range(0, len(gone), _TOGETHER)]
+        found = [torch.cat([self.answer.figures(self.without(part, blank))[1] for part in parts])
+                 for blank in self._blanks]  # fmt: skip
+        mean: list[float] = torch.stack(found).mean(0).tolist()
+        return mean
 
     def explained(self) -> Explanation:
         with torch.no_grad():
-            blank, number = self.number(self.without([self.free, []])).tolist()
+            number = float(self.number(self.without([[]]))[0])
+            blank = sum(float(self.number(self.without([self.free], each))[0]) for each in self._blanks)
+            blank /= len(self._blanks)
         found, points, gap = complete(self._integrated, number - blank)
         flow = rollout(self.net, self.number, self.without([[]]))
         scores = {GRADIENTS: self._by_word(found)} | ({} if flow is None else {ATTENTION: self._by_word(flow)})
@@ -142,9 +148,13 @@ class _Case:
         )
 
     def _integrated(self, points: int) -> Tensor:
+        """The mean over the blanks (expected gradients: Erion et al. 2019, 1906.10670)."""
         with torch.no_grad():
-            ends = self._vectors(self.without([self.free])), self._vectors(self.without([[]]))
-        return integrated(self.number, self.net.embed, lambda n: self.without([[]] * n), ends, points)
+            end = self._vectors(self.without([[]]))
+            starts = [self._vectors(self.without([self.free], each)) for each in self._blanks]
+        ways = [integrated(self.number, self.net.embed, lambda n: self.without([[]] * n), (start, end), points)
+                for start in starts]  # fmt: skip
+        return torch.stack(ways).mean(0)
 
     def _vectors(self, batch: Batch) -> Tensor:
         """What the network's embedding gives (N, T, D), while it reads a batch."""

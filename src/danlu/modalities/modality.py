@@ -58,8 +58,8 @@ class Modality(ABC):
         """What an example says, piece by piece as a reader takes it."""
 
     @abstractmethod
-    def blank(self, example: Example) -> Example:
-        """The example with nothing said in any of its places: what an explanation compares it with."""
+    def blanks(self, example: Example) -> list[Example]:
+        """The example with nothing said in any of its places: what an explanation compares it with, on average."""
 
     @abstractmethod
     def embed(self, dim: int) -> "torch.nn.Module":

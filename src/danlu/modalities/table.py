@@ -28,6 +28,7 @@ _NAMES = 0.5  # different values per row from which a column of texts names rows
 _MANY = 20  # rows from which that can be told
 _SEEN = 2  # times that a category must occur to have an id of its own
 _MOST = 1000  # categories of a column, the most frequent ones
+_TURNS = 12  # blank rows that an explanation compares with, at most
 _FAR = 10.0  # standard deviations beyond which a number is taken as that far
 _MISSING, _UNKNOWN, _FIRST = 0, 1, 2  # ids within a column; the first is that of a number, too
 
@@ -159,9 +160,14 @@ class Table(Modality):
         pairs = zip((name for name, _ in told), shown, strict=True)
         return [Word(f"  {name} = {value}", (place,)) for place, (name, value) in enumerate(pairs)]
 
-    def blank(self, example: Example) -> Example:
-        """Numbers are their mean, and categories say nothing."""
-        return {**example, "values": np.zeros_like(example["values"])}
+    def blanks(self, example: Example) -> list[Example]:
+        """Numbers are their mean, and each column's categories take turns: a row without one is like none that was
+        learned from."""
+        turns = min(_TURNS, max([1, *(len(column.categories) for column in self.columns)]))
+        values = np.array([float(not column.std) for column in self.columns], np.float32)
+        ids = [[column.first + _FIRST + turn % max(1, len(column.categories)) for column in self.columns]
+               for turn in range(turns)]  # fmt: skip
+        return [{**example, "input_ids": each, "values": values} for each in ids]
 
     def show(self, encoded: Iterable[int]) -> list[str]:
         """Each id as a reader sees it: a column, or a category of it."""

@@ -144,11 +144,11 @@ class Text(Modality):
         control = [names.get(index) for index in example["input_ids"]]
         return merged(zip(pieces, map(_inside, pieces), control, strict=True))
 
-    def blank(self, example: Example) -> Example:
+    def blanks(self, example: Example) -> list[Example]:
         """Every token but the control tokens is the mask, or the filler where there is none."""
         fixed, names = set(self.control.values()), ("[MASK]", "<mask>")
         nothing = next((self.control[name] for name in names if name in self.control), self.pad_id)
-        return {**example, "input_ids": [each if each in fixed else nothing for each in example["input_ids"]]}
+        return [{**example, "input_ids": [each if each in fixed else nothing for each in example["input_ids"]]}]
 
     def stream(self) -> "Detokenizer":
         """A decoder that takes one id at a time."""
