@@ -13,7 +13,7 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.models import contest
 from danlu.models import weights as stored
-from danlu.models.architecture import build
+from danlu.models.architecture import Architecture, build
 from danlu.models.folder import CONFIG, fill, read_config
 from danlu.nn.generate import WAYS, Sampling
 from danlu.randomness import generator
@@ -130,6 +130,17 @@ def _generation(model: "Model") -> dict[str, Any]:
         return ids
     usual = model.usual
     return {**ids, "do_sample": True, "temperature": usual.temperature, "top_p": usual.top_p, **model.ways}
+
+
+def shape_of(folder: Path) -> Architecture:
+    """The architecture of the model in a folder, without its weights.
+
+    Raises:
+        UserError: E301, E303, its config.json cannot be read.
+    """
+    config = _config(folder)
+    carried = config.get("danlu", {}).get("carrier", config)
+    return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
 
 
 def taught(folder: Path, task: str) -> list[str]:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import files
+from danlu import catalogue, files
 from danlu.artifact import Lineage
 from danlu.graph import STORE, Life, State
 from danlu.life import Node
@@ -219,9 +219,11 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     started, where = time.monotonic(), device.use(life.loaded.recipe.system)
     shape, vocab, tokens = shape_of(life, state, size, where)
     train = state.node.config["train"]
-    loader = Synthetic(shape.context, vocab, tokens, cells=not shape.core.heads)
-    task = tasks.load("tabular_classification" if loader.cells else "language_modeling")(Vocabulary(vocab), ("", ""))
-    shape = replace(shape, head=task.head(shape)) if loader.cells else shape
+    judged = bool(catalogue.stated(state.node.config["task"], "judges"))
+    loader = Synthetic(shape.context, vocab, tokens, judged=judged)
+    kind = "tabular_classification" if not shape.core.heads else "text_classification"
+    task = tasks.load(kind if judged else "language_modeling")(Vocabulary(vocab), ("", ""))
+    shape = replace(shape, head=task.head(shape)) if judged else shape
     pretraining = state.node.stage == "pretrain"
     request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))
@@ -255,6 +257,11 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
     recipe, train = life.loaded.recipe, state.node.config["train"]
     first = recipe.training("pretrain") if state.node.name == "finetune" else train
     section = recipe.backbone
+    if recipe.model.base:
+        from danlu.folder import shape_of as stored
+
+        shape = stored(life.loaded.model(recipe.model.base))
+        return replace(shape, context=min(shape.context, section.context)), shape.tokens.vocab, tokens
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})
     return architecture(section, first, vocab, tokens, where), vocab, tokens

@@ -28,11 +28,11 @@ class Vocabulary:
 
 
 class Synthetic:
-    """A loader of random tokens, or cells of a table, in the shape of the real one."""
+    """A loader of random tokens, or cells of a table, in the shape of the real one; judged rows have a label each."""
 
-    def __init__(self, context: int, vocab: int, tokens: int, *, cells: bool = False):
+    def __init__(self, context: int, vocab: int, tokens: int, *, judged: bool = False):
         self.share = WHOLE
-        self.context, self.vocab, self.predictions, self.cells = context, vocab, tokens, cells
+        self.context, self.vocab, self.predictions, self.judged = context, vocab, tokens, judged
         self.random = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
@@ -45,16 +45,10 @@ class Synthetic:
         size = (max(1, rows.stop - rows.start), self.context)
         ids = torch.randint(self.vocab, size, generator=self.random)
         positions = torch.arange(self.context).expand(size).contiguous()
-        if self.cells:
-            labels = torch.where(positions == 0, 0, IGNORE)
-            ones = torch.ones(size)
-            return {"input_ids": ids, "labels": labels, "values": ones, "segment_ids": ones.long()}
-        return {
-            "input_ids": ids,
-            "labels": ids.roll(-1, 1),
-            "position_ids": positions,
-            "segment_ids": torch.ones(size, dtype=torch.int64),
-        }
+        labels = torch.where(positions == 0, 0, IGNORE) if self.judged else ids.roll(-1, 1)
+        ones = torch.ones(size, dtype=torch.int64)
+        batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_ids": ones}
+        return batch | ({"type_ids": ones - 1, "values": ones.float()} if self.judged else {})
 
 
 @cache
