@@ -5,13 +5,20 @@ from typing import Any
 
 import pytest
 
-from danlu import forecast
+from danlu import files, forecast
 from danlu.graph import Silent
 from danlu.train import cost, room
 from danlu.train import plan as planning
+from tests.api import bert
 from tests.tiny_life import RECIPE, life, project
 
 FIGURES = ("minutes", "memory MB", "disk MB")
+TUNED = """
+task = "text_classification"
+data = {{ path = "rows.jsonl", split = {{ valid = 0.1, test = 0.1 }} }}
+model = {{ base = "{base}", context = 32 }}
+train = {{ epochs = 4.0, batch_tokens = 256, precision = "fp32" }}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +101,22 @@ def test_a_training_is_measured_as_it_will_be_with_its_adapters(
     assert "finetune" in rows(recipe)
     assert seen[True] == [1.0]
     assert seen[False][0] < 0.2
+
+
+def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network tried is that of the base's folder under a head that judges, and its steps those that come."""
+    tried: list[Any] = []
+    real = planning.resolve
+    monkeypatch.setattr(planning, "resolve", lambda request, net: tried.append((request, net)) or real(request, net))
+    base = bert.folder(tmp_path / "base", hidden_size=48)
+    bert.jsonl(tmp_path / "rows.jsonl", bert.rows(300))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TUNED.format(base=base), "utf-8")
+    planned = origins(rows(recipe)["finetune"])["minutes"]
+    ((request, net),) = tried
+    assert (net.embed.tokens.weight.shape[1], net.head.config.count, request.task.judges) == (48, 2, True)
+    made = life(recipe)
+    made.run(Silent())
+    assert tried[1][1].embed.tokens.weight.shape == net.embed.tokens.weight.shape
+    taken = files.read_json(made.folders["finetune"] / "metrics.json")["steps"]
+    assert int(planned.rpartition(" ")[2]) == pytest.approx(taken, rel=0.2)

@@ -34,6 +34,7 @@ _KEPT_MB = 150  # that reading and encoding leave in the process: the engine and
 _LOOKING_MB = 35  # that evaluation and samples add to the steps
 _LEAST_MB = 450  # of a process that has loaded torch and a model
 _BYTES_PER_TOKEN = 3.4
+_SAMPLE = 100_000  # bytes of raw text that a base's tokenizer is tried on
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,25 @@ class Sizes:
         if folder:
             table = files.read_json(folder / "tokens.json")
             return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
-        source = (
-            self.raw if state.node.name != "finetune" else self.bytes(State(_encode_of(self.life, state), "run", []))
-        )
-        return max(1000, int(source * 0.9 / _BYTES_PER_TOKEN)), self.vocabulary()
+        of_its_own = state.node.name == "finetune" and state.node.inputs["columns"] != "encode"
+        source = 0.9 * self.bytes(State(_encode_of(self.life, state), "run", [])) if of_its_own else self.learned()
+        return max(1000, int(source / self.token_bytes())), self.vocabulary()
+
+    def learned(self) -> float:
+        """Raw bytes of the rows to learn from: those of [data] path, less what is held out of them."""
+        data, node = self.life.loaded.recipe.data, self.life.nodes[0]
+        held_out = sum(getattr(data.split, name) for name in ("valid", "test") if not getattr(data, name))
+        return (1 - held_out) * min(self.raw, self._raw_bytes(replace(node, raw=tuple(data.path))))
+
+    @cache  # noqa: B019  as below
+    def token_bytes(self) -> float:
+        """Raw bytes of a token: as the base's tokenizer makes of the beginning, or as is usual."""
+        if not (base := self.life.loaded.recipe.model.base):
+            return _BYTES_PER_TOKEN
+        from danlu.modalities.text import Text
+
+        beginning = _beginning(self.life.raw_files(self.life.nodes[0])[0], _SAMPLE)
+        return len(beginning.encode()) / max(1, len(Text.load(self.life.loaded.model(base)).encode(beginning)))
 
     @cache  # noqa: B019  one Sizes lives as long as one forecast
     def vocabulary(self) -> int:
@@ -220,7 +236,8 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     shape, vocab, tokens = shape_of(life, state, size, where)
     train = state.node.config["train"]
     judged = bool(catalogue.stated(state.node.config["task"], "judges"))
-    loader = Synthetic(shape.context, vocab, tokens, judged=judged)
+    seen = min(shape.context, section.context) if (section := life.loaded.recipe.model).base else shape.context
+    loader = Synthetic(seen, vocab, tokens, judged=judged)
     kind = "tabular_classification" if not shape.core.heads else "text_classification"
     task = tasks.load(kind if judged else "language_modeling")(Vocabulary(vocab), ("", ""))
     shape = replace(shape, head=task.head(shape)) if judged else shape
@@ -261,7 +278,7 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
         from danlu.folder import shape_of as stored
 
         shape = stored(life.loaded.model(recipe.model.base))
-        return replace(shape, context=min(shape.context, section.context)), shape.tokens.vocab, tokens
+        return shape, shape.tokens.vocab, tokens
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})
     return architecture(section, first, vocab, tokens, where), vocab, tokens
