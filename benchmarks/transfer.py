@@ -89,15 +89,11 @@ def danlu(name: str, seed: int, options: argparse.Namespace, folder: Path) -> di
                     for stage in ("finetune", "evaluate"))  # fmt: skip
     log = next(folder.glob("runs/store/finetune-*/metrics.jsonl")).read_text("utf-8").splitlines()
     steps = sum(line["seconds"] for line in map(json.loads, log) if "seconds" in line)
-    return cost | {"training": round(steps, 1), "figure": _figure(tests, FIGURE[name]), "steps": facts["steps"]}
-
-
-def _figure(tests: Any, name: str) -> float:
-    """The figure of the tuned model among those of an evaluation."""
-    found = tests.get("tuned") or next(
-        iter(value for value in tests.values() if isinstance(value, dict) and name in value)
-    )
-    return float(found[name])
+    return cost | {
+        "training": round(steps, 1),
+        "figure": tests["models"]["base"][FIGURE[name]],
+        "steps": facts["steps"],
+    }
 
 
 def trainer(name: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

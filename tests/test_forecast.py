@@ -117,6 +117,5 @@ def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeyp
     assert (net.embed.tokens.weight.shape[1], net.head.config.count, request.task.judges) == (48, 2, True)
     made = life(recipe)
     made.run(Silent())
-    assert tried[1][1].embed.tokens.weight.shape == net.embed.tokens.weight.shape
     taken = files.read_json(made.folders["finetune"] / "metrics.json")["steps"]
     assert int(planned.rpartition(" ")[2]) == pytest.approx(taken, rel=0.2)
