@@ -113,13 +113,21 @@ class SpanDenoising(LanguageModeling):
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         states, labels = self._counted(net.hidden(batch), batch)
-        losses, hits = token_losses(net.head.prepare(states), net.head.weight, labels)
-        losses, real = losses.cpu().double(), ~torch.isin(labels.cpu(), self._special)
+        states, weight, words = net.head.prepare(states), net.head.weight, self._words(net.head.weight)
+        losses, _ = token_losses(states, weight, labels)
+        real = words[labels] == 0
+        hidden, hits = token_losses(states[real], weight, labels[real], bias=words)
         return {
-            "loss": losses.sum(),
+            "loss": losses.cpu().double().sum(),
             "targets": torch.tensor(float(len(labels))),
-            **self._sums(losses[real], hits.cpu()[real], labels.cpu()[real]),
+            **self._sums(hidden.cpu().double(), hits, labels[real].cpu()),
         }
+
+    def _words(self, weight: Tensor) -> Tensor:
+        """(V,) 0 for tokens of text, -inf for all others: added to logits, it says that a token of text is hidden."""
+        words = torch.full((len(weight),), -math.inf)
+        words[: self.processor.vocab_size] = 0.0
+        return words.index_fill(0, self._special, -math.inf).to(weight.device)
 
     def _sums(self, losses: Tensor, hits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Sums over hidden tokens (N,)."""
@@ -132,7 +140,9 @@ class SpanDenoising(LanguageModeling):
         }
 
     def report(self, sums: dict[str, Any]) -> dict[str, float]:
-        """The loss that is trained, of all that is written; the other figures are of the hidden tokens alone."""
+        """The loss that is trained, of all that is written; the other figures are of the hidden tokens alone, among
+        all tokens of text: as n-grams have it, who are told that there stands no sentinel.
+        """
         found = super().report(sums | {"loss": sums["hidden"]})
         trained = float(sums["loss"]) / float(sums["targets"]) if sums["targets"] else math.nan
         return {"loss": trained, "hidden_loss": found.pop("loss"), **found}
