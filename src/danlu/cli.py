@@ -235,7 +235,13 @@ def _prove(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> None:
     from danlu.model import Model
 
-    _print(Model.from_pretrained(options.model, device(options)).predict(prompt(options.input)), options)
+    model = Model.from_pretrained(options.model, device(options))
+    if options.among:
+        from danlu import search
+
+        _table(search.nearest(model, prompt(options.input), search.texts_of(options.among)), options)
+    else:
+        _print(model.predict(prompt(options.input)), options)
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -370,7 +376,7 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_of("danlu.compare", "evaluate"), [("models", {"nargs": "+"}), ("data", {}), _PAGE, _DEVICE]),
     "explain": (_of("danlu.why", "explain"), [_MODEL, _INPUT, ("--target", {"default": ""}), _PAGE, _DEVICE]),
-    "predict": (_predict, [_MODEL, _INPUT, _DEVICE]),
+    "predict": (_predict, [_MODEL, _INPUT, ("--among", {"metavar": "FILE"}), _DEVICE]),
     "chat": (_chat, [_MODEL, _DEVICE]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),
     "serve": (

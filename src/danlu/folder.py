@@ -54,7 +54,8 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
         tensors = contest.joined(tensors, beside.net.state_dict())
     network = build(architecture, generator(0, "load"))
     labels = ours.get("labels") or _labels(carried) if learned.labelled else ()
-    model = kind(network, architecture, learned(processor, labels, architecture.context, ours.get("options", {})))
+    options = ours.get("options") or learned.stated(folder)
+    model = kind(network, architecture, learned(processor, labels, architecture.context, options))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
     model.ways = _ways(folder)
     _fill(model, tensors, ours, folder)
@@ -106,6 +107,9 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
         state = family.LAYOUT.export_weights(state, architecture.head)
     files.write_tensors(folder / WEIGHTS, state)
     files.write_json(folder / CONFIG, config)
+    for name, said in (model.task.companions(architecture) if stock and not own else {}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        files.write_json(folder / name, said)
     if stock:
         starts = {name: config[name] for name in ("decoder_start_token_id",) if name in config}
         files.write_json(folder / GENERATION, _generation(model) | starts)

@@ -78,6 +78,11 @@ class Model(nn.Module):
         return self.task.judges
 
     @property
+    def embeds(self) -> bool:
+        """Whether its answer to a text is a vector."""
+        return "embedding" in self.task.outputs
+
+    @property
     def asks(self) -> dict[str, bool]:
         """The texts that it reads of a row, and whether each must be there."""
         return {name: name not in self.task.optional for name in self.task.inputs}

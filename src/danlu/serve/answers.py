@@ -1,13 +1,15 @@
-"""What the engine generated, in the two shapes of the OpenAI API: a text completion and a chat."""
+"""What was generated, in the two shapes of the OpenAI API, a text completion and a chat; and vectors in its third."""
 
+import base64
 import secrets
+import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from danlu.serve.schema import Answer, Choice, Usage
+from danlu.serve.schema import Answer, Choice, Embedding, Embeddings, Usage
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,16 @@ class ChatShape(Shape):
 
     def opening(self, index: int) -> Choice | None:
         return Choice(index=index, delta={"role": "assistant", "content": ""})
+
+
+def embeddings(model: str, found: Sequence[dict[str, Any]], form: str) -> Embeddings:
+    """/v1/embeddings: what a judge of texts found, as numbers or ("base64") as their bytes."""
+    vectors = [each["embedding"] for each in found]
+    said = [_packed(each) if form == "base64" else each for each in vectors]
+    tokens = sum(each["tokens"] for each in found)
+    data = [Embedding(index=place, embedding=each) for place, each in enumerate(said)]
+    return Embeddings(model=model, data=data, usage={"prompt_tokens": tokens, "total_tokens": tokens})
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

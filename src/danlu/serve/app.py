@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from danlu.serve import jobs
-from danlu.serve.answers import ChatShape, Shape, TextShape
+from danlu.serve.answers import ChatShape, Shape, TextShape, embeddings
 from danlu.serve.engine import Engine
 from danlu.serve.gate import LOOPBACK, Gate
 from danlu.serve.judge import Judge
@@ -20,6 +20,8 @@ from danlu.serve.response import GenerationResponse
 from danlu.serve.schema import (
     ChatRequest,
     CompletionRequest,
+    Embeddings,
+    EmbeddingsRequest,
     Generated,
     ModelCard,
     ModelList,
@@ -47,6 +49,8 @@ def create_app(
     _add_models(app, engine, name)
     if isinstance(engine, Judge):
         _add_judgement(app, engine, name)
+        if engine.served.embeds:
+            _add_embeddings(app, engine, name)
     else:
         _add_generation(app, engine, name)
     _add_health(app, engine)
@@ -98,6 +102,14 @@ def _add_judgement(app: FastAPI, judge: Judge, name: str) -> None:
     explain.__annotations__["wish"] = explain_request(judge.served.asks)
     app.post("/predict")(predict)
     app.post("/explain")(explain)
+
+
+def _add_embeddings(app: FastAPI, judge: Judge, name: str) -> None:
+    @app.post("/v1/embeddings")
+    async def embed(wish: EmbeddingsRequest) -> Embeddings:
+        _check_model(wish.model, name)
+        found = await asyncio.wrap_future(judge.submit(wish.rows))
+        return embeddings(name, found, wish.encoding_format)
 
 
 def _add_health(app: FastAPI, engine: Engine | Judge) -> None:

@@ -161,6 +161,35 @@ class Predictions(BaseModel):
     predictions: list[dict[str, Any]]
 
 
+class EmbeddingsRequest(Strict):
+    """Texts to embed, as OpenAI's API has it."""
+
+    model: str = Field(max_length=256)
+    input: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str = Field("", max_length=256)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as the task reads them."""
+        return [{"text": each} for each in ([self.input] if isinstance(self.input, str) else self.input)]
+
+
+class Embedding(BaseModel):
+    """The vector of one text; in base64 it is float32, little-endian."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(BaseModel):
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: dict[str, int]
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int

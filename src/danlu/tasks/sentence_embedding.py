@@ -1,6 +1,8 @@
 """Learn one vector for each text, so that the vectors of texts that belong together are near: to search by meaning."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu import models
+from danlu.data.shapes import alike
 from danlu.metrics import regression, retrieval
 from danlu.metrics.bag import BagOfTexts
 from danlu.metrics.bootstrap import Figures, Floats, Sample
@@ -21,6 +24,7 @@ from danlu.randomness import generator
 from danlu.tasks.task import Batch, Example, Row, Task
 
 ROLES = ("text", "positive", "negative")
+_POOLING = "1_Pooling/config.json"
 _POOLS = {"mean": "mean", "cls": "first"}
 
 
@@ -49,7 +53,26 @@ class SentenceEmbedding(Task):
     }
     _blind = 1.0  # among how many answers the last evaluation was, on a geometric average
 
+    @classmethod
+    def stated(cls, folder: Path) -> dict[str, Any]:
+        path = folder / _POOLING
+        told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return {"pool": "cls"} if told.get("pooling_mode_cls_token") else {}
+
+    def companions(self, architecture: Architecture) -> dict[str, Any]:
+        """As sentence-transformers reads a folder: the model, its pooling, vectors of length 1."""
+        parts = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+        modules = [
+            {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for place, (path, kind) in enumerate(parts.items())
+        ]
+        names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+        pooling = {name: pool == self.chosen["pool"] for name, pool in names.items()}
+        width = {"word_embedding_dimension": architecture.core.dim}
+        return {"modules.json": modules, _POOLING: width | pooling}
+
     def encode(self, row: Row) -> Example:
+        row = alike.loaded(row) if row.get("positive") is not None else row  # stored, its text is all of its texts
         ids, kinds, parts = list[int](), list[int](), list[int]()
         for place, name in enumerate(ROLES):
             if row.get(name) is not None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from danlu.metrics.bootstrap import Sample
@@ -79,6 +81,15 @@ class Task(ABC):
     def name(self) -> str:
         """What it is called everywhere."""
         return type(self).__module__.rpartition(".")[2]
+
+    @classmethod
+    def stated(cls, folder: "Path") -> dict[str, Any]:
+        """The options that a folder of another library states in its own way."""
+        return {}
+
+    def companions(self, architecture: "Architecture") -> dict[str, Any]:
+        """{name: JSON} of files that other libraries look for beside a model."""
+        return {}
 
     @classmethod
     def modality(cls) -> "type[Modality]":
