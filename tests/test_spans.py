@@ -30,6 +30,7 @@ from danlu.serve.run import background
 from danlu.stages.prove import prove
 from danlu.tasks.span_denoising import SpanDenoising
 from danlu.tasks.task import Batch
+from danlu.train.plan import Plan
 from tests.models.stock import lift
 from tests.tiny_life import RECIPE, life, project, sentences
 
@@ -287,6 +288,11 @@ def test_a_folder_can_be_learned_on(trained: Path, recipe: Path) -> None:
     before, after = (Model.from_pretrained(each).architecture for each in (theirs, folder))
     assert before.core == after.core
     assert transformers.T5ForConditionalGeneration.from_pretrained(folder).config.d_model == 32
+
+
+def test_an_encoder_decoder_begins_at_a_lower_rate(recipe: Path) -> None:
+    folder = life(recipe, "train.lr=auto", "train.steps=1").run(Silent(), "pretrain").folders["pretrain"]
+    assert Plan.read(folder).lr == 0.005
 
 
 def test_it_is_served(trained: Path) -> None:

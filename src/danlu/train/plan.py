@@ -248,8 +248,8 @@ _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network
 def _rate(request: Request, net: nn.Module, optimizer: str) -> float:
     """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
     pretrain, tune = _LR[optimizer]
-    if request.pretraining:
-        return pretrain
+    if request.pretraining:  # at the higher rate an encoder-decoder learns no more than how often tokens are
+        return tune if _stack(net) and _stack(net).memory else pretrain
     total = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and _stack(net)
