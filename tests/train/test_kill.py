@@ -53,9 +53,11 @@ def interrupted(recipe: Path, partial: Path, at: int, number: signal.Signals) ->
         return process.returncode, steps(partial / "metrics.jsonl")
 
 
-def test_stopped_and_killed_and_run_again(tmp_path: Path) -> None:
-    straight = life(project(tmp_path / "straight", LONG)).run(Silent(), "pretrain").folders["pretrain"]
-    recipe = project(tmp_path / "killed", LONG)
+@pytest.mark.parametrize("task", ["language_modeling", "span_denoising"])
+def test_stopped_and_killed_and_run_again(task: str, tmp_path: Path) -> None:
+    long = LONG.replace("language_modeling", task)
+    straight = life(project(tmp_path / "straight", long)).run(Silent(), "pretrain").folders["pretrain"]
+    recipe = project(tmp_path / "killed", long)
     store = recipe.parent / "runs" / "store"
     for name in ("prepare", "encode"):
         life(recipe).run(Silent(), name)
