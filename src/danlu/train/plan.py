@@ -36,6 +36,7 @@ _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 _DISTURBED = 0.05  # share of the peak below which other processes may be in the way
 _ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
+_HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
@@ -293,7 +294,8 @@ def _step_seconds(
     from danlu.train.loop import Training
 
     together = together or Alone()
-    patience = min(_PATIENCE, 0.05 * seconds(request.train.budget or "1d"))  # a short budget is not for measuring
+    counted = {request.train.steps, request.train.tokens, request.train.epochs} != {None}
+    patience = _HASTE if counted else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
