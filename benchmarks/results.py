@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -33,12 +34,18 @@ def machine() -> dict[str, Any]:
 
 def keep(name: str, table: dict[str, Any]) -> Path:
     """Write a table beside what else was measured here today."""
-    path = FOLDER / f"{time.strftime('%Y-%m-%d')}-{platform.machine()}-{os.cpu_count()}cores.json"
+    here = machine()
+    path = FOLDER / f"{time.strftime('%Y-%m-%d')}-{_slug(here['processor'])}-{here['cores']}cores.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    stamp = {"commit": commit(Path(__file__).parent), "time": time.strftime("%H:%M"), "machine": machine()}
+    stamp = {"commit": commit(Path(__file__).parent), "time": time.strftime("%H:%M"), "machine": here}
     known[name] = known.get(name, {}) | table | stamp
     path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     return path
+
+
+def _slug(processor: str) -> str:
+    """A processor's name as a part of a file's: "AMD EPYC" as "amd-epyc"."""
+    return "-".join(re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)|processor|cpu", "", processor.lower())))
 
 
 def commit(folder: Path) -> str:
@@ -55,8 +62,7 @@ def python(peers: Path) -> str:
 
 def newest(name: str) -> dict[str, Any]:
     """The newest table of a script, and the file it stands in; {} where none was measured."""
-    for path in sorted(FOLDER.glob("*.json"), reverse=True):
-        known = json.loads(path.read_text("utf-8"))
-        if name in known:
-            return dict(known[name]) | {"file": path.name}
-    return {}
+    files = {path.name: json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*.json")}
+    found = [(file[:10], known[name]["time"], file) for file, known in files.items() if name in known]
+    file = max(found, default=("", "", ""))[2]
+    return dict(files[file][name]) | {"file": file} if file else {}
