@@ -1,4 +1,4 @@
-"""Where measurements are kept: results/<date>-<machine>.json, one table per script, the newest of each is shown."""
+"""Where measurements are kept: results/<date>-<processor>.json, one table per script, the newest of each is shown."""
 
 import json
 import os

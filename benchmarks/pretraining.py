@@ -1,0 +1,120 @@
+"""Does it help to read first? A small BERT learns hidden words of raw text, then classes; beside it the same model that
+did not read.
+
+All ways share one recipe, one vocabulary and one shape: they differ in the steps of reading (1 for the one that does
+not), and in whether passages that follow each other are learned beside. Only rows to train on are read, and the novels.
+
+    python benchmarks/pretraining.py [--data ../shared/data] [--seeds 3] [--budget 240s] [reviews titles]
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import results
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+RECIPE = """
+seed = SEED
+task = "masked_language_modeling"
+
+[data]
+path = [TEXTS, "DATA/zh_classic_novels"]
+exclude = ["*.md"]
+shape = "text"
+columns = COLUMNS
+header = HEADER
+split = { valid = 0.02, test = 0.0 }
+
+[tokenizer]
+vocab_size = 8000
+
+[model]
+depth = DEPTH
+context = CONTEXT
+
+[pretrain]
+LENGTH
+
+[options]
+pairs = "PAIRS"
+
+[finetune]
+task = "text_classification"
+data = TEXTS
+valid = VALID
+test = "TEST"
+columns = LABELLED
+header = HEADER
+epochs = EPOCHS
+"""
+SETS: dict[str, dict[str, str]] = {
+    "reviews": {
+        "TEXTS": '"DATA/chnsenticorp_htl/train.tsv.gz"', "VALID": '"DATA/chnsenticorp_htl/dev.tsv"',
+        "TEST": "DATA/chnsenticorp_htl/test.tsv", "COLUMNS": '{ text = "text" }', "HEADER": "true",
+        "LABELLED": '{ text = "text", label = "label" }', "EPOCHS": "4.0", "CONTEXT": "256", "DEPTH": "4",
+    },
+    "titles": {
+        "TEXTS": '"DATA/thucnews_titles/dev.txt"', "VALID": "[]", "TEST": "DATA/thucnews_titles/test.txt",
+        "COLUMNS": '{ text = "1" }', "HEADER": "false", "LABELLED": '{ text = "1", label = "2" }', "EPOCHS": "4.0",
+        "CONTEXT": "64", "DEPTH": "4",
+    },
+}  # fmt: skip
+WAYS = {"nothing read": ("none", False), "hidden words": ("none", True), "hidden words, pairs": ("next", True)}
+
+
+def recipe(name: str, way: str, seed: int, options: argparse.Namespace) -> str:
+    """The recipe of a set and a way to begin."""
+    pairs, reads = WAYS[way]
+    length = f'budget = "{options.budget}"' if reads else "steps = 1\nlr = 1e-9"
+    written = RECIPE.replace("SEED", str(seed)).replace("LENGTH", length).replace("PAIRS", pairs)
+    for key, value in SETS[name].items():
+        written = written.replace(key, value)
+    return written.replace("DATA", options.data.resolve().as_posix())
+
+
+def accuracy(name: str, way: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Of the tuned model on the test rows, and what it read."""
+    with tempfile.TemporaryDirectory() as room:
+        (Path(room) / "recipe.toml").write_text(recipe(name, way, seed, options), "utf-8")
+        subprocess.run([sys.executable, "-m", "danlu", "run", "recipe.toml", "-q"], cwd=room, check=True)
+        store = Path(room) / "runs" / "store"
+        figures, read = (json.loads(next(store.glob(f"{stage}-*/metrics.json")).read_text("utf-8"))
+                         for stage in ("evaluate", "pretrain"))  # fmt: skip
+    tuned = next(each for role, each in figures["models"].items() if "accuracy" in each and role != "bag")
+    bag = figures["models"].get("bag", {}).get("accuracy", math.nan)
+    return {"accuracy": tuned["accuracy"], "bag": bag, "read_tokens": read["tokens"]}
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Mean, deviation, and half of the 95 % interval of the mean over seeds (Student's t)."""
+    found = [run["accuracy"] for run in runs]
+    spread = statistics.stdev(found) if len(found) > 1 else math.nan
+    half = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(found), 2.0) * spread / math.sqrt(len(found))
+    return {"accuracy": round(statistics.mean(found), 4), "half_interval": round(half, 4), "runs": runs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", default="240s", help="of reading")
+    options = parser.parse_args()
+    for name in options.sets:
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        for seed in range(1, options.seeds + 1):
+            for way in WAYS:
+                runs[way].append(accuracy(name, way, seed, options))
+                print(name, way, runs[way][-1], flush=True)
+        print(results.keep("pretraining", {name: {way: summary(each) for way, each in runs.items()}}))
+
+
+if __name__ == "__main__":
+    main()
