@@ -63,6 +63,6 @@ def python(peers: Path) -> str:
 def newest(name: str) -> dict[str, Any]:
     """The newest table of a script, and the file it stands in; {} where none was measured."""
     files = {path.name: json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*.json")}
-    found = [(file[:10], known[name]["time"], file) for file, known in files.items() if name in known]
+    found = [(file[:10], known[name].get("time", ""), file) for file, known in files.items() if name in known]
     file = max(found, default=("", "", ""))[2]
     return dict(files[file][name]) | {"file": file} if file else {}

@@ -68,8 +68,8 @@ class Train(_Training):
         "auto",
         description="auto: bf16 where this machine is faster with it; fp8 only on GPUs that multiply in it",
     )
-    attention: Literal["auto", "sdpa", "written"] = Field(
-        "auto", description="how attention is computed, not what; auto measures"
+    attention: Literal["auto", "sdpa", "written", "flex"] = Field(
+        "auto", description="how attention is computed, not what; auto measures; flex only on GPUs"
     )
     recompute: Literal["auto"] | bool = Field(
         "auto", description="compute activations again in backward instead of keeping them; auto: where memory is short"

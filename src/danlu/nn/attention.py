@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import Dropout
+from danlu.nn.flex import flex
 from danlu.nn.linear import Linear
 from danlu.nn.norm import Norm
 from danlu.nn.positions import Rotation, rotate
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 class View:
     """What a layer sees: made once per forward and shared by all layers with the same window."""
 
-    form: str  # "sdpa" | "written"
+    form: str  # "sdpa" | "written" | "flex"
     bias: Tensor | None = None  # additive, broadcastable to (B, H, T, S); None = everyone sees everyone
     causal: bool = False  # `bias` says no more than that a token sees itself and its past
     rotation: Rotation | None = None
+    blocks: Any = None  # what `bias` says, by blocks, where the form is "flex"
 
 
 class Attention(nn.Module):
@@ -61,8 +63,8 @@ class Attention(nn.Module):
             k, v = self._keys_and_values(x if memory is None else memory, view.rotation)
         if cache is not None and memory is None:
             k, v = cache.extend(layer, k, v)
-        attend = written if view.form == "written" or self.dropout.active else sdpa
-        mixed = attend(q, k, v, view, self.scale, self.dropout)  # (B, H, T, E)
+        form = "written" if self.dropout.active else view.form
+        mixed = _FORMS[form](q, k, v, view, self.scale, self.dropout)  # (B, H, T, E)
         return self.o(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, view: View) -> Tensor:
@@ -104,6 +106,9 @@ def written(q: Tensor, k: Tensor, v: Tensor, view: View, scale: float, dropout: 
     kept = dropout.factors(q.new_empty(B * K, H // K * T, S)) if dropout.active else None
     rows = (q.reshape(B * K, -1, E), k.reshape(B * K, S, E), v.reshape(B * K, S, E))
     return Written.apply(*rows, bias, scale, kept).view(B, H, T, E)
+
+
+_FORMS = {"sdpa": sdpa, "written": written, "flex": flex}
 
 
 class Written(torch.autograd.Function):

@@ -15,10 +15,11 @@ from danlu.nn.attention import Attention, View
 from danlu.nn.compiled import program
 from danlu.nn.config import TransformerConfig
 from danlu.nn.dropout import Dropout
+from danlu.nn.flex import blocks
 from danlu.nn.masks import additive, both, reach
 from danlu.nn.mlp import Mlp
 from danlu.nn.norm import Norm
-from danlu.nn.positions import Buckets, Distances, Rotary, inverse_frequencies, magnitude, rotation
+from danlu.nn.positions import Buckets, Distances, Rotary, Rotation, inverse_frequencies, magnitude, rotation
 from danlu.nn.recompute import recomputed
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks. `attention_form` ("sdpa" | "written") chooses how attention is computed, not what.
+    """A stack of blocks. `attention_form` ("sdpa" | "written" | "flex") chooses how attention is computed, not what.
 
     `checkpointing` ("none" | "blocks") chooses what backward finds kept: all, or only what goes into each block;
     `compiled` lets the blocks run as one compiled program where gradients are wanted.
@@ -102,7 +103,7 @@ class Transformer(nn.Module):
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         views = {window: self._view(window, x, positions, mask, cache) for window in set(self.config.windows)}
-        across = View(self.attention_form, None if memory_mask is None else additive(memory_mask, x.dtype))
+        across = self._seen(memory_mask, x, None)
         for layer, (block, window) in enumerate(zip(self.blocks, self.config.windows, strict=True)):
             place = 0 if cache is None else layer  # a program is not compiled anew for a number that nobody reads
             x = self._through(block, x, views[window], place, cache, memory, across)
@@ -129,11 +130,19 @@ class Transformer(nn.Module):
         if cache is None or window or not cache.alone:
             allowed = reach(queries, keys, causal=self.config.mask == "causal", window=window)
             allowed = both(None if allowed is None else allowed[:, None], mask)
+        if self.distances is None and self.attention_form == "flex" and cache is None:
+            return self._seen(allowed, x, turn)
         bias = None if allowed is None else additive(allowed, x.dtype)
         if self.distances is not None:
             bias = self.distances(queries, keys) + (0 if bias is None else bias)
         causal = bias is not None and mask is None and cache is None and not window and self.distances is None
-        return View(self.attention_form, bias, causal, turn)
+        return View("sdpa" if self.attention_form == "flex" else self.attention_form, bias, causal, turn)
+
+    def _seen(self, allowed: Tensor | None, x: Tensor, turn: Rotation | None) -> View:
+        """A view that a mask alone decides."""
+        if self.attention_form == "flex":
+            return View("flex", rotation=turn, blocks=None if allowed is None else blocks(allowed))
+        return View(self.attention_form, None if allowed is None else additive(allowed, x.dtype), rotation=turn)
 
 
 def _distances(config: TransformerConfig) -> Distances | None:

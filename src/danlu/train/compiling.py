@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from danlu.train.session import Watcher
 
 NEVER = -1
+_WIDE = 512  # tokens of a row from which blocks of pairs that nobody sees are many
 _LONG, _LONG_ON_GPU = 900.0, 300.0  # seconds of training from which a trial is worth its time
 
 
@@ -36,7 +37,9 @@ def available(where: str) -> bool:
 
 
 def check(request: "Request") -> None:
-    """Raise UserError E129 where it is asked for and several ranks train."""
+    """Raise UserError E129 where it is asked for and several ranks train; E149, flex attention without a GPU."""
+    if request.train.attention == "flex" and not (request.device.startswith("cuda") and available(request.device)):
+        raise UserError("E149", device=request.device)
     if ranks.count() > 1 and request.compile is True:
         raise UserError("E129", count=ranks.count())
 
@@ -65,6 +68,20 @@ def _tried(plan: "Plan", pace: Callable[["Plan"], float]) -> float | None:
         return pace(replace(plan, compiled_from=0))
     except RuntimeError:  # the compiler's, whatever it is; the step itself has run before
         return None
+
+
+def builds_attention(request: "Request", plan: "Plan") -> bool:
+    """Whether flex attention is worth a trial: where several documents share long rows on a GPU."""
+    several = any(len(group) > 1 for group in getattr(request.loader, "groups", ()))
+    return several and plan.context >= _WIDE and plan.device.startswith("cuda") and available(plan.device)
+
+
+def flexible(plan: "Plan", pace: Callable[["Plan"], float]) -> dict[str, float]:
+    """{"flex": seconds of a step with it}; nothing where this GPU cannot build it."""
+    try:
+        return {"flex": pace(replace(plan, attention="flex"))}
+    except RuntimeError:
+        return {}
 
 
 def told(request: "Request", plan: "Plan", view: "Watcher") -> None:

@@ -272,6 +272,8 @@ def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     if request.train.attention == "auto" and split.allows(net, replace(drafted, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
     timed = {form: _step_seconds(request, net, replace(drafted, attention=form)) for form in forms}
+    if request.train.attention == "auto" and compiling.builds_attention(request, drafted):
+        timed |= compiling.flexible(drafted, lambda plan: _step_seconds(request, net, plan))
     best = min(timed, key=lambda form: timed[form])
     plan = replace(drafted, attention=best, seconds_per_step=timed[best] * _SLACK)
     return _undisturbed(request, net, plan) if drafted.threads > 1 and drafted.device == device.CPU else plan
