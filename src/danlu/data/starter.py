@@ -224,9 +224,11 @@ def _note(found: Found, key: str) -> str:
     return own if messages.find(f"init.note.{own}") else key
 
 
-def settings(texts: Iterable[str], train: Mapping[str, str], **more: Mapping[str, str]) -> Settings:
+def settings(
+    texts: Iterable[str], train: Mapping[str, str], depth: str = '"auto"', **more: Mapping[str, str]
+) -> Settings:
     """Settings to learn from such texts, with these of [train] and of other sections."""
-    return {"model": {"depth": '"auto"', "context": str(context(map(tokens, texts)))}, "train": train, **more}
+    return {"model": {"depth": depth, "context": str(context(map(tokens, texts)))}, "train": train, **more}
 
 
 def context(lengths: Iterable[int]) -> int:
