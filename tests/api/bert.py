@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from tests.tiny_life import sentences
@@ -39,6 +40,17 @@ def folder(path: Path, stock: str = "BertModel", **config: Any) -> Path:
     transformers.set_seed(1)
     getattr(transformers, stock)(shape).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+def classifier(path: Path) -> Path:
+    """Write the folder of a classifier of three labels whose weights are far from zero; returns its path."""
+    folder(path, "BertForSequenceClassification", num_labels=3)
+    model = transformers.BertForSequenceClassification.from_pretrained(path)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())), alpha=0.2)
+    model.save_pretrained(path)
     return path
 
 

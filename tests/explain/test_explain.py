@@ -89,13 +89,7 @@ def test_a_row_of_a_linear_model_is_shared_out_by_its_weights() -> None:
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that transformers wrote, with weights far from zero."""
-    path = bert.folder(tmp_path_factory.mktemp("explain") / "model", "BertForSequenceClassification", num_labels=3)
-    model = transformers.BertForSequenceClassification.from_pretrained(path)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())), alpha=0.2)
-    model.save_pretrained(path)
-    return path
+    return bert.classifier(tmp_path_factory.mktemp("explain") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 from rich.console import Console
 
 from danlu import AutoModel, cli, messages
@@ -31,13 +29,7 @@ SENTENCE = "it is the ship, the queen."
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = bert.folder(tmp_path_factory.mktemp("explained") / "model", "BertForSequenceClassification", num_labels=3)
-    model = transformers.BertForSequenceClassification.from_pretrained(path)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())), alpha=0.2)
-    model.save_pretrained(path)
-    return path
+    return bert.classifier(tmp_path_factory.mktemp("explained") / "model")
 
 
 def test_the_command_tells_words_and_writes_a_page(

