@@ -29,14 +29,26 @@ def found(folder: Path) -> dict[str, Any]:
         ("a_train.csv a_training.csv", {}),
         ("rows.csv rows_test.csv", {"train": "rows.csv", "test": "rows_test.csv"}),
         ("names dev test", {"train": "dev", "test": "test"}),
+        ("trial dev", {"train": "trial", "valid": "dev"}),
         ("train.gz dev.xz", {"train": "train.gz", "valid": "dev.xz"}),
     ],
 )  # fmt: skip
 def test_files_are_told_apart_by_their_names(tmp_path: Path, names: str, wanted: dict[str, str]) -> None:
     paths = [tmp_path / name for name in names.split()]
     for path in paths:
-        path.write_text("a" if path.name == "names" else "as many letters", "utf-8")
+        path.write_text("a" if path.name == "names" else "as many letters, and more", "utf-8")
     assert {split: path.name for split, path in by_split(paths).items()} == wanted
+
+
+def test_files_of_one_form_without_splits_are_learned_together(tmp_path: Path) -> None:
+    for name in ("zh", "en"):
+        rows = [f"{'good' if n % 2 else 'bad'}\tA long text of {name}, number {n}." for n in range(40)]
+        (tmp_path / f"reviews.{name}.tsv").write_text("\n".join(["label\ttext", *rows]), "utf-8")
+    made, seen = recipe(tmp_path, Path("here"))
+    assert tomllib.loads(made)["data"]["path"] == ["here/reviews.en.tsv", "here/reviews.zh.tsv"]
+    assert seen == 80
+    (tmp_path / "reviews.fr.tsv").write_text("label\tother\tmore\n1\t2\t3\n", "utf-8")
+    assert tomllib.loads(recipe(tmp_path, Path("here"))[0])["task"] != "text_classification", "one is of another form"
 
 
 def test_stories_of_mctest_are_read_with_the_letters_beside_them(tmp_path: Path) -> None:
@@ -127,6 +139,8 @@ def test_columns_may_tell_which_candidate_is_right(tmp_path: Path, row: dict[str
         ("mctest", "multiple_choice",
          {"path": "mc500.train.tsv", "valid": "mc500.dev.tsv", "test": "mc500.test.tsv"}, 1200),
         ("thucnews_titles", "text_classification", {"path": "dev.txt", "test": "test.txt"}, 10_000),
+        ("cmrc2018", "reading_comprehension", {"path": "cmrc2018_trial.json", "valid": "cmrc2018_dev.json"}, 1002),
+        ("xquad", "reading_comprehension", {"path": "xquad.en.json"}, 2380),
     ],
 )  # fmt: skip
 def test_real_sets_are_known(shared_data: Path, name: str, task: str, files: dict[str, str], rows: int) -> None:

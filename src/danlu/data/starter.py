@@ -10,6 +10,7 @@ from typing import Any
 
 from danlu import messages
 from danlu.data import sources
+from danlu.data.sources import SourceFile
 from danlu.errors import UserError
 
 SPLITS = {
@@ -31,6 +32,8 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
 }
 _NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
 _FEW = 2000  # rows below which a larger share is held out
+_LIST = 20  # a list of classes is at least so many times smaller than the rows
+_PARTS = 20  # files of one set that a recipe names one by one, at most
 _CONTEXTS = (32, 64, 128, 256, 512)
 
 
@@ -49,15 +52,16 @@ class Found:
     settings: Settings
     files: Mapping[str, Path] = field(default_factory=dict)  # by split; "train" is always there
     others: Sequence[Path] = ()  # that are left out
+    parts: Sequence[Path] = ()  # all files to train on, where they are several
     beside: str = ""  # how the names of files end that belong to those and are to be named too
 
     def paths(self, split: str) -> list[Path]:
-        file = self.files[split]
-        return [file, file.with_suffix(self.beside)] if self.beside else [file]
+        files = self.parts if self.parts and split == "train" else [self.files[split]]
+        return [each for file in files for each in (file, file.with_suffix(self.beside))[: 1 + bool(self.beside)]]
 
     @property
     def about(self) -> str:
-        size = sum(path.stat().st_size for path in self.files.values())
+        size = sum(path.stat().st_size for path in {*self.files.values(), *self.parts})
         rows = {"rows": f"{self.count:,}", "size": f"{size / 1e6:.2f} MB"}
         return messages.text(f"init.{self.message}", **rows, **self.said)
 
@@ -100,10 +104,22 @@ def look(path: Path, task: str) -> Found | None:
     there = _candidates(path, getattr(kind, "FORMATS", None), getattr(kind, "ALSO", ()))
     files = by_split(there)
     if "train" not in files:
-        return None
+        return _of_parts(there, kind.look)
     (source,) = sources.describe([files["train"]])
     found = kind.look(source)
     return replace(found, files=files, others=sorted({*there} - {*files.values()})) if found else None
+
+
+def _of_parts(there: Sequence[Path], look: Callable[[SourceFile], Found | None]) -> Found | None:
+    """Files whose names say no split and which are all of one form: together they are to train on."""
+    if not 1 < len(there) <= _PARTS or any(_split(path)[0] for path in there):
+        return None
+    found = [look(source) for source in sources.describe(there)]
+    first = found[0]
+    if first is None or any(each is None or (each.task, each.keys) != (first.task, first.keys) for each in found):
+        return None
+    count = sum(each.count for each in found if each)
+    return replace(first, files={"train": there[0]}, parts=tuple(there), count=count)
 
 
 def _candidates(path: Path, kinds: Sequence[str] | None, also: Sequence[str]) -> list[Path]:
@@ -145,9 +161,9 @@ def by_split(found: Sequence[Path]) -> dict[str, Path]:
     if any(len(paths) > 1 for paths in named.values()):
         return _of_sets(found)
     files = {split: path for split, (path,) in named.items()}
-    beside = len(rest) == 1 and "test" in files and "train" not in files
-    # what is smaller than the file to validate on is a list of classes, or the like
-    if beside and ("valid" not in files or rest[0].stat().st_size > files["valid"].stat().st_size):
+    beside = len(rest) == 1 and files and "train" not in files
+    # what is far smaller than the file to validate on is a list of classes, or the like
+    if beside and ("valid" not in files or rest[0].stat().st_size > files["valid"].stat().st_size / _LIST):
         files["train"] = rest[0]
     if "train" not in files and {"valid", "test"} <= files.keys():
         files = {"train": files["valid"], "test": files["test"]}
