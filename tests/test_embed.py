@@ -278,6 +278,12 @@ def test_it_answers_alike_everywhere_and_so_does_transformers(
         served = tiny_task.asked(url, {"text": asked})["predictions"]
         answers = [posted(url, {"model": "tiny", "input": asked, "encoding_format": form}) for form in FORMS]
         one = posted(url, {"model": "tiny", "input": asked[0]})
+        pair = dict(zip(("text", "positive"), asked, strict=False))
+        cosine = tiny_task.asked(url, pair)["predictions"][0]
+        why = tiny_task.asked(url, pair, "explain")
+    assert model.predict(json.dumps(pair)) == {"cosine": pytest.approx(np.dot(*said[:2]), abs=1e-5)}
+    assert cosine == {"cosine": pytest.approx(np.dot(*said[:2]), abs=1e-5)}
+    assert (why["explained"], why["number"]) == ("cosine", pytest.approx(cosine["cosine"], abs=1e-5))
     assert [each["embedding"] for each in served] == [pytest.approx(each, abs=1e-5) for each in said]
     plain, packed = ([each["embedding"] for each in answer["data"]] for answer in answers)
     assert plain == [pytest.approx(each, abs=1e-5) for each in said]

@@ -71,9 +71,9 @@ def refused(life: Life, until: str) -> UserError:
     return caught.value
 
 
-def asked(url: str, row: dict[str, Any]) -> dict[str, Any]:
+def asked(url: str, row: dict[str, Any], verb: str = "predict") -> dict[str, Any]:
     """What a server says of a row, or of several given as lists by column."""
-    request = urllib.request.Request(f"{url}/predict", json.dumps(row).encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(f"{url}/{verb}", json.dumps(row).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request) as reply:
         said: dict[str, Any] = json.load(reply)
     return said

@@ -157,6 +157,13 @@ class Model(nn.Module):
         Raises:
             UserError: a row that the task cannot read.
         """
+        return [self.task.alone(answer) for answer in self._joined(rows)]
+
+    def measured(self, rows: Sequence[Row]) -> list[Row]:
+        """`judge` of rows whose answers are known, in the light of each other where that is what counts."""
+        return self.task.together(self._joined(rows), rows)
+
+    def _joined(self, rows: Sequence[Row]) -> list[Row]:
         examples = [self.task.asking(row) for row in rows]
         found = self._found([window for each in examples for window in each])
         bounds = [0, *accumulate(map(len, examples))]

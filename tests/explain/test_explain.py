@@ -1,5 +1,6 @@
 """Explanations of every task: their parts add up, and are those of independent implementations."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def test_the_parts_add_up_to_the_difference(name: str) -> None:
     assert max(map(abs, parts)) > 1e-4
     assert sum(found.scores.get("attention", [1.0])) == pytest.approx(1)
     assert ("attention" in found.scores) == (not name.startswith("tabular"))
-    assert all(0 <= share <= 1 or "regression" in name for curve in found.curves.values() for share in curve)
+    shares = [share for curve in found.curves.values() for share in curve]
+    assert "regression" in name or (min(shares) >= (-1 if model.embeds else 0) and max(shares) <= 1)
+    assert found.left_out == 0
     assert [curve[0] for curve in found.curves.values()] == pytest.approx([found.share] * len(found.curves), abs=1e-9)
     assert np.ptp([curve[-1] for curve in found.curves.values()]) < 1e-9, "all is gone"
     assert json.loads(json.dumps(found.table()))["explained"] == found.name
@@ -142,6 +145,45 @@ def test_rollout_of_one_layer_is_half_its_attention() -> None:
     assert through([share]).tolist() == [[1.0, 0.0], [0.125, 0.875]]
 
 
+def test_how_alike_two_texts_are_is_shared_out_as_by_transformers_and_autograd(stock: Path) -> None:
+    """The cosine of mean states; of each text the way from blank to its own words, the other as it is; their mean."""
+    model = AutoModel.from_pretrained(stock, task="sentence_embedding")
+    model.net.double()
+    texts = (SENTENCE, "the ship is the queen")
+    found = explain(model, dict(zip(("text", "positive"), texts, strict=True)))
+    bert_, tokenizer = _bare(stock), transformers.AutoTokenizer.from_pretrained(stock)
+
+    def vectors(x: Tensor) -> Tensor:
+        return nn.functional.normalize(bert_.encoder(x)[0].mean(1), dim=-1)
+
+    ends, starts = list[Tensor](), list[Tensor]()
+    for each in texts:
+        ids = tokenizer(each, return_tensors="pt")["input_ids"]
+        masked = torch.full_like(ids, tokenizer.mask_token_id)
+        masked[0, 0], masked[0, -1] = ids[0, 0], ids[0, -1]
+        with torch.no_grad():
+            ends.append(bert_.embeddings(ids))
+            starts.append(bert_.embeddings(masked))
+    parts, blanks = list[Tensor](), list[float]()
+    for own, other in ((0, 1), (1, 0)):
+        share = ((torch.arange(2000) + 0.5) / 2000)[:, None, None].double()
+        x = (starts[own] + share * (ends[own] - starts[own])).requires_grad_()
+        with torch.no_grad():
+            beside = vectors(ends[other])
+            blanks.append(float(vectors(starts[own]) @ beside.T))
+        (slope,) = torch.autograd.grad((vectors(x) @ beside.T).sum(), x)
+        parts.append(((ends[own] - starts[own])[0] * slope.mean(0)).sum(-1) / 2)
+    with torch.no_grad():
+        assert found.number == pytest.approx(float(vectors(ends[0]) @ vectors(ends[1]).T), abs=1e-9)
+    assert found.blank == pytest.approx(np.mean(blanks), abs=1e-9)
+    expected = torch.cat(parts).numpy()
+    assert np.abs(np.array(found.scores["gradients"]) - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def _bare(path: Path) -> Any:
+    return transformers.BertModel.from_pretrained(path, attn_implementation="eager").double().eval()
+
+
 # --- whether it is so ---
 
 
@@ -181,6 +223,78 @@ def test_a_model_in_eight_bits_is_explained_as_the_one_it_was_made_of(stock: Pat
     assert explain(model, {"text": "ship"}, ours.name).scores["gradients"][1] != 0
 
 
+# --- long texts ---
+
+LONG = "the quick brown fox " * 40
+JUDGED = ["text_classification", "multi_label_classification", "text_regression", "multiple_choice"]
+
+
+@pytest.mark.parametrize("name", [*JUDGED, "relation_extraction", "sentence_embedding"])
+def test_of_a_text_that_is_cut_what_the_answer_is_made_of_is_explained(name: str) -> None:
+    model, asked = model_of(name)
+    asked = {each: said for each, said in asked.items() if each != "text_pair"}
+    asked |= {"text": f"{asked['text']} {LONG}"}
+    found, said = explain(model, asked), model.judge([asked])[0]
+    whole = type(model.task)(model.processor, model.task.labels, None, model.task.chosen).asking(asked)[0]
+    read = model.task.asking(asked)[0]
+    assert found.left_out == len(whole["input_ids"]) - len(read["input_ids"]) > 100
+    places = [place for word in found.words for place in word.places]
+    assert places == list(range(len(read["input_ids"])))
+    share = said["cosine"] if model.embeds else said.get("score", max(said.get("scores", {"": 0}).values()))
+    assert found.share == pytest.approx(share, abs=1e-6)
+
+
+def test_what_a_text_goes_on_from_is_its_end() -> None:
+    model, asked = model_of("language_modeling")
+    found = explain(model, {"text": f"{LONG}{asked['text']}"})
+    ids = model.processor.encode(f"{LONG}{asked['text']}")[1 - CONTEXT :]
+    assert len(ids) == CONTEXT - 1 == sum(len(word.places) for word in found.words)
+    with torch.no_grad():
+        shares = model.net({"input_ids": torch.tensor([ids])})[0, -1].softmax(-1)
+    assert found.share == pytest.approx(float(shares.max()), abs=1e-9)
+    assert found.left_out == len(model.processor.encode(f"{LONG}{asked['text']}")) + 1 - len(ids)
+
+
+@pytest.mark.parametrize("text", [f"{LONG} [MASK] jumps {LONG}", f"[MASK] {LONG}", f"{LONG} [MASK]"])
+def test_what_is_around_a_mask_is_read(text: str) -> None:
+    model, _ = model_of("masked_language_modeling")
+    found = explain(model, {"text": text})
+    assert sum(len(word.places) for word in found.words) == CONTEXT
+    assert [word.text.strip() for word in found.words].count("[MASK]") == 1
+    assert found.left_out > 0
+
+
+def test_the_begin_of_a_text_is_looked_at_for_replaced_tokens() -> None:
+    model, asked = model_of("replaced_token_detection")
+    assert explain(model, asked | {"text": LONG}).left_out == 140 + 20 + 2 - CONTEXT
+
+
+def test_of_tags_in_windows_the_surest_is_explained() -> None:
+    model, asked = model_of("token_classification")
+    found = explain(model, {"text": f"{asked['text']} " * 8})
+    assert len(found.words) <= CONTEXT and found.left_out == 0
+    surest = max(each["score"] for each in model.judge([{"text": f"{asked['text']} " * 8}])[0]["entities"])
+    assert found.share >= surest - 1e-9
+
+
+@pytest.mark.parametrize("labels", [("answer",), ("answer", "no_answer")])
+def test_of_windows_the_answer_that_is_given_is_explained(labels: tuple[str, ...]) -> None:
+    model, asked = model_of("reading_comprehension")
+    model.net, opening = copy.deepcopy(model.net), model.processor.opening
+    model.task.labels, said, words = labels, set(), asked["context"].split()
+    for at in range(24):
+        drawn = np.random.default_rng(at)
+        with torch.no_grad():  # the more, the likelier there is no answer
+            model.net.embed.tokens.weight[opening] += 0.1 * model.net.head.output.weight.sum(0)
+        context = " ".join(drawn.choice(words, int(drawn.integers(5, 60))))
+        given = {"question": str(drawn.choice(words)), "context": context}
+        answer, found = model.judge([given])[0], explain(model, given)
+        assert "".join(found.name.split()) == ("".join(answer["text"].split()) or "no_answer")
+        assert found.share == pytest.approx(answer["score"], abs=1e-6)
+        said.add(answer["text"])
+    assert len(said) > 4 and ("" in said) == (len(labels) == 2), said
+
+
 # --- bad input ---
 
 
@@ -191,18 +305,16 @@ def test_what_says_nothing_is_refused(name: str) -> None:
         explain(model, {"text": ""})
 
 
-@pytest.mark.parametrize("name", ["text_classification", "language_modeling", "multiple_choice"])
-def test_what_is_longer_than_the_model_is_refused(name: str) -> None:
-    model, asked = model_of(name)
+def test_the_masks_of_a_long_text_must_be_read_at_once() -> None:
+    model, _ = model_of("masked_language_modeling")
     with pytest.raises(UserError, match="E612"):
-        explain(model, asked | {"text": "the quick brown fox " * 40})
+        explain(model, {"text": f"[MASK] {LONG} [MASK]"})
 
 
-@pytest.mark.parametrize("name", ["token_classification", "reading_comprehension"])
-def test_of_a_long_text_that_is_read_in_windows_the_one_with_the_answer_is_explained(name: str) -> None:
-    model, asked = model_of(name)
-    long = {each: text if each == "question" else f"{text} " * 8 for each, text in asked.items()}
-    assert len(explain(model, long).words) <= CONTEXT
+def test_one_text_has_no_likeness() -> None:
+    model, asked = model_of("sentence_embedding")
+    with pytest.raises(UserError, match="E613"):
+        explain(model, {"text": asked["text"]})
 
 
 def test_a_model_without_words_is_refused(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ class Explained(Explanation):
         """How far the words' parts account for the difference."""
         return text("explain.sums", gap=f"{self.gap:+.2g}", points=self.points)
 
+    def _left(self) -> list[str]:
+        return [text("explain.left", left_out=f"{self.left_out:,}")] if self.left_out else []
+
     def _faith(self) -> Iterator[str]:
         for name, area in self.faithfulness.items():
             yield text(f"explain.{'sooner' if area > 0 else 'later'}", method=_method(name), area=f"{abs(area):.3f}")
@@ -78,7 +81,8 @@ class Explained(Explanation):
         from rich.text import Text
 
         lines = [self.sums, *self._faith(), *([text("explain.attention")] if "attention" in self.scores else [])]
-        return Group(Text(self.head), Text(), self._coloured(), Text(), self._table(), Text(), *map(Text, lines))
+        heads = map(Text, [self.head, *self._left()])
+        return Group(*heads, Text(), self._coloured(), Text(), self._table(), Text(), *map(Text, lines))
 
     def _coloured(self) -> "Text":
         from rich.text import Text
@@ -111,6 +115,7 @@ class Explained(Explanation):
 
     def _parts(self) -> Iterator[str]:
         yield f'<p class="lead">{shown(self.head)}</p>'
+        yield "".join(f"<p>{shown(line)}</p>" for line in self._left())
         for name, scores in self.scores.items():
             yield f'<h2>{shown(_method(name))}</h2><p class="said">{"".join(self._spans(scores))}</p>'
         yield f'<p class="about">{shown(self.sums)}</p>'

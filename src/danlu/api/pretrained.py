@@ -280,8 +280,8 @@ class Pretrained(Model):
             Explained: `.show()`, `.save("page.html")`, `.words`, `.scores`, `.faithfulness`, `.table()`.
 
         Raises:
-            UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E612 too many tokens;
-                those of `predict`.
+            UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E613 one text where the
+                likeness of two is explained; those of `predict`.
         """
         from danlu.api.explained import Explained
         from danlu.explain import explain

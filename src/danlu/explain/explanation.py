@@ -4,7 +4,7 @@ Shapes: N copies of an example · T places
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class Explanation:
 
     `scores[GRADIENTS]` are the words' parts of the difference, but for `gap`; `scores[ATTENTION]`, where the model has
     such, what may flow from them. `curves` say how the `share` of the answer falls when words go, the highest first,
-    at each of `gone`; `faithfulness` how much sooner than at random.
+    at each of `gone`; `faithfulness` how much sooner than at random. `left_out` tokens of the text are not read.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Explanation:
     gone: Sequence[int]
     curves: Mapping[str, Sequence[float]]
     faithfulness: Mapping[str, float]
+    left_out: int = 0
 
     def table(self) -> dict[str, Any]:
         """As JSON."""
@@ -58,7 +59,7 @@ class Explanation:
         deleted = {"words": list(self.gone), "share": {name: list(each) for name, each in self.curves.items()}}
         told = {"explained": self.name, "number": self.number, "blank": self.blank, "share": self.share}
         made = {"points": self.points, "gap": self.gap, "faithfulness": dict(self.faithfulness)}
-        return told | {"words": rows, "deletion": deleted} | made
+        return told | {"words": rows, "deletion": deleted} | made | {"left_out": self.left_out}
 
 
 def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
@@ -66,47 +67,46 @@ def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
 
     Raises:
         UserError: E609 the model has no words or no number to explain, E610 it does not know that answer, E611 the row
-            says nothing, E612 it is longer than the model reads; those of `predict`.
+            says nothing; those of `predict`.
     """
     net, training = model.net, model.net.training
     if not isinstance(net.embed, Tokens | Cells) or isinstance(net, EncoderDecoder | Towers):
         raise UserError("E609", task=model.task_name)
-    examples = _examples(model, row)
+    examples, left_out = _read(model, row)
+    if not any(not word.fixed for each in examples for word in model.processor.words(each)):
+        raise UserError("E611")
     net.eval()
     try:
-        return max((_Case(model, each, wanted) for each in examples), key=lambda case: case.share).explained()
+        place, answer = model.task.explained(net, [_batch(model, each) for each in examples], wanted)
+        return replace(_Case(model, examples[place], answer).explained(), left_out=left_out)
     finally:
         net.train(training)
 
 
-def _examples(model: "Model", row: Row) -> list[Example]:
-    """What is read of a row: several windows of a long one.
-
-    Raises:
-        UserError: E611, E612.
-    """
+def _read(model: "Model", row: Row) -> tuple[list[Example], int]:
+    """What is read of a row, as an answer to it is: several windows of a long one; and how many tokens are not."""
     task = model.task
-    asked = [{"input_ids": prompted(model.processor, row["text"], chat=True)}] if model.taught_chat else None
-    examples = asked or task.asking(row)
-    if not any(not word.fixed for each in examples for word in model.processor.words(each)):
-        raise UserError("E611")
-    if task.long != "windows" and not isinstance(model.net.embed, Cells):
-        whole = asked or type(task)(model.processor, task.labels, None, task.chosen).asking(row)
-        read, there = (len(each[0]["input_ids"]) for each in (examples, whole))
-        if there > read or (not task.judges and read > model.context):
-            raise UserError("E612", found=there, limit=min(read, model.context))
-    return examples
+    if task.ahead:  # it goes on after the end of a text
+        ids = prompted(model.processor, row["text"], chat=model.taught_chat)
+        return [{"input_ids": ids[1 - model.context :]}], max(0, len(ids) - model.context + 1)
+    examples = task.asking(row)
+    if task.long == "windows" or isinstance(model.net.embed, Cells):
+        return examples, 0
+    (whole,) = type(task)(model.processor, task.labels, None, task.chosen).asking(row)
+    return examples, max(0, len(whole["input_ids"]) - sum(len(each["input_ids"]) for each in examples))
+
+
+def _batch(model: "Model", example: Example) -> Batch:
+    return {name: each.to(model.net.device) for name, each in model.processor.collate([example]).items()}
 
 
 class _Case:
     """One example, with any of its words gone."""
 
-    def __init__(self, model: "Model", example: Example, wanted: str):
-        self.net, self.words = model.net, model.processor.words(example)
+    def __init__(self, model: "Model", example: Example, answer: Answer):
+        self.net, self.answer, self.words = model.net, answer, model.processor.words(example)
         self.free = [place for place, word in enumerate(self.words) if not word.fixed]
-        both = (model.processor.collate([each]) for each in (example, *model.processor.blanks(example)))
-        self._real, *self._blanks = ({name: each.to(self.net.device) for name, each in batch.items()} for batch in both)
-        self.answer: Answer = model.task.answer(self.net, self._real, wanted)
+        self._real, *self._blanks = (_batch(model, each) for each in (example, *model.task.blanks(example)))
         self.share = self.shares([[]])[0]
 
     def without(self, gone: Sequence[Sequence[int]], blank: Batch | None = None) -> Batch:

@@ -189,8 +189,7 @@ def judged_on(model: "Model", encoded: Path, prepared: Path) -> Judged:
 
 def judged(model: "Model", rows: Sequence["Row"]) -> list["Row"]:
     """What a model says of rows, as it would say it to anybody; without the score of every label, to keep it small."""
-    said = model.task.together(model.judge(rows), rows)
-    return [{name: each for name, each in answer.items() if name != "scores"} for answer in said]
+    return [{name: each for name, each in answer.items() if name != "scores"} for answer in model.measured(rows)]
 
 
 def compared(first: tuple[str, Judged], second: tuple[str, Judged]) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -154,10 +154,10 @@ class MaskedLanguageModeling(LanguageModeling):
         return [self._shown(*each) for each in zip(ids, values, strict=True)]
 
     def asking(self, row: Row) -> list[Example]:
-        """A text in which the mask is written where a token is to be found.
+        """A text in which the mask is written where a token is to be found; of a long one what is around the masks.
 
         Raises:
-            UserError: E146, nothing is masked.
+            UserError: E146, nothing is masked; E612, the masks are farther apart than is read at once.
         """
         processor, given = self.processor, row["text"]
         mask = next(name for name, index in processor.control.items() if index == processor.mask_id)
@@ -166,7 +166,16 @@ class MaskedLanguageModeling(LanguageModeling):
         *before, last = given.split(mask)
         pieces = [processor.encode(piece.rstrip(" ") if mask == "<mask>" else piece) for piece in before]
         inner = [index for piece in pieces for index in (*piece, processor.mask_id)]
-        return [{"input_ids": [processor.opening, *inner, *processor.encode(last), processor.closing]}]
+        return [{"input_ids": [processor.opening, *self._around([*inner, *processor.encode(last)]), processor.closing]}]
+
+    def _around(self, ids: list[int]) -> list[int]:
+        """As many ids as there is room for, with the masks in their middle."""
+        room = (self.context or 2**30) - 2
+        places = [place for place, index in enumerate(ids) if index == self.processor.mask_id]
+        if places[-1] - places[0] >= room:
+            raise UserError("E612", found=places[-1] + 1 - places[0], limit=room)
+        start = max(0, min((places[0] + places[-1] + 1 - room) // 2, len(ids) - room))
+        return ids[start : start + room]
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a token in the first place that is masked."""

@@ -190,13 +190,25 @@ class ReadingComprehension(Task):
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logits of where the best answer of a window begins and ends, added."""
+        return self.explained(net, [batch], wanted)[1]
+
+    def explained(self, net: Any, windows: Sequence[Batch], wanted: str = "") -> tuple[int, Answer]:
+        """The window with the best answer; where the text has none that is as likely, the one that is least sure."""
         place_of(wanted, (), 0)
         with torch.no_grad():
-            shares = _shares(net(batch), batch)[0].cpu()
+            shares = [_shares(net(each), each)[0].cpu() for each in windows]
+        spans = [self._best(*each) for each in zip(shares, map(_answerable, windows), strict=True)]
+        nothing = [float(each[0].sum()) if NONE in self.labels else float("-inf") for each in shares]
+        best = max(range(len(windows)), key=lambda window: spans[window][0])
+        least = min(range(len(windows)), key=nothing.__getitem__)
+        if nothing[least] > spans[best][0]:
+            return least, self._answer(net, windows[least], 0, 0)
+        return best, self._answer(net, windows[best], *spans[best][1:])
+
+    def _answer(self, net: Any, batch: Batch, start: int, end: int) -> Answer:
+        """From the one to the other of the places that may be answers; from the first of all: that there is none."""
         places = (batch["labels"][0] != IGNORE).nonzero().flatten().tolist()
-        ids = batch["input_ids"][0].tolist()
-        start, end = self._best(shares, [ids[place] for place in places])
-        name = self.processor.decode(ids[places[start] : places[end] + 1]).strip() if start else NONE
+        found = batch["input_ids"][0, places[start] : places[end] + 1].tolist()
 
         def figures(seen: Batch) -> tuple[Tensor, Tensor]:
             logits = net(seen)
@@ -204,19 +216,19 @@ class ReadingComprehension(Task):
             score = logits[:, places[start], 0] + logits[:, places[end], 1]
             return score, (whole[:, start, 0] + whole[:, end, 1]).exp()
 
-        return Answer(name, figures)
+        return Answer(self.processor.decode(found).strip() if start else NONE, figures)
 
-    def _best(self, shares: Tensor, ids: list[int]) -> tuple[int, int]:
-        """The span of whole words with the highest share, by its places; (0, 0) where no answer is likelier."""
+    def _best(self, shares: Tensor, ids: list[int]) -> tuple[float, int, int]:
+        """The logarithm of the highest share of a span of whole words, and its places; -inf where there is no word."""
         inside = torch.tensor([self.processor.inside()[index] for index in ids])
         begins, ends = ~inside, torch.cat([~inside[1:], torch.ones(1, dtype=torch.bool)])
         both = shares[:, :1] + shares[:, 1:].T
         apart = torch.arange(len(ids)) - torch.arange(len(ids))[:, None]
         allowed = begins[:, None] & ends & (apart >= 0) & (apart < self.chosen["longest"])
         allowed[0] = allowed[:, 0] = False
-        allowed[0, 0] = NONE in self.labels or not bool(allowed.any())
-        best = int(both.masked_fill(~allowed, float("-inf")).argmax())
-        return best // len(ids), best % len(ids)
+        both = both.masked_fill(~allowed, float("-inf"))
+        best = int(both.argmax())
+        return float(both.max()), best // len(ids), best % len(ids)
 
     def _spans(self, read: _Read, start: int, shares: Tensor) -> Iterator[tuple[tuple[int, int], float]]:
         """Answers of a window, (begin, end) in characters, and their shares."""
@@ -274,6 +286,12 @@ def _around(row: Row, reach: int = 120) -> str:
 def _marked(labels: Tensor, bit: int) -> Tensor:
     """Where this bit is set."""
     return (labels >= 0) & (labels & bit > 0)
+
+
+def _answerable(batch: Batch) -> list[int]:
+    """The ids of the places of a window that an answer may begin or end at."""
+    found: list[int] = batch["input_ids"][0][batch["labels"][0] != IGNORE].tolist()
+    return found
 
 
 def _shares(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -113,7 +113,8 @@ class ReplacedTokenDetection(MaskedLanguageModeling):
         return [{"tokens": shown, "replaced": share[kept].tolist()} for shown, share, kept in rows]
 
     def asking(self, row: Row) -> list[Example]:
-        return self.windows(row)
+        """The begin of a text that is longer than the context."""
+        return [{"input_ids": self.processor.joined(row["text"], limit=self.context)[0]}]
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit that a token is a replaced one: of all of the text, the one of which that is likeliest."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from danlu import models
 from danlu.data.shapes import alike
+from danlu.errors import UserError
 from danlu.metrics import regression, retrieval
 from danlu.metrics.bag import BagOfTexts
 from danlu.metrics.bootstrap import Figures, Floats, Sample
@@ -21,7 +22,7 @@ from danlu.nn.heads import HeadConfig, pooled
 from danlu.nn.losses import wide
 from danlu.nn.masks import firsts, openings, segment_positions
 from danlu.randomness import generator
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of
 
 ROLES = ("text", "positive", "negative")
 _POOLING = "1_Pooling/config.json"
@@ -38,7 +39,8 @@ class SentenceEmbedding(Task):
     float32 hold the score at the first token of a row, and NaN elsewhere.
     """
 
-    inputs = {"text": Text}
+    inputs = {"text": Text, "positive": Text}
+    optional = ("positive",)
     outputs = {"embedding": Text}
     shape = "alike"
     arch = "bert"
@@ -180,9 +182,11 @@ class SentenceEmbedding(Task):
                 answers[-1][ROLES[role]] = vector
         return answers
 
-    def joined(self, row: Row, found: Sequence[Row]) -> Row:
-        """Plain numbers where one text alone was asked for; else vectors, for `together`."""
-        return found[0] if "positive" in found[0] else found[0] | {"embedding": found[0]["embedding"].tolist()}
+    def alone(self, answer: Row) -> Row:
+        """The vector of a text in plain numbers; of two texts, the cosine."""
+        if "positive" in answer:
+            return {"cosine": float(answer["embedding"] @ answer["positive"])}
+        return answer | {"embedding": answer["embedding"].tolist()}
 
     def together(self, answers: list[Row], rows: Sequence[Row]) -> list[Row]:
         """The cosine of each pair in the place of its vectors, and what a search among the texts of all rows finds."""
@@ -201,6 +205,30 @@ class SentenceEmbedding(Task):
         if "nearest" in answer:
             return f"{answer['nearest']} ({answer['cosine']:.2f})"
         return f"{answer['cosine']:.3f}" if "cosine" in answer else str(answer.get("score") or answer["positive"])
+
+    def answer(self, net: nn.Module, batch: Batch, wanted: str = "") -> Answer:
+        """The cosine of two texts.
+
+        Raises:
+            UserError: E613, there is one text alone.
+        """
+        place_of(wanted, ("cosine",), 0)
+        if int(batch["parts"].max()) == 0:
+            raise UserError("E613")
+
+        def figures(seen: Batch) -> tuple[Tensor, Tensor]:
+            vectors = self.vectors(net, seen).view(len(seen["input_ids"]), 2, -1)
+            found = (vectors[:, 0] * vectors[:, 1]).sum(-1)
+            return found, found
+
+        return Answer("cosine", figures)
+
+    def blanks(self, example: Example) -> list[Example]:
+        """One of the two texts blank beside the other as it is, in turn: two blank ones would be much alike."""
+        (nothing,) = self.processor.blanks(example)
+        columns = list(zip(example["parts"], example["input_ids"], nothing["input_ids"], strict=True))
+        return [{**example, "input_ids": [blank if part == side else real for part, real, blank in columns]}
+                for side in (0, 1)]  # fmt: skip
 
     # --- whole predictions ---
 

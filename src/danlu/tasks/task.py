@@ -181,9 +181,30 @@ class Task(ABC):
         """
         raise UserError("E609", task=self.name)
 
+    def explained(self, net: Any, windows: Sequence[Batch], wanted: str = "") -> tuple[int, Answer]:
+        """In which window of a row its answer is, of those that are batches of one example; and `answer` of that.
+
+        Raises:
+            UserError: as of `answer`.
+        """
+        answers = [self.answer(net, each, wanted) for each in windows]
+        with torch.no_grad():
+            shares = [float(answer.figures(each)[1]) for answer, each in zip(answers, windows, strict=True)]
+        place = shares.index(max(shares))
+        return place, answers[place]
+
+    def blanks(self, example: Example) -> list[Example]:
+        """The example with nothing said: what an explanation compares it with, on average."""
+        blanks: list[Example] = self.processor.blanks(example)
+        return blanks
+
     def joined(self, row: Row, found: Sequence[Row]) -> Row:
         """The answer to a row, from what `predict` found in each of its windows."""
         return found[0]
+
+    def alone(self, answer: Row) -> Row:
+        """The answer to a row that nobody measures, as JSON has it."""
+        return answer
 
     def together(self, answers: list[Row], rows: Sequence[Row]) -> list[Row]:
         """The answers to rows that are measured, in the light of each other where that is what counts."""
