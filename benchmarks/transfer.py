@@ -1,7 +1,8 @@
 """A pretrained encoder moved to a task, beside transformers' Trainer: the same folder, rows, epochs, precision, seeds.
 
 Each side is a process of its own and ends with its figures on the test rows; the Trainer trains on the rows that danlu
-prepared. Rates, batches and schedules are those that each side takes by itself, but for the Trainer's batch of 32.
+prepared. Rates, batches and schedules are those that each side takes by itself, but for the Trainer's batch of 32. Both
+keep the weights that did best on the rows to validate on; the Trainer looks at them after each epoch.
 
     python benchmarks/transfer.py --base FOLDER [--data ../shared/data] [--seeds 3] [sst2 trec relations]
 """
@@ -119,8 +120,8 @@ def train(options: argparse.Namespace) -> None:
     )
 
     name = options.task
-    learned, held_out = (
-        parquet.read_table(options.rows / f"{split}-00000.parquet").to_pylist() for split in ("train", "test")
+    learned, valid, held_out = (
+        parquet.read_table(options.rows / f"{split}-00000.parquet").to_pylist() for split in ("train", "valid", "test")
     )
     labels = sorted({row["label"] for row in learned})
     tokenizer = AutoTokenizer.from_pretrained(options.base)
@@ -140,10 +141,15 @@ def train(options: argparse.Namespace) -> None:
     told = TrainingArguments(
         output_dir="out", seed=options.seed, num_train_epochs=EPOCHS[name], per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=64, bf16=options.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
-        save_strategy="no", logging_strategy="no",
+        save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True, metric_for_best_model="figure",
+        logging_strategy="no",
     )  # fmt: skip
-    padding = DataCollatorWithPadding(tokenizer)
-    work = Trainer(model, told, train_dataset=encoded(learned), data_collator=padding, callbacks=[First()])
+
+    def reached(told: Any) -> dict[str, float]:
+        return {"figure": figure_of(name, told.predictions.argmax(-1), told.label_ids, labels)}
+
+    work = Trainer(model, told, train_dataset=encoded(learned), eval_dataset=encoded(valid), compute_metrics=reached,
+                   data_collator=DataCollatorWithPadding(tokenizer), callbacks=[First()])  # fmt: skip
     training = work.train().metrics["train_runtime"]
     found = work.predict(encoded(held_out)).predictions.argmax(-1)  # type: ignore[arg-type]
     true = np.array([labels.index(row["label"]) for row in held_out])
