@@ -60,8 +60,8 @@ class MultipleChoice(Task):
         return {"loss": (batch["labels"] == 1).sum()}
 
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        scores, right = self._questions(net, batch)
-        return {"loss": F.cross_entropy(scores, right, ignore_index=IGNORE, reduction="sum")}
+        scores, right = self._questions(net, batch)  # in float64, so that the gradients of candidates cancel
+        return {"loss": F.cross_entropy(scores.double(), right, ignore_index=IGNORE, reduction="sum")}
 
     def _questions(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores (Q, K) of the candidates of each question, -inf where one has fewer, and which is right (Q,)."""
