@@ -26,8 +26,9 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, precision, rates, room, schedule, split
+from danlu.train import compiling, cost, memory, precision, rates, room, schedule, split, usual
 from danlu.train.distributed import Alone
+from danlu.train.usual import stack
 
 PLAN = "plan.toml"
 EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
@@ -129,12 +130,36 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     if drafted.parallel != "ddp":
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, drafted)
-    plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
-    if request.train.dropout == "auto" and (dropout := _dropout(plan.tokens / request.loader.predictions)):
-        plan = split.fitted(request, net, replace(plan, dropout=dropout))  # it takes time and memory too
-    plan = _held(lambda: _timed(request, net, _at_pace(request, net, plan)))
+    plan = _held(lambda: _tried(request, net, drafted))
     tried = compiling.decided(request, plan, lambda form: _at_pace(request, net, form).seconds_per_step)
     return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
+
+
+def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
+    """The plan after trials of its steps: how attention is computed, their pace, and how long the training is.
+
+    Where the recipe says how long, dropout is known before a step is tried, and the steps that decide the rest are all.
+    """
+    if _counted(request.train):
+        drafted = _dropped(request, net, _timed(request, net, drafted))
+    plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
+    if _counted(request.train) and plan.accumulate == drafted.accumulate:
+        return plan
+    plan = _dropped(request, net, plan)
+    return _timed(request, net, _at_pace(request, net, plan))
+
+
+def _counted(train: Train) -> bool:
+    """Whether the recipe says how many steps, tokens or epochs: their pace changes nothing but the forecast."""
+    return {train.steps, train.tokens, train.epochs} != {None}
+
+
+def _dropped(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """The plan with dropout where rows are seen often, if the recipe leaves it open: it takes time and memory too."""
+    chosen = usual.dropout(plan.tokens / request.loader.predictions)
+    if request.train.dropout != "auto" or chosen == plan.dropout:
+        return plan
+    return split.fitted(request, net, replace(plan, dropout=chosen))
 
 
 def _brief(task: Task, plan: Plan) -> Plan:
@@ -173,19 +198,14 @@ def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
         step_gflop(net, plan) / (cost.peak(plan.precision, plan.device) / 1e9) / plan.ranks / _PARTED_SHARE
     )
     plan = _timed(request, net, replace(plan, seconds_per_step=seconds_per_step))
-    chosen = _dropout(plan.tokens / request.loader.predictions) if request.train.dropout == "auto" else plan.dropout
-    return replace(plan, dropout=chosen)
+    chosen = usual.dropout(plan.tokens / request.loader.predictions)
+    return replace(plan, dropout=chosen) if request.train.dropout == "auto" else plan
 
 
 def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan:
     """The plan at the pace that the ranks reach together: rank 0 alone had the machine for itself."""
     pace = _step_seconds(request, net, plan, together=together) * _SLACK
     return Plan(**ranks.agreed(lambda: asdict(_timed(request, net, replace(plan, seconds_per_step=pace)))))
-
-
-def _dropout(epochs: float) -> float:
-    """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
-    return 0.0 if epochs <= 2 else 0.1 if epochs <= 8 else 0.2
 
 
 def draft(request: Request, net: nn.Module) -> Plan:
@@ -203,17 +223,17 @@ def draft(request: Request, net: nn.Module) -> Plan:
     habit = "muon" if pretraining and not tensor else "adamw"
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
-        depth=_stack(net).layers if _stack(net) else 0,
+        depth=stack(net).layers if stack(net) else 0,
         dropout=0.0 if train.dropout == "auto" else train.dropout,
         rows=rows,
         accumulate=accumulate,
         context=request.loader.context,
         optimizer=optimizer,
-        lr=_rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
-        weight_decay=_DECAY[0 if pretraining else 1] if train.weight_decay == "auto" else float(train.weight_decay),
+        lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
+        weight_decay=usual.decay(request) if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision(request.device) if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
-        attention="sdpa" if train.attention == "auto" else train.attention,
+        attention=usual.attention(net) if train.attention == "auto" else train.attention,
         checkpointing="blocks" if train.recompute is True else "none",
         ranks=ranks.count(),
         parallel="ddp" if request.parallel == "auto" or ranks.count() == 1 else request.parallel,
@@ -226,35 +246,13 @@ def _check_heads(net: nn.Module) -> None:
     """Raise UserError E125 where the ranks cannot share the heads; here rank 0 says it, once for all."""
     from danlu.train.tensor import check
 
-    check(_stack(net), ranks.count())
+    check(stack(net), ranks.count())
 
 
 def _check_sample(request: Request) -> None:
     """Raise UserError E126 where a text is to be continued: that needs whole weights, and a cache of all heads."""
     if request.train.sample and ranks.count() > 1:
         raise UserError("E126", key="train.sample")
-
-
-_LR = {  # (to pretrain, to tune)
-    "muon": (0.03, 0.005),
-    "adamw": (2e-3, 1e-3),
-    "adam": (2e-3, 1e-3),
-    "sgd": (0.1, 0.02),
-    "rmsprop": (1e-3, 2e-4),
-}
-_DECAY = (0.05, 0.01)
-_KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
-
-
-def _rate(request: Request, net: nn.Module, optimizer: str) -> float:
-    """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
-    pretrain, tune = _LR[optimizer]
-    if request.pretraining:  # at the higher rate an encoder-decoder learns no more than how often tokens are
-        return tune if _stack(net) and _stack(net).memory else pretrain
-    total = sum(p.numel() for p in net.parameters())
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and _stack(net)
-    return min(tune, float(f"{_KNOWING / _stack(net).dim:.1e}")) if whole else tune
 
 
 def cut(request: Request, sharing: int) -> tuple[int, int]:
@@ -269,10 +267,12 @@ def cut(request: Request, sharing: int) -> tuple[int, int]:
 def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster."""
     forms = [drafted.attention]
-    if request.train.attention == "auto" and split.allows(net, replace(drafted, attention="written")):
+    several = request.train.attention == "auto" and drafted.attention == "sdpa"
+    if several and split.allows(net, replace(drafted, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
-    timed = {form: _step_seconds(request, net, replace(drafted, attention=form)) for form in forms}
-    if request.train.attention == "auto" and compiling.builds_attention(request, drafted):
+    rounds = _ROUNDS if _counted(request.train) else 2  # else the pace is measured later on
+    timed = {form: _step_seconds(request, net, replace(drafted, attention=form), rounds) for form in forms}
+    if several and compiling.builds_attention(request, drafted):
         timed |= compiling.flexible(drafted, lambda plan: _step_seconds(request, net, plan))
     best = min(timed, key=lambda form: timed[form])
     plan = replace(drafted, attention=best, seconds_per_step=timed[best] * _SLACK)
@@ -296,8 +296,7 @@ def _step_seconds(
     from danlu.train.loop import Training
 
     together = together or Alone()
-    counted = {request.train.steps, request.train.tokens, request.train.epochs} != {None}
-    patience = _HASTE if counted else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
+    patience = _HASTE if _counted(request.train) else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
@@ -320,11 +319,6 @@ def prepare(net: nn.Module, plan: Plan) -> None:
             module.checkpointing = plan.checkpointing  # type: ignore[assignment]
         elif isinstance(module, Dropout) and module not in inside:
             module.p = plan.dropout
-
-
-def _stack(net: nn.Module) -> Any:
-    """The config of the network's Transformer, or None."""
-    return getattr(getattr(net, "core", None), "config", None)
 
 
 def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
@@ -393,7 +387,7 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
 def step_gflop(net: nn.Module, plan: Plan) -> float:
     """Operations of one step, in thousand millions."""
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
-    config = _stack(net)
+    config = stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
     return (
         cost.flops_per_token(matrices, layers, width, plan.context) * plan.rows * plan.accumulate * plan.context / 1e9

@@ -1,0 +1,52 @@
+"""What a training does where its recipe leaves it open: its rate, its decay, its dropout, how it computes attention."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from danlu.nn.attention import Attention
+
+if TYPE_CHECKING:
+    from danlu.train.plan import Request
+
+_LR = {  # (to pretrain, to tune)
+    "muon": (0.03, 0.005),
+    "adamw": (2e-3, 1e-3),
+    "adam": (2e-3, 1e-3),
+    "sgd": (0.1, 0.02),
+    "rmsprop": (1e-3, 2e-4),
+}
+_DECAY = (0.05, 0.01)
+_KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
+
+
+def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
+    """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
+    pretrain, tune = _LR[optimizer]
+    if request.pretraining:  # at the higher rate an encoder-decoder learns no more than how often tokens are
+        return tune if stack(net) and stack(net).memory else pretrain
+    total = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and stack(net)
+    return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
+
+
+def decay(request: "Request") -> float:
+    """The decoupled decay of the matrices."""
+    return _DECAY[0 if request.pretraining else 1]
+
+
+def dropout(epochs: float) -> float:
+    """None where rows are seen at most twice, up to 0.2 where they are seen often (Srivastava et al. 2014)."""
+    return 0.0 if epochs <= 2 else 0.1 if epochs <= 8 else 0.2
+
+
+def attention(net: nn.Module) -> str:
+    """The form of attention to begin with: "written" where all layers drop shares, which the fused form cannot."""
+    layers = [module for module in net.modules() if isinstance(module, Attention)]
+    return "written" if layers and all(layer.dropout.p for layer in layers) else "sdpa"
+
+
+def stack(net: nn.Module) -> Any:
+    """The config of the network's Transformer, or None."""
+    return getattr(getattr(net, "core", None), "config", None)
