@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,10 +12,10 @@ from danlu import adapt, catalogue, files, models, tasks
 from danlu.adapt.fold import merged_state, staying
 from danlu.errors import UserError
 from danlu.messages.reasons import because
-from danlu.models import contest
+from danlu.models import contest, foreign
 from danlu.models import weights as stored
-from danlu.models.architecture import Architecture, build
-from danlu.models.folder import CONFIG, fill, read_config
+from danlu.models.architecture import Architecture, build, empty
+from danlu.models.folder import CONFIG, described, fill, fit, read_config
 from danlu.nn.generate import WAYS, Sampling
 from danlu.randomness import generator
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="Model")
 WEIGHTS = "model.safetensors"
 GENERATION = "generation_config.json"
+_PADDED = ("bert", "roberta", "distilbert", "electra")  # whose config.json and tokenizer both name the filler
+_USED = 0.9  # share of a table that a tokenizer has ids for: tables are filled up, to multiples of 128 or a bit more
 
 
 def read(kind: "type[Kind]", folder: Path) -> "Kind":
@@ -32,27 +35,17 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
     Raises:
         UserError: what `Model.from_pretrained` raises.
     """
-    if (folder / files.MANIFEST).exists() and (names := files.damage(folder)):
-        raise UserError("E302", path=folder, names=", ".join(names[:5]))
-    config = _config(folder)
-    ours = config.get("danlu", {})
-    carried = ours.get("carrier", config)
-    stored.refuse_code(config, folder / CONFIG)
-    family = models.by_model_type(carried.get("model_type", ""))
-    architecture = family.from_hf(carried)
-    task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
-    learned: Any = tasks.load(task)
-    processor = learned.modality().load(folder)
-    if processor.vocab_size > (rows := getattr(architecture.embed, "vocab", 0)):
-        raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
-    tensors = stored.read(folder)
-    if not ours.get("quantized") and not ours.get("adapters"):
-        tensors = family.LAYOUT.import_weights(tensors, architecture.head)
+    opened = _opened(folder, deep=True)
+    _fits(opened, folder)
+    tensors, architecture, processor = stored.read(folder), opened.architecture, opened.processor
+    if opened.plain:
+        tensors = opened.family.LAYOUT.import_weights(tensors, architecture.head)
     if (folder / contest.FOLDER).exists():
         beside = read(kind, folder / contest.FOLDER)
         architecture = contest.joined_form(architecture, beside.architecture)
         tensors = contest.joined(tensors, beside.net.state_dict())
     network = build(architecture, generator(0, "load"))
+    learned, ours, carried = opened.learned, opened.ours, opened.carried
     labels = ours.get("labels") or _labels(carried) if learned.labelled else ()
     options = ours.get("options") or learned.stated(folder)
     model = kind(network, architecture, learned(processor, labels, architecture.context, options))
@@ -60,6 +53,70 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
     model.ways = _ways(folder)
     _fill(model, tensors, ours, folder)
     return model
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """All of a folder but its weights."""
+
+    ours: Mapping[str, Any]
+    carried: Mapping[str, Any]
+    family: Any
+    architecture: Architecture
+    learned: Any
+    processor: Any
+
+    @property
+    def plain(self) -> bool:
+        """Whether its tensors are those of its family."""
+        return not self.ours.get("quantized") and not self.ours.get("adapters")
+
+
+def _opened(folder: Path, *, deep: bool) -> _Opened:
+    if (folder / files.MANIFEST).exists() and (names := files.damage(folder, deep=deep)):
+        raise UserError("E302", path=folder, names=", ".join(names[:5]))
+    config = _config(folder)
+    stored.refuse_code(config, folder / CONFIG)
+    ours = config.get("danlu", {})
+    carried = ours.get("carrier", config)
+    family, architecture = described(carried, folder / CONFIG)
+    task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
+    learned: Any = tasks.load(task)
+    processor = learned.modality().load(folder)
+    _belongs(processor, architecture, carried, folder)
+    return _Opened(ours, carried, family, architecture, learned, processor)
+
+
+def _belongs(processor: Any, architecture: Architecture, config: Mapping[str, Any], folder: Path) -> None:
+    """Raise E328, E333 or E334 where a tokenizer is not that of the weights."""
+    rows = getattr(architecture.embed, "vocab", 0)
+    if processor.vocab_size > rows:
+        raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
+    if processor.vocab_size < _USED * rows:
+        raise UserError("E333", path=folder, size=f"{processor.vocab_size:,}", rows=f"{rows:,}")
+    told = config.get("pad_token_id")
+    if config.get("model_type") in _PADDED and told is not None and told != processor.pad_id:
+        where = foreign.place(folder / CONFIG, "pad_token_id")
+        raise UserError("E334", where=where, path=folder, told=told, found=processor.pad_id)
+
+
+def check(folder: Path) -> None:
+    """Find what is wrong with a model's folder before anything slow: of its weights only names and shapes are read.
+
+    Raises:
+        UserError: what `Model.from_pretrained` raises, but for values in files that nobody has sealed.
+    """
+    if not folder.is_dir():
+        raise UserError("E304", path=folder)
+    _fits(_opened(folder, deep=False), folder)
+
+
+def _fits(opened: _Opened, folder: Path) -> None:
+    """Compare the names and shapes of the tensors, of which no value is read, with those of the network."""
+    tensors = stored.shapes(folder)
+    if opened.plain and not (folder / contest.FOLDER).exists():
+        ours = opened.family.LAYOUT.import_weights(tensors, opened.architecture.head)
+        fit(empty(opened.architecture).state_dict(), ours, folder)
 
 
 def _fill(model: "Model", tensors: dict[str, Tensor], ours: Mapping[str, Any], folder: Path) -> None:
@@ -144,7 +201,7 @@ def shape_of(folder: Path) -> Architecture:
     """
     config = _config(folder)
     carried = config.get("danlu", {}).get("carrier", config)
-    return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+    return described(carried, folder / CONFIG)[1]
 
 
 def taught(folder: Path, task: str) -> list[str]:

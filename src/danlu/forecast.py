@@ -66,6 +66,7 @@ class Cost:
 
 def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     """One row per stage: what would happen, why, and the forecast cost of what would run."""
+    life.ready(to)
     size, costs, rows = Sizes(life), [Cost(_START)], []
     for state in life.states(to):
         costs.append(Cost() if state.status == "cached" else _cost(life, state, size, costs))

@@ -227,7 +227,7 @@ class Life:
     def run(self, view: View, to: str | None = None) -> "Run":
         """Bring every stage up to date and record the run."""
         record = Run(self.loaded.runs, self.loaded.name)
-        self.equipped(to)
+        self.ready(to)
         for node in self._until(to):
             state = self.state(node)
             view.stage(node.name, "; ".join(state.why) or text("graph.cached"))
@@ -269,11 +269,24 @@ class Life:
         """Whether a run would train something now."""
         return any(s.status != "cached" for s in self.states(to) if getattr(s.node.module, "RANKS", False))
 
-    def equipped(self, to: str | None = None) -> None:
-        """Raise UserError E136 where a training to come asks for a precision that its device does not have."""
-        trainings = {n.name: n.config["train"].precision for n in self._until(to) if getattr(n.module, "RANKS", False)}
-        if "fp8" in trainings.values() and self.trains(to):
+    def ready(self, to: str | None = None) -> None:
+        """Look, where a training is to come, at what it will need, before anything slow.
+
+        Raises:
+            UserError: E136, its device does not have the precision; what `prepare.look` raises of its files, and
+                `folder.check` of its base.
+        """
+        trainings = [node for node in self._until(to) if getattr(node.module, "RANKS", False)]
+        if not trainings or not self.trains(to):
+            return
+        if "fp8" in (node.config["train"].precision for node in trainings):
             device.multiplies("fp8", self.loaded.recipe.system.device)
+        for node in (node for node in self._until(to) if node.raw and node.name not in self.folders):
+            node.module.look(node.config, self.raw_files(node), self.loaded.base)
+        for path in {path for node in trainings for path in node.external.values()}:
+            from danlu import folder
+
+            folder.check(self.loaded.model(path))
 
     def follow(self) -> None:
         """Take part in the trainings of rank 0, as one of the other ranks, until there are no more."""

@@ -61,6 +61,8 @@ def model_folder(path: str | Path) -> Path:
     for run in reversed(runs(root)):
         if name in (run.name, run.recipe) and run.model and (run.model / CONFIG).is_file():
             return run.model
+    if any(folder.glob("*.safetensors")):
+        raise UserError("E301", path=folder / CONFIG, reason=text("reasons.os.ENOENT"))
     raise UserError("E304", path=path)
 
 

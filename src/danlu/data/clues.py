@@ -86,7 +86,7 @@ def has_header(source: SourceFile) -> bool:
     """Whether the first line names the columns: what it holds is short, and does not occur again in its column."""
     found = [[str(value) for value in row.values()] for row in sample(rows(source, {"header": False}))]
     columns = list(zip_longest(*found[1:], fillvalue=""))
-    if not found:
+    if not found or not found[0]:
         return True
     again = any(name in column for name, column in zip(found[0], columns, strict=False) if name.strip())
     return not again and max(map(len, found[0])) <= _NAME

@@ -29,6 +29,8 @@ _SYNTAX = {
     r"Expecting (?P<what>'.') delimiter": "expected",
     r"Expecting property name enclosed in double quotes": "property",
     r"Extra data": "extra",
+    r"Error while deserializing header: (?:incomplete metadata|header too small|.*MetadataIncomplete).*": "torn",
+    r"Error while deserializing header.*": "header",
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from tokenizers import AddedToken, Tokenizer
 
 from danlu.errors import UserError
+from danlu.messages.reasons import because
 from danlu.modalities.chat import END, END_TURN, START_TURN, TEMPLATE
 from danlu.modalities.modality import Batch, Example, Modality, Word
 from danlu.modalities.vocabulary import bpe, char, sentencepiece, stock, wordpiece
@@ -290,7 +291,7 @@ class Text(Modality):
         except UserError:
             raise
         except Exception as problem:  # tokenizers raises bare Exception for a file it cannot read
-            raise UserError("E301", path=folder / "tokenizer.json", reason=str(problem)) from problem
+            raise UserError("E301", path=folder / "tokenizer.json", reason=because(problem)) from problem
 
 
 class Detokenizer:

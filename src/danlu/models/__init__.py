@@ -68,8 +68,10 @@ def by_model_type(model_type: str) -> ModuleType:
     """The module of a stock file.
 
     Raises:
-        UserError: E322, danlu does not open that kind.
+        UserError: E322, danlu does not open that kind; E329, it names none.
     """
+    if not model_type:
+        raise UserError("E329", where="config.json", key="model_type")
     if model_type not in FAMILIES:
         raise UserError("E322", where="config.json", found=model_type, valid=", ".join(FAMILIES))
     return family(model_type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -53,8 +54,16 @@ def only(config: Mapping[str, Any], **carried: Any) -> None:
 
 
 def refusal(key: str, value: Any) -> UserError:
-    """The error for a config that danlu does not carry."""
+    """The error for a config that danlu does not carry; E329 where there is no value."""
+    if value is None:
+        return UserError("E329", where="config.json", key=key)
     return UserError("E320", where="config.json", key=key, value=repr(value))
+
+
+def place(path: Path, key: str) -> str:
+    """The line of a key in a JSON file; the file where it has none."""
+    found = [number for number, line in enumerate(path.read_text("utf-8").splitlines(), 1) if f'"{key}"' in line]
+    return f"{path}:{found[0]}" if found else str(path)
 
 
 def rotary_from(config: Mapping[str, Any]) -> Rotary:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from danlu import files
 from danlu.errors import UserError
 from danlu.messages.reasons import because
+from danlu.models.foreign import place
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,17 +27,44 @@ def read(folder: Path) -> dict[str, Tensor]:
         UserError: E301 a file is missing or damaged; E304 no weights; E325 only pickled weights, which can run code;
             E326 the index and its files do not agree.
     """
+    return _all(folder, files.read_tensors)
+
+
+def shapes(folder: Path) -> dict[str, Tensor]:
+    """All tensors by their names in the files, as meta tensors: of the files only their headers are read.
+
+    Raises:
+        UserError: those of `read`.
+    """
+    return _all(folder, _headed)
+
+
+def _headed(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values; safetensors compares its header with its length.
+
+    Raises:
+        UserError: E301, the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+            return {name: torch.empty(each.get_shape(), device="meta") for name, each in told.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError("E301", path=path, reason=because(error)) from error
+
+
+def _all(folder: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     if (folder / FILE).exists():
-        return files.read_tensors(folder / FILE)
+        return read(folder / FILE)
     if (folder / INDEX).exists():
-        return _parts(folder)
+        return _parts(folder, read)
     pickled = sorted(path for pattern in PICKLES for path in folder.glob(pattern))
     if pickled:
         raise UserError("E325", path=pickled[0], folder=folder)
     raise UserError("E304", path=folder)
 
 
-def _parts(folder: Path) -> dict[str, Tensor]:
+def _parts(folder: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of every file that the index names."""
     path = folder / INDEX
     try:
@@ -46,7 +76,7 @@ def _parts(folder: Path) -> dict[str, Tensor]:
         raise UserError("E301", path=path, reason="weight_map")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(places.values())):
-        part = files.read_tensors(folder / name)
+        part = read(folder / name)
         told = {tensor for tensor, place in places.items() if place == name}
         if wrong := sorted(told ^ set(part)):
             raise UserError("E326", path=folder / name, count=len(wrong), names=", ".join(wrong[:3]))
@@ -66,4 +96,4 @@ def refuse_code(config: Mapping[str, Any], path: Path) -> None:
         UserError: E327.
     """
     if named := config.get("auto_map"):
-        raise UserError("E327", path=path, names=", ".join(map(str, named)))
+        raise UserError("E327", where=place(path, "auto_map"), path=path, names=", ".join(map(str, named)))

@@ -109,10 +109,17 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     for split in ("valid", "test"):
         if unknown := [label for label in counts[split] if label not in known]:
             found = [f"{label}: {counts[split][label]:,}" for label in unknown[:5]]
-            raise UserError("E252", label=unknown[0], split=split, evidence=found)
+            where = _told_in(rows, split, kind, unknown[0])
+            raise UserError("E252", where=where, label=unknown[0], split=split, evidence=found)
     if rare := [label for label, times in known.items() if times == 1]:
-        context.view.line(message("encode.rare", count=len(rare), label=rare[0]))
+        where = _told_in(rows, "train", kind, rare[0])
+        context.view.line(message("encode.rare", count=len(rare), label=rare[0], where=where))
     return sorted(known, key=_order)
+
+
+def _told_in(rows: Path, split: str, kind: Any, label: str) -> str:
+    """The place of the first row of a split with that label."""
+    return next((str(row["source"]) for row in _read(rows, split) if label in kind.labels_of(row)), "")
 
 
 def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:

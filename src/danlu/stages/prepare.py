@@ -30,6 +30,7 @@ VERSION = 2
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
 WRITTEN = 1.3  # bytes written for each byte read: the working rows and the final ones, compressed
+_LOOKED = 20e6  # bytes of files that are looked at before anything runs
 _PIECE = 64 * 2**20  # bytes of a working file
 
 
@@ -52,6 +53,8 @@ class Work:
     funnel: "Funnel"
     examples: list[dict[str, str]] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
+    learned: int = 0  # rows read of files that are not held out as a whole
+    first: dict[str, str] = field(default_factory=dict)  # step -> the place of the first row that it took
 
 
 def run(context: "Context") -> None:
@@ -69,9 +72,40 @@ def run(context: "Context") -> None:
     splits = {row.id: row.split for row in kept} if derived else _places(kept, context.config)
     _write(work, found, splits, context.out)
     shutil.rmtree(work.folder)
+    if any(work.funnel.dropped.values()):
+        context.view.line(_left_out(work))
     context.facts |= {"bytes": work.funnel.bytes, "rows_read": work.funnel.read, "rows_kept": len(kept)}
     context.output_hash = _output_hash(kept, splits)
     context.progress(1, 1, messages.text("data.kept", n=len(kept), m=work.funnel.read))
+
+
+def look(config: "Data", paths: Sequence[Path], base: Path) -> None:
+    """Find what the run would find at the beginning of its files; many bytes are left to it.
+
+    Raises:
+        UserError: E222, those to learn from hold no row; what `Reader.shape` raises of their columns.
+    """
+    from danlu.data import formats, records
+
+    elsewhere = {file for named in config.held_out().values() for file in sources.discover(named, base)}
+    own = [path for path in paths if path not in elsewhere]
+    if sum(path.stat().st_size for path in own) > _LOOKED:
+        return
+    found = sources.describe(own, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
+    reader = records.Reader.of(config)
+    if found and all(next(formats.read(file, reader.cut), None) is None for file in found):
+        raise sources.hollow(found)
+    reader.shape(found)
+
+
+def _left_out(work: Work) -> str:
+    """How many rows each step took, and where the first of them stands."""
+    taken = [
+        f"{count:,} {messages.text(f'data.step.{step}')}" + (f" ({work.first[step]})" if step in work.first else "")
+        for step, count in work.funnel.dropped.items()
+        if count
+    ]
+    return messages.text("data.left_out", read=f"{work.funnel.read:,}", taken=", ".join(taken))
 
 
 # --- first pass: files -> cleaned rows -----------------------------------------------------------------
@@ -90,8 +124,8 @@ def _read(context: "Context") -> Work:
     work = Work(context.out / "work", shape, _steps(reader.plan, kinds), funnel)
     _collect(work, _records(reader, found, work, context), context)
     reader.check()
-    if not funnel.read:
-        raise sources.hollow(found)
+    if not work.learned:
+        raise sources.hollow([file for file in found if file.path not in _given(context)] or found)
     return work
 
 
@@ -103,6 +137,7 @@ def _records(
     for file in found:
         for record in reader.records(file, work.shape):
             record.split = places.get(file.path, "")
+            work.learned += not record.split
             yield record
         done += file.path.stat().st_size
         context.progress(0.6 * done / max(work.funnel.bytes, 1), 1, messages.text("data.reading", name=file.name))
@@ -171,6 +206,7 @@ def _collect(work: Work, rows: Iterable["Record"], context: "Context") -> None:
             writer.add({**vars(record), "text": record.text, **stored})
             if record.step:
                 work.funnel.dropped[record.step] += 1
+                work.first.setdefault(record.step, record.source)
             else:
                 work.kept.append(Kept(record.id, records.digest(record), record.split, records.group(record)))
                 _exemplify(work, record)

@@ -26,7 +26,7 @@ def prove(loaded: "Loaded", view: View) -> Certificate:
     from danlu.proof.twin import twins
 
     started, life = time.monotonic(), Life(loaded)
-    life.equipped()
+    life.ready()
     compiles = _compiles(loaded)
     certificate = Certificate(loaded.path.name, left_out=[] if compiles else ["compiled"])
     with tempfile.TemporaryDirectory(prefix="danlu-prove-") as folder, _threads(loaded):
