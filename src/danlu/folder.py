@@ -26,7 +26,7 @@ Kind = TypeVar("Kind", bound="Model")
 WEIGHTS = "model.safetensors"
 GENERATION = "generation_config.json"
 _PADDED = ("bert", "roberta", "distilbert", "electra")  # whose config.json and tokenizer both name the filler
-_USED = 0.9  # share of a table that a tokenizer has ids for: tables are filled up, to multiples of 128 or a bit more
+_SPARE = 0.1, 1024  # of a table, share and rows that a tokenizer leaves unused at most: tables are rounded up
 
 
 def read(kind: "type[Kind]", folder: Path) -> "Kind":
@@ -92,7 +92,7 @@ def _belongs(processor: Any, architecture: Architecture, config: Mapping[str, An
     rows = getattr(architecture.embed, "vocab", 0)
     if processor.vocab_size > rows:
         raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)
-    if processor.vocab_size < _USED * rows:
+    if rows - processor.vocab_size > max(_SPARE[0] * rows, _SPARE[1]):
         raise UserError("E333", path=folder, size=f"{processor.vocab_size:,}", rows=f"{rows:,}")
     told = config.get("pad_token_id")
     if config.get("model_type") in _PADDED and told is not None and told != processor.pad_id:

@@ -270,23 +270,16 @@ class Life:
         return any(s.status != "cached" for s in self.states(to) if getattr(s.node.module, "RANKS", False))
 
     def ready(self, to: str | None = None) -> None:
-        """Look, where a training is to come, at what it will need, before anything slow.
+        """Where a training is to come, let each stage look at what it will read, before anything slow.
 
         Raises:
-            UserError: E136, its device does not have the precision; what `prepare.look` raises of its files, and
-                `folder.check` of its base.
+            UserError: what the stages' `look` raises.
         """
-        trainings = [node for node in self._until(to) if getattr(node.module, "RANKS", False)]
-        if not trainings or not self.trains(to):
+        if not self.trains(to):
             return
-        if "fp8" in (node.config["train"].precision for node in trainings):
-            device.multiplies("fp8", self.loaded.recipe.system.device)
-        for node in (node for node in self._until(to) if node.raw and node.name not in self.folders):
-            node.module.look(node.config, self.raw_files(node), self.loaded.base)
-        for path in {path for node in trainings for path in node.external.values()}:
-            from danlu import folder
-
-            folder.check(self.loaded.model(path))
+        for node in self._until(to):
+            if node.name not in self.folders and (look := getattr(node.module, "look", None)):
+                look(node, self.loaded, self.raw_files(node))
 
     def follow(self) -> None:
         """Take part in the trainings of rank 0, as one of the other ranks, until there are no more."""

@@ -13,6 +13,7 @@ from danlu import files, messages
 from danlu.config import Data, System
 from danlu.data import dedup, filters, ledger, records, shapes, sources, store
 from danlu.errors import UserError
+from danlu.graph import Silent, View
 from danlu.stages import prepare
 
 _GOLDEN = "9d246a18e12805b8"
@@ -29,6 +30,7 @@ class _Context:
     output_hash: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[tuple[float, str]] = field(default_factory=list)
+    view: View = field(default_factory=Silent)
 
     def progress(self, done: float, total: float, note: str = "") -> None:
         self.notes.append((done / total, note))

@@ -3,6 +3,8 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from danlu.stages.pretrain import look as look
+
 if TYPE_CHECKING:
     from danlu.graph import Context
 

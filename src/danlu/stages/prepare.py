@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from danlu.data.ledger import Funnel
     from danlu.data.records import Reader, Record
     from danlu.graph import Context
+    from danlu.life import Node
+    from danlu.recipe import Loaded
 
 VERSION = 2
 _EXAMPLES = 3
@@ -79,7 +81,7 @@ def run(context: "Context") -> None:
     context.progress(1, 1, messages.text("data.kept", n=len(kept), m=work.funnel.read))
 
 
-def look(config: "Data", paths: Sequence[Path], base: Path) -> None:
+def look(node: "Node", loaded: "Loaded", paths: Sequence[Path]) -> None:
     """Find what the run would find at the beginning of its files; many bytes are left to it.
 
     Raises:
@@ -87,7 +89,10 @@ def look(config: "Data", paths: Sequence[Path], base: Path) -> None:
     """
     from danlu.data import formats, records
 
-    elsewhere = {file for named in config.held_out().values() for file in sources.discover(named, base)}
+    if not node.raw:
+        return
+    config = node.config
+    elsewhere = {file for named in config.held_out().values() for file in sources.discover(named, loaded.base)}
     own = [path for path in paths if path not in elsewhere]
     if sum(path.stat().st_size for path in own) > _LOOKED:
         return

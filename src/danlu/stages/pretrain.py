@@ -5,14 +5,20 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from danlu import device as devices
 from danlu import files, ranks
 from danlu.errors import UserError
 from danlu.messages import text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from danlu.data.loader import Loader
     from danlu.graph import Context
+    from danlu.life import Node
     from danlu.model import Model
+    from danlu.recipe import Loaded
     from danlu.train.session import Result
 
 ADAPTERS = "adapters"  # where a tuning keeps them beside its model
@@ -49,6 +55,20 @@ def run(context: "Context") -> None:
         learned = (config["task"], config["seed"], told["labels"], options)
         model = Model.from_architecture(architecture, processor, *learned)
     train(context, model, started, device, pretraining=True)
+
+
+def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
+    """Look at what a training needs beside its rows.
+
+    Raises:
+        UserError: E136, the device does not have the precision; what `folder.check` raises of the base.
+    """
+    if node.config["train"].precision == "fp8":
+        devices.multiplies("fp8", loaded.recipe.system.device)
+    for base in node.external.values():
+        from danlu import folder
+
+        folder.check(loaded.model(base))
 
 
 def from_base(context: "Context") -> "Model":
