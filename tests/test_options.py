@@ -19,6 +19,7 @@ from danlu.recipe import load_recipe
 from tests.tiny_life import PLAIN, life, project, sentences
 
 CASES: dict[str, dict[str, Any]] = {  # another value for each option
+    "image_classification": {"size": 8},  # test_pictures.py tries it
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
     "multi_label_classification": {"threshold": 0.2},
     "reading_comprehension": {"overlap": 0.8, "longest": 1},

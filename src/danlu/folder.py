@@ -147,7 +147,8 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
         raise UserError("E309")
     family = models.by_model_type(carrier)
     stock = getattr(family, "STOCK", True)
-    config = family.to_hf(architecture, _tokens(model) if stock else {})
+    worded = bool(getattr(architecture.embed, "vocab", 0)) and stock  # it reads tokens, as other libraries do
+    config = family.to_hf(architecture, _tokens(model) if worded else {})
     ours = {"schema": files.SCHEMA, "task": model.task_name, "chat": model.taught_chat}
     ours |= {"options": model.task.chosen} if model.task.chosen else {}
     if model.task.labelled and not _numbers_labels(model):
@@ -167,7 +168,7 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
     for name, said in (model.task.companions(architecture) if stock and not own else {}).items():
         (folder / name).parent.mkdir(exist_ok=True)
         files.write_json(folder / name, said)
-    if stock:
+    if worded:
         starts = {name: config[name] for name in ("decoder_start_token_id",) if name in config}
         files.write_json(folder / GENERATION, _generation(model) | starts)
     model.processor.save(folder, typed=getattr(model.architecture.embed, "types", 0) > 1)

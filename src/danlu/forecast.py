@@ -124,6 +124,14 @@ class Sizes:
         if folder:
             table = files.read_json(folder / "tokens.json")
             return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
+        if catalogue.stated(self.life.loaded.recipe.task, "shape") == "picture":
+            from danlu.data import pictured
+            from danlu.data.sources import discover
+
+            held_out = self.life.loaded.recipe.data.held_out().values()
+            others = [path for paths in held_out for path in discover(paths, self.life.loaded.base, shape="picture")]
+            there = self.life.raw_files(self.life.nodes[0])
+            return max(1, sum(pictured.count(path) for path in there if path not in others)), 0
         of_its_own = state.node.name == "finetune" and state.node.inputs["columns"] != "encode"
         source = 0.9 * self.bytes(State(_encode_of(self.life, state), "run", [])) if of_its_own else self.learned()
         return max(1000, int(source / self.token_bytes())), self.vocabulary()
@@ -155,6 +163,17 @@ class Sizes:
         paths = self.life.raw_files(self.life.nodes[0])
         looks = [_beginning(path, _LOOKED // len(paths) + 1) for path in paths]
         return auto_size(looks, int(0.9 * self.raw))
+
+    def pictures(self) -> Any:
+        """The pictures to learn from, as encoded ones are read, or as the first of a raw file is."""
+        from danlu.data import pictured
+        from danlu.modalities.image import Image
+
+        if (folder := self.life.folders.get("encode")) is not None:
+            return Image.load(folder)
+        wanted = self.life.loaded.recipe.options.get("size", 0)
+        side, channels = pictured.first(self.life.raw_files(self.life.nodes[0]))
+        return Image(wanted or side, [0.5] * channels, [0.25] * channels)
 
     def columns(self) -> int:
         """Columns of a table to learn from: of the encoded one, or as many as the first line of a raw file has."""
@@ -241,6 +260,9 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     loader = Synthetic(seen, vocab, tokens, judged=judged)
     kind = "tabular_classification" if not shape.core.heads else "text_classification"
     task = tasks.load(kind if judged else "language_modeling")(Vocabulary(vocab), ("", ""))
+    if seen := size.pictures() if catalogue.stated(state.node.config["task"], "shape") == "picture" else None:
+        loader = Synthetic(1, 1, tokens, judged=True, picture=(seen.channels, seen.size, seen.size))
+        task = tasks.load("image_classification")(seen, ("", ""))
     shape = replace(shape, head=task.head(shape)) if judged else shape
     pretraining = state.node.stage == "pretrain"
     request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
@@ -280,6 +302,8 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
 
         shape = stored(life.loaded.model(recipe.model.base))
         return shape, shape.tokens.vocab, tokens
+    if catalogue.stated(recipe.task, "shape") == "picture":
+        return architecture(section, first, 0, tokens, where, size.pictures().sizes), 0, tokens
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})
     return architecture(section, first, vocab, tokens, where), vocab, tokens

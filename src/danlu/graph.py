@@ -172,7 +172,7 @@ class Life:
         if not node.raw:
             return ()
         ours = (self.loaded.runs.resolve(), self.loaded.path.resolve())
-        found = discover(node.raw, self.loaded.base, node.config.exclude)
+        found = discover(node.raw, self.loaded.base, node.config.exclude, shape=node.config.shape)
         return tuple(path for path in found if not any(path.resolve().is_relative_to(each) for each in ours))
 
     def _external_hash(self, path: str) -> str:

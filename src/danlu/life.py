@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from danlu import catalogue
-from danlu.config import READ_BOTH_WAYS, Data, Recipe
+from danlu.config import READ_BOTH_WAYS, WORDLESS, Data, Recipe
 from danlu.errors import UserError
 
 
@@ -66,7 +66,7 @@ def _judged(recipe: Recipe) -> dict[str, str]:
 
 
 def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, Any]:
-    if catalogue.stated(task, "arch") == "mlp":
+    if catalogue.stated(task, "shape") in WORDLESS:
         return {"task": task} | _own(options)
     wanted = recipe.tokenizer.type
     kind = ("wordpiece" if recipe.backbone.arch in READ_BOTH_WAYS else "bpe") if wanted == "auto" else wanted

@@ -28,6 +28,7 @@ from danlu.tasks.task import Row, Task
 
 CONTINUES = Sampling(temperature=0.8, top_p=0.95, seed=1)  # how a model speaks unless it is told otherwise
 _TOGETHER = 32  # examples of one forward pass, at most
+_AT_ONCE = 4096  # rows whose examples are held at once
 ANSWERS = replace(CONTINUES, repetition_penalty=1.2)  # small models repeat themselves in chats; 1.2: arXiv:1909.05858
 
 
@@ -130,8 +131,8 @@ class Model(nn.Module):
         Raises:
             UserError: E607, as of `checked`.
         """
-        if "record" in self.asks:
-            return {"record": self.processor.read(given)}
+        if read := getattr(self.processor, "read", None):
+            return {next(iter(self.asks)): read(given)}
         row: Any = {next(iter(self.asks)): given}
         if given.lstrip().startswith("{"):
             with suppress(ValueError):
@@ -164,6 +165,10 @@ class Model(nn.Module):
         return self.task.together(self._joined(rows), rows)
 
     def _joined(self, rows: Sequence[Row]) -> list[Row]:
+        pieces = (rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE))
+        return [answer for piece in pieces for answer in self._piece(piece)]
+
+    def _piece(self, rows: Sequence[Row]) -> list[Row]:
         examples = [self.task.asking(row) for row in rows]
         found = self._found([window for each in examples for window in each])
         bounds = [0, *accumulate(map(len, examples))]

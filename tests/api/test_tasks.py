@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from danlu import AutoModel, catalogue, files
+from danlu.config import WORDLESS
 from danlu.modalities.text import Text
 from danlu.tasks.span_denoising import SpanDenoising
 from tests.api import bert
@@ -18,7 +19,7 @@ from tests.tiny_life import sentences
 pytestmark = pytest.mark.usefixtures("steady")
 WISH: dict[str, Any] = {"steps": 4, "lr": 0.01, "batch_tokens": 256, "precision": "fp32", "threads": 1, "quiet": True}
 
-OF_TEXT = [task for task in catalogue.names() if catalogue.stated(task, "arch") != "mlp"]  # a table has no base model
+OF_TEXT = [task for task in catalogue.names() if catalogue.stated(task, "shape") not in WORDLESS]  # they have a base
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ LAYERS = {
         "errors",
         "disk",
         "files",
+        "pixels",
         "hub",
         "config",
         "device",

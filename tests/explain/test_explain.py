@@ -29,7 +29,9 @@ SENTENCE = "it is the ship , the queen is the king ."
 def model_of(name: str) -> tuple[Model, dict[str, Any]]:
     """A model of a task in float64 with weights far from zero, and a row that is asked about."""
     task, net = task_of(name), network(torch.float64, "sdpa", name)
-    shape = task.shaped(models.preset(catalogue.stated(name, "arch") or "qwen3", 400, CONTEXT, 1))
+    shape = task.shaped(
+        models.preset(catalogue.stated(name, "arch") or "qwen3", 400, CONTEXT, 1, **task.processor.sizes)
+    )
     made = Model(net, shape, task)
     asked = fitting(task, row(2, 4, 3))
     masked = {"text": "the quick [MASK] fox"} if name == "masked_language_modeling" else {}

@@ -18,14 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from danlu import catalogue, models, tasks
+from danlu import catalogue, models, pixels, tasks
 from danlu.config import READ_BOTH_WAYS
 from danlu.data.loader import IGNORE, Loader
+from danlu.modalities.image import Image
 from danlu.modalities.table import Table
 from danlu.modalities.text import Text
 from danlu.models.architecture import build
 from danlu.nn.network import Network
-from danlu.proof.gradients import Named, accumulated, counted, difference, documents, gradient, padded
+from danlu.proof.gradients import Named, accumulated, counted, difference, documents, gradient, padded, rows_of
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Task
 from tests.serve.tiny import CORPUS, fitted
@@ -54,9 +55,15 @@ def cells() -> Table:
     return Table.fit([row(index, 2, 3)["record"] for index in range(40)])
 
 
+@cache
+def pictures() -> Image:
+    return Image.fit([row(index, 2, 3)["image"] for index in range(20)])
+
+
 def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token, a scale of numbers."""
-    processor = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells}.get(catalogue.stated(name, "arch"), text)()
+    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, "cnn": pictures}
+    processor = known.get(catalogue.stated(name, "arch"), text)()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
     given = {"scale": (2.0, 3.0)} | options
@@ -75,9 +82,10 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     """
     learned = task_of(task, **options)
     arch = catalogue.stated(task, "arch") or "qwen3"
-    sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2})
+    sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2}) | {"hidden": 32}
+    sizes = learned.processor.sizes if arch == "cnn" else sizes
     vocab = learned.processor.vocab_size
-    shape = models.preset(arch, vocab, CONTEXT, 1, width=16, hidden=32, **sizes)
+    shape = models.preset(arch, vocab, CONTEXT, 1, width=16, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, p in made.named_parameters():
@@ -122,6 +130,13 @@ class Ragged:
     def __len__(self) -> int:
         return self.rows
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        shape = self.columns[name][0].shape
+        return shape if len(shape) > 1 else None
+
+    def arrays(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return np.stack([self.columns[name][row] for row in rows])
+
     def flat(self, name: str) -> np.ndarray:
         return np.concatenate(self.columns[name])
 
@@ -147,6 +162,9 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
         "labels": [label for place, label in enumerate(LABELS) if (index + answer_words) >> place & 1],
     }
     learned["choices"] = [words[0], answer, " ".join(reversed(words))][: 2 + index % 2]
+    random = np.random.Generator(np.random.PCG64([index, given_words, answer_words]))
+    seen = random.integers(0, 256, (6, 6, 3), np.uint8)
+    learned["image"] = pixels.written(pixels.png(seen))
     learned["positive"], learned["negative"] = answer, question
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 
@@ -180,7 +198,7 @@ def cut(batch: Batch, places: Sequence[float]) -> list[Batch]:
     """The batch in pieces that end at these shares of its rows; at least one row each."""
     rows = len(batch["input_ids"])
     edges = sorted({0, rows, *(round(rows * place) for place in places)})
-    return [{name: tensor[a:b] for name, tensor in batch.items()} for a, b in pairwise(edges)]
+    return [rows_of(batch, a, b) for a, b in pairwise(edges)]
 
 
 # --- the rule ---

@@ -82,7 +82,9 @@ def _run(node: Node, loaded: Loaded, made: Mapping[str, Path], base: Path, view:
     files.remove(out)
     out.mkdir(parents=True)
     inputs = {role: made[name] for role, name in node.inputs.items()} | dict.fromkeys(node.external, base)
-    raw = tuple(sources.discover(node.raw, loaded.base, node.config.exclude)) if node.raw else ()
+    raw = (
+        tuple(sources.discover(node.raw, loaded.base, node.config.exclude, shape=node.config.shape)) if node.raw else ()
+    )
     context = Context(node.config, inputs, out, loaded, view, raw)
     node.module.run(context)
     return out

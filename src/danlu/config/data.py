@@ -38,7 +38,22 @@ class Data(Section):
     valid: Paths | None = Field(None, description="files held out to watch training, in the place of a share")
     test: Paths | None = Field(None, description="files held out for the final figures, in the place of a share")
     format: Literal[
-        "auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet", "conll", "semeval", "squad", "copa", "mctest"
+        "auto",
+        "text",
+        "code",
+        "csv",
+        "tsv",
+        "jsonl",
+        "json",
+        "parquet",
+        "conll",
+        "semeval",
+        "squad",
+        "copa",
+        "mctest",
+        "picture",
+        "archive",
+        "idx",
     ] = Field("auto", description="how files are read")
     record: Literal["auto", "file", "section", "line"] = Field("auto", description="what one row of plain text is")
     section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
@@ -48,6 +63,7 @@ class Data(Section):
         "auto",
         "text",
         "pair",
+        "picture",
         "alike",
         "chat",
         "choice",

@@ -26,13 +26,14 @@ class Tokenizer(Section):
 
 
 READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
-ALONE = ("t5", "mlp")  # forms that suit no task but those that ask for them
+ALONE = ("t5", "mlp", "cnn")  # forms that suit no task but those that ask for them
+WORDLESS = ("record", "picture")  # shapes of rows that have no tokens
 
 
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp"] = Field(
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn"] = Field(
         "auto",
-        description="form of the network: gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp tables",
+        description="form of the network: gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp and cnn",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(

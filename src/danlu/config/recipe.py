@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data
-from danlu.config.model import ALONE, ModelSection, Tokenizer
+from danlu.config.model import ALONE, WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
@@ -138,8 +138,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _suits_tables(self) -> "Recipe":
-        """A table has no tokens, and as many places as columns. Some forms are for nothing but what asks for them."""
-        tabular = catalogue.stated(self.task, "arch") == "mlp"
+        """Tables and pictures have no tokens. Some forms are for nothing but what asks for them."""
+        tabular = catalogue.stated(self.task, "shape") in WORDLESS
         unread = {
             "model.context": not self.model.base and self.model.context != ModelSection().context,
             "tokenizer": self.tokenizer != Tokenizer(),
@@ -150,7 +150,8 @@ class Recipe(Section):
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
         arch = self.backbone.arch
         for task in (each.task for each in (self, self.finetune) if each and each.task):
-            if any((arch == form) != (catalogue.stated(task, "arch") == form) for form in ALONE):
+            suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
+            if arch not in suited and (arch in ALONE or set(suited) & set(ALONE)):
                 raise ValueError(text("recipe.other_form", arch=arch, task=task))
         return self
 

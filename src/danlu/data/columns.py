@@ -2,13 +2,15 @@
 
 A folder holds meta.json and raw little-endian numbers. A ragged column is its values end to end, cut into
 shards of at most 1 GiB (`input_ids.00000.bin`), and `input_ids.offsets.bin`: example i is
-`flat[offsets[i]:offsets[i + 1]]`. A scalar column is one number per example.
+`flat[offsets[i]:offsets[i + 1]]`. A scalar column is one number per example; a whole column one array, of a shape that
+all share (the pixels of a picture).
 """
 
 import json
 from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -71,7 +73,8 @@ class _Shards:
 class ColumnWriter:
     """Writes examples one by one, in memory that does not grow with them.
 
-    `dtypes` names the columns; those in `scalars` hold one number per example, the others a sequence.
+    `dtypes` names the columns; those in `scalars` hold one number per example, those in `shapes` an array of that
+    shape, the others a sequence.
     """
 
     def __init__(
@@ -80,13 +83,17 @@ class ColumnWriter:
         dtypes: Mapping[str, DTypeLike],
         *,
         scalars: Collection[str] = (),
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
         shard_bytes: int = SHARD_BYTES,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._scalars, self._shard_bytes = folder, frozenset(scalars), shard_bytes
+        self._shapes = dict(shapes)
         self._values = {name: self._shards(name, dtype) for name, dtype in dtypes.items()}
         self._offsets = {
-            name: self._shards(f"{name}.offsets", np.int64) for name in dtypes if name not in self._scalars
+            name: self._shards(f"{name}.offsets", np.int64)
+            for name in dtypes
+            if name not in self._scalars and name not in self._shapes
         }
         for offsets in self._offsets.values():
             offsets.extend([0])
@@ -104,10 +111,18 @@ class ColumnWriter:
         if example.keys() != self._values.keys():
             raise ValueError(f"an example has the columns {sorted(example)}, this folder {sorted(self._values)}")
         for name, shards in self._values.items():
-            shards.extend([example[name]] if name in self._scalars else example[name])
+            shards.extend([example[name]] if name in self._scalars else self._sequence(name, example[name]))
             if name in self._offsets:
                 self._offsets[name].extend([shards.length])
         self._rows += 1
+
+    def _sequence(self, name: str, value: Any) -> Any:
+        """The numbers of a value, end to end."""
+        if name not in self._shapes:
+            return value
+        if np.shape(value) != self._shapes[name]:
+            raise ValueError(f"column {name}: {np.shape(value)} is not {self._shapes[name]}")
+        return np.asarray(value).reshape(-1)
 
     def close(self) -> None:
         """Finish the files and write meta.json last: a folder without it was never finished."""
@@ -115,6 +130,7 @@ class ColumnWriter:
             shards.close()
         columns = {
             name: {"dtype": shards.dtype.name, "length": shards.length, "scalar": name in self._scalars}
+            | ({"shape": list(self._shapes[name])} if name in self._shapes else {})
             for name, shards in self._values.items()
         }
         meta = {"schema": SCHEMA, "rows": self._rows, "shard_bytes": self._shard_bytes, "columns": columns}
@@ -150,6 +166,7 @@ class Columns:
         self._folder = folder
         self._meta = _read_meta(folder)
         self._columns: dict[str, dict[str, Any]] = self._meta["columns"]
+        self._whole: dict[str, np.ndarray | Sharded] = {}  # columns that are mapped already
 
     def __len__(self) -> int:
         return int(self._meta["rows"])
@@ -179,6 +196,20 @@ class Columns:
             raise ValueError(f"{name} is a ragged column")
         return self.flat(name)
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """That of the arrays of a whole column; None of another column."""
+        found = self._columns[name].get("shape")
+        return tuple(found) if found else None
+
+    def arrays(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The arrays that a whole column holds of some examples, (len(rows), *shape)."""
+        shape = self.shape(name) or ()
+        size, flat = int(np.prod(shape)), self._whole.setdefault(name, self.flat(name))
+        if isinstance(flat, Sharded):
+            found = [flat[row * size : (row + 1) * size] for row in rows]
+            return np.stack(found).reshape(-1, *shape) if found else np.empty((0, *shape), flat.dtype)
+        return flat.reshape(-1, *shape)[rows]
+
     def row(self, index: int) -> dict[str, Any]:
         """One example, as it was written."""
         return {name: self._value(name, index) for name in self.names}
@@ -186,6 +217,8 @@ class Columns:
     def _value(self, name: str, index: int) -> Any:
         if self._columns[name]["scalar"]:
             return self.scalar(name)[index : index + 1][0]
+        if self.shape(name):
+            return self.arrays(name, np.array([index]))[0]
         start, stop = self.offsets(name)[index : index + 2]
         return self.flat(name)[start:stop]
 

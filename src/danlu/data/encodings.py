@@ -16,7 +16,7 @@ from danlu.messages.reasons import because
 LINE_LIMIT = 32 * 2**20  # characters; a longer line is refused
 _BLOCK = 2**20
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError)
+DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -44,7 +44,7 @@ def lines(path: Path, encoding: str, name: str) -> Generator[tuple[int, str]]:
         raise _undecodable(path, encoding, name, number + 1) from error
     except LookupError as error:
         raise UserError("E206", encoding=encoding) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError("E210", path=name, reason=because(error)) from error
 
 
@@ -63,7 +63,7 @@ def detect(path: Path, name: str) -> str:
             if _is_utf8(head, file):
                 return "utf-8"
         return _by_lines(path, name)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError("E210", path=name, reason=because(error)) from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from danlu.data import pictures
 from danlu.data.encodings import LINE_LIMIT
 from danlu.data.shapes import Flaw
 from danlu.data.sources import SourceFile
@@ -21,7 +22,7 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.metrics.entities import is_tag
 
-Item = tuple[int, dict[str, Any] | Flaw]  # line (or row) number, record
+Item = tuple[int | str, dict[str, Any] | Flaw]  # line (or row) number, or a name within the file; record
 _TABS: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # a quote in a .tsv is one of its text
 _SENTENCE = re.compile(r'(?P<id>\d+)\s+"?(?P<text>.*?)"?')
 ANSWERS = ".ans"  # how the names of files end that hold the answers to MCTest's questions
@@ -296,7 +297,12 @@ def _parquet(file: SourceFile, cut: Cut) -> Iterator[Item]:
         raise UserError("E210", path=file.name, reason=str(error).splitlines()[0]) from error
 
 
+def _pictures(file: SourceFile, cut: Cut) -> Iterator[Item]:
+    yield from getattr(pictures, file.format)(file)
+
+
 _READERS: dict[str, Callable[[SourceFile, Cut], Iterator[Item]]] = {
     "text": _text, "code": _text, "csv": _csv, "tsv": _csv, "jsonl": _jsonl, "json": _json, "parquet": _parquet,
     "conll": _conll, "semeval": _semeval, "squad": _squad, "copa": _copa, "mctest": _mctest,
+    "picture": _pictures, "archive": _pictures, "idx": _pictures,
 }  # fmt: skip

@@ -46,6 +46,8 @@ class Loader:
     segment_ids (0 = padding), all (B, T) int64, and the other ragged columns of the rows. Labels are the tokens that
     stand `ahead` of the inputs; with 0 they are the column of that name, or left to what corrupts the batch.
 
+    Of a whole column a batch holds the arrays of its N texts (N, ...), in order of rows and places.
+
     A column `parts` numbers, from 0, the texts that one row is made of: each is a segment of its own, and all of a row
     stand in one row of the batch, one behind the other.
     """
@@ -55,12 +57,17 @@ class Loader:
     def __init__(self, columns: Columns, context: int, *, long: str, seed: int, ahead: int = 1):
         self.tokens = columns.flat("input_ids")
         self.mask = columns.flat("loss_mask") if "loss_mask" in columns.names else None
-        self.others = {name: columns.flat(name) for name in columns.names if name not in ("input_ids", "loss_mask")}
+        self.columns = columns
+        self.whole = [name for name in columns.names if columns.shape(name)]
+        aligned = [name for name in columns.names if name not in ("input_ids", "loss_mask", *self.whole)]
+        self.others = {name: columns.flat(name) for name in aligned}
         if "parts" in self.others:  # each of them may be as long as the context
             context *= 1 + max((int(self.others["parts"][at : at + _LOOKED].max()) for at in self._pieces()), default=0)
         self.context, self.seed, self.long, self.ahead = context, seed, long, ahead
         self.rows = len(columns)
-        self.windows = windows(columns.offsets("input_ids")[:], context, long=long, ahead=ahead)
+        offsets = columns.offsets("input_ids")[:]
+        self.windows = windows(offsets, context, long=long, ahead=ahead)
+        self.example = np.searchsorted(offsets, self.windows.start, "right") - 1 if self.whole else None  # of windows
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
 
@@ -108,7 +115,7 @@ class Loader:
 
     def assemble(self, rows: list[int]) -> Batch:
         """Packed rows as one batch; every row is `context` long. Without rows it is one of padding alone."""
-        batch = self._blank(max(1, len(rows)))
+        batch = self._blank(max(1, len(rows))) | self._arrays(rows)
         for b, row in enumerate(rows):
             at = segment = 0
             for w in self.groups[row]:
@@ -125,6 +132,14 @@ class Loader:
                     batch[name][here] = column[start : start + size]
                 at += size
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _arrays(self, rows: list[int]) -> dict[str, np.ndarray]:
+        """Whole columns of the texts in these rows."""
+        if self.example is None:
+            return {}
+        held = [self.example[self.groups[row]] for row in rows]
+        examples = np.concatenate(held) if held else np.empty(0, np.int64)
+        return {name: self.columns.arrays(name, examples) for name in self.whole}
 
     def _parted(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of which part each of these tokens is (size,), and its place in that."""

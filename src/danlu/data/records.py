@@ -89,7 +89,7 @@ class Reader:
         """The file's records, cleaned; flawed ones are counted and carry their reason."""
         for index, (line, raw) in enumerate(formats.read(file, self.cut)):
             self.read += 1
-            place = f"{file.name}:{line}"
+            place = f"{file.name}:{line}" if line != "" else file.name
             try:
                 row = shapes.canonical(self._named(raw), shape)
                 yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
@@ -201,4 +201,6 @@ def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absen
 
 
 def _printable(raw: Any) -> str:
+    if isinstance(raw, dict):  # bytes of a picture say nothing
+        raw = {name: f"{len(value)} B" if isinstance(value, bytes) else value for name, value in raw.items()}
     return str(raw).encode("utf-8", "backslashreplace").decode("utf-8")

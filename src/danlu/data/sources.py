@@ -31,6 +31,9 @@ TABLES = {
     ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bioes": "conll", ".bmes": "conll",
     ".annotated": "conll",
 }  # fmt: skip
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ARCHIVES = (".tar", ".tgz", ".zip")
+IDX = "-ubyte"  # how the names of MNIST's files end
 _MAGIC = "*?["
 _SHOWN = 5  # files that a problem names
 
@@ -42,7 +45,7 @@ class SourceFile:
     path: Path
     name: str  # as it stands in messages and in the column `source`
     sha256: str
-    format: str  # text code csv tsv jsonl json parquet conll
+    format: str  # text code csv tsv jsonl json parquet conll picture archive idx
     encoding: str  # as configured; "auto" is decided on first use
     copy: int = 0  # 1, 2, ... for further files of the very same bytes
 
@@ -62,18 +65,27 @@ class SourceFile:
         return encodings.lines(self.path, self.charset, self.name)
 
 
-def discover(paths: Sequence[str], base: Path, exclude: Sequence[str] = (), also: Sequence[str] = ()) -> list[Path]:
+def endings(shape: str) -> tuple[str, ...]:
+    """How the names of files end that may hold rows of a shape."""
+    return (*PICTURES, *ARCHIVES, IDX, *TABLES) if shape == "picture" else (*TEXT, *CODE, *TABLES)
+
+
+def discover(
+    paths: Sequence[str], base: Path, exclude: Sequence[str] = (), also: Sequence[str] = (), shape: str = "auto"
+) -> list[Path]:
     """The files that `paths` (files, folders, globs; relative to `base`) mean, sorted, each once.
 
-    A folder gives its files of a known kind, `also` those with other endings; names that begin with a dot or
-    underscore-cache folders are passed over.
+    A folder gives its files that may hold rows of a shape, `also` those with other endings; names that begin with a
+    dot or underscore-cache folders are passed over.
 
     Raises:
         UserError: E202 nothing at a path, E203 no file of a known kind there, E213 a file that cannot be read.
     """
     found: set[Path] = set()
     for path in paths:
-        here = [root / name for root, name in _meant(path, base, also) if not _excluded(name, exclude)]
+        here = [
+            root / name for root, name in _meant(path, base, (*endings(shape), *also)) if not _excluded(name, exclude)
+        ]
         if not here:
             raise UserError("E203", path=path, evidence=_others(base / Path(path).expanduser()))
         found.update(here)
@@ -142,16 +154,26 @@ def _others(place: Path) -> list[str]:
 def format_of(path: Path) -> str:
     """The format that a file's name tells; plain text where it tells none."""
     suffix = _suffix(path)
+    if suffix in PICTURES or suffix in ARCHIVES:
+        return "picture" if suffix in PICTURES else "archive"
+    if _ends(path, (IDX,)):
+        return "idx"
     return "code" if suffix in CODE else TABLES.get(suffix, "text")
 
 
-def _meant(path: str, base: Path, also: Sequence[str] = ()) -> Iterator[tuple[Path, Path]]:
+def _ends(path: Path, known: Sequence[str]) -> bool:
+    """Whether a file's name, packed or not, ends like one of these."""
+    name = path.with_suffix("").name if path.suffix in PACKED else path.name
+    return name.lower().endswith(tuple(known))
+
+
+def _meant(path: str, base: Path, known: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """Where the search began and each file from there: folders above it are not matched by exclusions."""
     place = base / Path(path).expanduser()
     if place.is_file():
         yield place.parent, Path(place.name)
     elif place.is_dir():
-        yield from ((place, file) for file in _walk(place) if _suffix(file) in (*TEXT, *CODE, *TABLES, *also))
+        yield from ((place, file) for file in _walk(place) if _ends(file, known))
     elif any(sign in path for sign in _MAGIC):
         root = Path(*itertools.takewhile(lambda part: not any(sign in part for sign in _MAGIC), place.parts))
         pattern = place.relative_to(root).as_posix()

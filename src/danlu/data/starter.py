@@ -19,6 +19,7 @@ SPLITS = {
     "test": ("test",),
 }
 _KINDS = {  # task: who recognises its raw files, the more particular first
+    "image_classification": "pictured",
     "reading_comprehension": "questions",
     "token_classification": "tagged",
     "relation_extraction": "relations",
@@ -53,17 +54,25 @@ class Found:
     files: Mapping[str, Path] = field(default_factory=dict)  # by split; "train" is always there
     others: Sequence[Path] = ()  # that are left out
     parts: Sequence[Path] = ()  # all files to train on, where they are several
+    joined: Mapping[Path, Path] = field(default_factory=dict)  # file -> another that is to be named with it
     beside: str = ""  # how the names of files end that belong to those and are to be named too
 
     def paths(self, split: str) -> list[Path]:
         files = self.parts if self.parts and split == "train" else [self.files[split]]
+        if self.joined:
+            return [each for file in files for each in (file, self.joined[file])]
         return [each for file in files for each in (file, file.with_suffix(self.beside))[: 1 + bool(self.beside)]]
 
     @property
     def about(self) -> str:
-        size = sum(path.stat().st_size for path in {*self.files.values(), *self.parts})
+        size = sum(map(_size, {*self.files.values(), *self.parts}))
         rows = {"rows": f"{self.count:,}", "size": f"{size / 1e6:.2f} MB"}
         return messages.text(f"init.{self.message}", **rows, **self.said)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
 
 
 def recipe(source: Path, named: Path) -> tuple[str, int]:
@@ -101,6 +110,9 @@ def look(path: Path, task: str) -> Found | None:
     if task not in _KINDS:
         return None
     kind = importlib.import_module(f"danlu.data.{_KINDS[task]}")
+    if survey := getattr(kind, "survey", None):  # which asks for all that is there at once
+        seen: Found | None = survey(path)
+        return seen
     there = _candidates(path, getattr(kind, "FORMATS", None), getattr(kind, "ALSO", ()))
     files = by_split(there)
     if "train" not in files:

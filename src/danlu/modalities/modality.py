@@ -36,6 +36,11 @@ class Modality(ABC):
         """Places that a row takes at most: those of the context, unless all rows take as many."""
         return context
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a network must know of the rows, beside its vocabulary and the context."""
+        return {}
+
     @classmethod
     @abstractmethod
     def fit(cls, values: Iterable[Any], **options: Any) -> Self:

@@ -39,6 +39,7 @@ FAMILIES = (
     "clip",
     "whisper",
     "mlp",
+    "cnn",
 )
 ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from danlu.nn.config import TransformerConfig
+from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm
 from danlu.nn.dropout import use_generator
 from danlu.nn.embed import Tokens, TokensConfig
 from danlu.nn.heads import (
@@ -23,7 +24,7 @@ from danlu.nn.heads import (
     PairConfig,
     Vocabulary,
 )
-from danlu.nn.network import Contest, EncoderDecoder, Network, Records, Stack, Towers
+from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Records, Stack, Towers
 from danlu.nn.norm import Norm
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
@@ -36,12 +37,17 @@ class Architecture:
     """All that decides the shape of a model's tensors and what is computed with them."""
 
     core: TransformerConfig
-    embed: TokensConfig | PatchesConfig | CellsConfig
+    embed: TokensConfig | PatchesConfig | CellsConfig | ConvolutionsConfig
     head: HeadConfig
     context: int  # tokens that it was made for
     # What the core, then a decoder, attends to; where the head is a pair, what it is compared with; where it is joint,
     # the generator that fills in the tokens which the core is to find out.
     encoder: Side | None = None
+
+    @property
+    def depth(self) -> int:
+        """The dial that its family was made by."""
+        return self.embed.depth if isinstance(self.embed, ConvolutionsConfig) else self.core.layers
 
     @property
     def tokens(self) -> TokensConfig:
@@ -77,7 +83,7 @@ def computed(architecture: Architecture) -> Architecture:
 
 
 def _plain(core: TransformerConfig) -> TransformerConfig:
-    return replace(core, window=core.windows, dropout=0.0, attention_dropout=0.0)
+    return replace(core, window=core.windows or (0,), dropout=0.0, attention_dropout=0.0)
 
 
 def _without_dropout(head: HeadConfig) -> HeadConfig:
@@ -110,6 +116,11 @@ def empty(architecture: Architecture) -> Network:
         if isinstance(architecture.embed, CellsConfig):
             assert isinstance(architecture.head, LabelConfig)
             return Records(Cells(architecture.embed, dim), core, Label(architecture.head, dim))
+        if isinstance(architecture.embed, ConvolutionsConfig | PatchesConfig):
+            assert isinstance(architecture.head, LabelConfig)
+            config = architecture.embed
+            seen = Convolutions(config) if isinstance(config, ConvolutionsConfig) else Patches(config, dim)
+            return Pictures(seen, core, Label(architecture.head, dim))  # type: ignore[arg-type]
         embed = _embedding(architecture.embed, dim)
         if architecture.encoder is None:
             assert not isinstance(embed, Frames)
@@ -150,17 +161,21 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     """
     core = network.core.config
     scores = core.head_dim**-0.5 / core.score_scale if core.heads else 1.0  # T5 has the scale in its queries
-    writers = 1 / math.sqrt(2 * network.core.config.layers)
+    writers = 1 / math.sqrt(2 * max(1, core.layers))
     for name, module in network.named_modules():
         if isinstance(module, nn.Embedding):
             std = network.embed.config.fields**-0.5 if isinstance(network, Records) else EMBEDDING_STD
             module.weight.normal_(0, std, generator=generator)
+        elif isinstance(module, nn.Conv2d) and isinstance(network.embed, Convolutions):  # ReLU halves it (1502.01852)
+            module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             module.weight.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
         elif isinstance(module, nn.Linear):
             std = module.in_features**-0.5 * (writers if name.endswith((".o", ".down")) else 1.0)
             std *= scores if name.endswith(".q") else 1.0
             module.weight.normal_(0, std, generator=generator)
+        elif isinstance(module, GroupNorm):
+            module.weight.fill_(1.0)
         elif isinstance(module, Norm):
             module.weight.fill_(0.0 if module.kind == "rms1" else 1.0)
     for name, parameter in network.named_parameters():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from danlu.nn.convolutions import Convolutions
 from danlu.nn.embed import Tokens
 from danlu.nn.heads import Joint, Label, Pair, Vocabulary, pooled
 from danlu.nn.masks import across_mask, segment_mask, segment_positions
@@ -64,6 +65,16 @@ class Network(Stack):
         super().__init__(embed, core)
         self.head = head
 
+    @property
+    def places(self) -> int:
+        """Places of the stack for each of a batch."""
+        return 1
+
+    @property
+    def depth(self) -> int:
+        """The dial that its family was made by."""
+        return self.core.config.layers
+
     def adopt(self, other: Network) -> None:
         """Take over another's embedding and stack, and the encoder of a pair of stacks."""
         self.embed, self.core = other.embed, other.core
@@ -112,6 +123,42 @@ class Records(Network):
         """Logits (N, C)."""
         logits: Tensor = self.head(self.hidden(batch, cache)[:, 0])
         return logits
+
+
+class Pictures(Network):
+    """Pictures, each of which is one place of a batch: what the stack works on are its patches, or pixels of a stage.
+
+    A batch holds pixel_values (N, C, H, H), those of its segments in order.
+    """
+
+    embed: Patches | Convolutions  # type: ignore[assignment]
+
+    @property
+    def places(self) -> int:
+        return 1 if isinstance(self.embed, Convolutions) else self.embed.config.count
+
+    @property
+    def flops(self) -> float:
+        """Operations of a forward pass of its convolutions over one picture."""
+        return self.embed.config.flops if isinstance(self.embed, Convolutions) else 0.0
+
+    @property
+    def kept(self) -> int:
+        """Numbers that its convolutions keep of one picture for backward."""
+        return self.embed.config.kept if isinstance(self.embed, Convolutions) else 0
+
+    @property
+    def depth(self) -> int:
+        return self.embed.config.depth if isinstance(self.embed, Convolutions) else self.core.config.layers
+
+    def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """The states after the last layer (N, T, D), T of each picture."""
+        return self.core(self.embed(batch[self.embed.reads]))
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Logits (N, C)."""
+        assert isinstance(self.head, Label)
+        return self.head(self.head.pool(self.hidden(batch), {}))
 
 
 class EncoderDecoder(Network):

@@ -14,12 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.nn.embed import table_of
+from danlu.nn.linear import linear
 from danlu.nn.norm import Norm
 
 
 @dataclass(frozen=True)
 class PatchesConfig:
-    """Squares of an image (ViT, 2010.11929), after a class token, with a learned table of places."""
+    """Squares of an image (ViT, 2010.11929), after a class token, with a learned table of places.
+
+    One square alone, without token and places, is a linear layer on all pixels.
+    """
 
     image: int  # pixels on each side
     patch: int  # pixels on each side
@@ -27,6 +31,8 @@ class PatchesConfig:
     bias: str = "all"  # none | all
     norm: str = "none"  # none | layer (CLIP)
     norm_eps: float = 1e-5
+    tokens: int = 1  # class tokens before the squares
+    places: str = "learned"  # learned | none
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.image < self.patch:
@@ -35,7 +41,7 @@ class PatchesConfig:
     @property
     def count(self) -> int:
         """Patches, and the class token."""
-        return (self.image // self.patch) ** 2 + 1
+        return (self.image // self.patch) ** 2 + self.tokens
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ class Patches(nn.Module):
         self.config = config
         side = config.patch
         self.project = nn.Conv2d(config.channels, dim, side, side, bias=config.bias == "all")
-        self.token = nn.Parameter(torch.zeros(dim))
-        self.positions = table_of(config.count, dim)
+        self.token = nn.Parameter(torch.zeros(dim)) if config.tokens else None
+        self.positions = table_of(config.count, dim) if config.places == "learned" else None
         self.norm = Norm(dim, config.norm, config.norm_eps) if config.norm != "none" else None
 
     @property
@@ -99,12 +105,25 @@ class Patches(nn.Module):
         return self.project.weight.dtype
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
-        """pixels (B, C, H, H) -> (B, 1 + N, D). Raises ValueError for an image of another size."""
+        """pixels (B, C, H, H) -> (B, 1 + N, D), or (B, N, D) without a class token.
+
+        Raises ValueError for an image of another size.
+        """
         if pixels.shape[-2:] != (self.config.image, self.config.image):
             raise ValueError(f"made for {self.config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
-        patches = self.project(pixels.to(self.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat((self.token.to(self.dtype).expand(len(patches), 1, -1), patches), 1) + self.positions.weight
+        x = linear(self._cut(pixels.to(self.dtype)), self.project.weight.flatten(1), self.project.bias)
+        if self.token is not None:
+            x = torch.cat((self.token.to(self.dtype).expand(len(x), 1, -1), x), 1)
+        if self.positions is not None:
+            x = x + self.positions.weight
         return x if self.norm is None else self.norm(x)
+
+    def _cut(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, H) -> (B, N, C · patch²): a convolution whose squares do not overlap is a product of matrices."""
+        side = self.config.patch
+        rows = self.config.image // side
+        whole = pixels[..., : rows * side, : rows * side].unflatten(-2, (rows, side)).unflatten(-1, (rows, side))
+        return whole.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 class Frames(nn.Module):

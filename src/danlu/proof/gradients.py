@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from danlu.config import Train
 from danlu.data.loader import IGNORE, Loader, Shape
+from danlu.nn.masks import openings
 from danlu.nn.network import DECODER
 from danlu.proof.certificate import Check
 from danlu.proof.twin import Twin
@@ -38,17 +39,30 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
     """The batch in at most `parts` pieces of unequal numbers of rows: equal ones would hide a mean of means."""
     rows = len(batch["input_ids"])
     edges = sorted({round(rows * (part / parts) ** 1.6) for part in range(parts + 1)})
-    return [{n: t[a:b] for n, t in batch.items()} for a, b in itertools.pairwise(edges)]
+    return [rows_of(batch, a, b) for a, b in itertools.pairwise(edges)]
+
+
+def whole(tensor: Tensor) -> bool:
+    """Whether a column holds one array of each document (N, ...), not one number of each token (B, T)."""
+    return tensor.ndim > 2
+
+
+def rows_of(batch: Batch, first: int, last: int) -> Batch:
+    """Some rows of a batch, and the arrays of the documents in them."""
+    edges = [0, *openings(batch["segment_ids"]).sum(1).cumsum(0).tolist()]
+    return {n: t[edges[first] : edges[last]] if whole(t) else t[first:last] for n, t in batch.items()}
 
 
 def documents(batch: Batch) -> list[Batch]:
     """Each document of packed rows as a batch (1, t) of its own; all its parts where it has several."""
-    found = []
+    found = list[Batch]()
     for row in range(len(batch["segment_ids"])):
         for number in sorted(set(_numbered(batch, row).tolist()) - {0}):
             read, told = _numbered(batch, row) == number, batch[numbers_of("labels", batch)][row] == number
             own = {name: read if numbers_of(name, batch) == "segment_ids" else told for name in batch}
-            made = {name: tensor[row][own[name]][None] for name, tensor in batch.items()}
+            arrays = {name: tensor[len(found)][None] for name, tensor in batch.items() if whole(tensor)}
+            made = {name: tensor[row][own[name]][None] for name, tensor in batch.items() if name not in arrays}
+            made |= arrays
             parts = made["parts"] if "parts" in made else torch.zeros_like(made["segment_ids"])
             made |= {name: torch.ones_like(made[name]) for name in made if name.endswith("segment_ids")}
             found.append(made | {"segment_ids": parts + 1})
@@ -76,6 +90,8 @@ def padded(rows: Sequence[Batch], length: int) -> Batch:
 
 
 def _filled(tensor: Tensor, name: str, length: int) -> Tensor:
+    if whole(tensor):
+        return tensor
     filler: float = (math.nan if tensor.is_floating_point() else IGNORE) if name == "labels" else 0
     return nn.functional.pad(tensor, (0, length - tensor.shape[1]), value=filler)
 
@@ -166,11 +182,22 @@ def side_by_side(batch: Batch) -> Batch:
     half = len(batch["input_ids"]) // 2
     if not half:
         return batch
-    left, right = ({name: tensor[a : a + half] for name, tensor in batch.items()} for a in (0, half))
+    left, right = (rows_of(batch, a, a + half) for a in (0, half))
     most = left["segment_ids"].max()
     for name in (name for name in batch if name.endswith("segment_ids")):
         right[name] = torch.where(right[name] > 0, right[name] + most, 0)
-    return {name: torch.cat([left[name], right[name]], 1) for name in batch}
+    order = documents_of(left, right)
+    return {name: torch.cat([left[name], right[name]])[order] if whole(left[name])
+            else torch.cat([left[name], right[name]], 1) for name in batch}  # fmt: skip
+
+
+def documents_of(left: Batch, right: Batch) -> Tensor:
+    """Where the documents of rows that are laid side by side lie among those of the left and then the right rows."""
+    counts = [openings(each["segment_ids"]).sum(1) for each in (left, right)]
+    places = torch.arange(int(sum(each.sum() for each in counts)))
+    sides = [iter(each.split(count.tolist())) for each, count in
+             zip(places.split([int(each.sum()) for each in counts]), counts, strict=True)]  # fmt: skip
+    return torch.cat([next(side) for _ in counts[0] for side in sides])
 
 
 def layouts(twin: Twin) -> list[Check]:

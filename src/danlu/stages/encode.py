@@ -78,7 +78,8 @@ def _processor(context: "Context", rows: Path, kind: Any) -> Any:
     context.progress(0, 1, message("encode.learning"))
     wanted = context.config.get("tokenizer")
     values = (row[modality.column] for row in _read(rows, "train"))
-    return modality.fit(values, **(wanted.model_dump() if wanted else {})).with_control(kind.markers)
+    ways = wanted.model_dump() if wanted else kind.read_by(context.config.get("options", {}))
+    return modality.fit(values, **ways).with_control(kind.markers)
 
 
 # --- the labels ------------------------------------------------------------------------------------------
@@ -191,7 +192,8 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
 
     dtypes = {name: _dtype(name, value, task.processor.vocab_size) for name, value in first.items()}
     scalars = [name for name, value in first.items() if np.ndim(value) == 0]
-    writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars)
+    shapes = {name: value.shape for name, value in first.items() if np.ndim(value) > 1}
+    writer = ColumnWriter(context.out / "columns" / split, dtypes, scalars=scalars, shapes=shapes)
     token_bytes = np.array(task.processor.token_bytes())
     counts, total, limit = Counter(rows=0, tokens=0, bytes=0), _rows(rows, split), context.config.get("max_answer")
     with closing(writer):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from danlu.tasks.task import Row, Task
 
 VERSION = 3
+_PICTURES = 128  # of a batch, and what else takes one place but is large
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
 _SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
 _ERRORS, _FLIPS = 20, 20  # that are shown
@@ -259,12 +260,13 @@ def _loader(encoded: Path, task: "Task", model: "Model") -> "Loader":
 
 def _together(loader: "Loader") -> int:
     """Packed rows of a batch."""
-    return max(1, _TOKENS // loader.context)
+    return max(1, min(_TOKENS // loader.context, _PICTURES) if loader.whole else _TOKENS // loader.context)
 
 
 def _fitting(columns: "Columns", model: "Model") -> int:
     """Tokens of a packed row: what the model sees at once; where rows are judged whole, no more than they need."""
-    return min(model.context, max(_SHORTEST, columns.longest)) if model.judges else model.context
+    needed = min(model.context, max(_SHORTEST, columns.longest)) if model.judges else model.context
+    return 1 if model.processor.length(needed) == 1 else needed
 
 
 def on_data(folder: Path, data: str, device: str = "cpu") -> Group:

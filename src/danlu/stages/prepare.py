@@ -92,7 +92,11 @@ def look(node: "Node", loaded: "Loaded", paths: Sequence[Path]) -> None:
     if not node.raw:
         return
     config = node.config
-    elsewhere = {file for named in config.held_out().values() for file in sources.discover(named, loaded.base)}
+    elsewhere = {
+        file
+        for named in config.held_out().values()
+        for file in sources.discover(named, loaded.base, shape=config.shape)
+    }
     own = [path for path in paths if path not in elsewhere]
     if sum(path.stat().st_size for path in own) > _LOOKED:
         return
@@ -151,7 +155,11 @@ def _records(
 def _given(context: "Context") -> dict[Path, str]:
     """The split of each file that the recipe names for one."""
     named = context.config.held_out().items()
-    return {file: name for name, paths in named for file in sources.discover(paths, context.base)}
+    return {
+        file: name
+        for name, paths in named
+        for file in sources.discover(paths, context.base, shape=context.config.shape)
+    }
 
 
 def _places(kept: Sequence[Kept], config: "Data") -> dict[str, str]:

@@ -47,9 +47,10 @@ def run(context: "Context") -> None:
         section = config["model"].model_copy(update={"context": processor.length(config["context"])})
         section = section.model_copy(update={"depth": begun.depth} if begun else {})
         sized = partial(
-            size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens, where=device
-        )
-        depth = ranks.agreed(lambda: sized(section).core.layers)  # "auto" asks how fast the machine is
+            size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens, where=device,
+            seen=processor.sizes,
+        )  # fmt: skip
+        depth = ranks.agreed(lambda: sized(section).depth)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
         options = config.get("options", {}) | told["learned"]
         learned = (config["task"], config["seed"], told["labels"], options)
@@ -123,7 +124,7 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
     core = model.architecture.core
-    shape = {"depth": core.layers, "width": core.dim, "vocabulary": model.processor.vocab_size}
+    shape = {"depth": model.architecture.depth, "width": core.dim, "vocabulary": model.processor.vocab_size}
     shape["choices"] = model.task.choices[1]
     context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
     return result

@@ -52,6 +52,7 @@ class Task(ABC):
     # A row longer than the context is "split" anywhere, "drop"ped and counted, "cut", or read in overlapping "windows".
     long: ClassVar[str] = "split"
     sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
+    step_tokens: ClassVar[int] = 2048  # of an optimizer step, where the recipe is silent
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
@@ -95,6 +96,11 @@ class Task(ABC):
     def modality(cls) -> "type[Modality]":
         """What the rows are read in: the modality of the first input."""
         return next(iter(cls.inputs.values()))
+
+    @classmethod
+    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of the options the modality is fitted by, where its rows have no tokens."""
+        return {}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:

@@ -99,17 +99,18 @@ def _activations(net: nn.Module, plan: "Plan") -> float:
     if config is None:
         return 0.0
     shared = plan.ranks if plan.parallel == "tensor" else 1  # heads and hidden columns
+    size = _SIZE[plan.precision]
     width, inner, hidden = config.dim, config.heads * config.head_dim / shared, config.hidden / shared
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
     per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim / shared + 4 * hidden + dropped
-    size = _SIZE[plan.precision]
-    tokens, layers = plan.rows_here * plan.context, config.layers
-    kept = 0.0
+    places = plan.context * getattr(net, "places", 1)
+    tokens, layers = plan.rows_here * places, config.layers
+    kept = float(plan.rows_here * plan.context * getattr(net, "kept", 0) * size)  # by convolutions
     if plan.checkpointing == "blocks":  # of each block what goes in, of the one at work all
         kept, layers = tokens * layers * width * size, 1
     kept += tokens * layers * per_token * size
     if plan.attention == "written":  # of the layer at work, the scores are held several times
-        kept += plan.rows_here * (layers + 4) * config.heads / shared * plan.context**2 * size
+        kept += plan.rows_here * (layers + 4) * config.heads / shared * places**2 * size
     return kept * (_SCATTERED if plan.accumulate > 1 else 1)
 
 

@@ -223,7 +223,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
     habit = "muon" if pretraining and not tensor else "adamw"
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
-        depth=stack(net).layers if stack(net) else 0,
+        depth=getattr(net, "depth", 0),
         dropout=0.0 if train.dropout == "auto" else train.dropout,
         rows=rows,
         accumulate=accumulate,
@@ -258,7 +258,7 @@ def _check_sample(request: Request) -> None:
 def cut(request: Request, sharing: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step, where so many devices share the rows."""
     train, loader = request.train, request.loader
-    tokens = 2048 if train.batch_tokens == "auto" else train.batch_tokens
+    tokens = request.task.step_tokens if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
     parts = split.parts(request, rows, sharing)
     return rows // parts, parts
@@ -333,11 +333,8 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     looks = math.ceil(steps / every)
     wanted = max(8, budget // looks)
     evaluate_rows = min(wanted, len(held_out)) if held_out else 0
-    save_every = (
-        max(1, min(steps, math.ceil(60 / max(plan.seconds_per_step, 1e-9))))
-        if train.save_every == "auto"
-        else train.save_every
-    )
+    due = max(1, min(steps, math.ceil(60 / max(plan.seconds_per_step, 1e-9))))
+    save_every = due if train.save_every == "auto" else train.save_every
     weights = sum(p.numel() for p in net.parameters())
     forecast = (
         steps * plan.seconds_per_step
@@ -389,6 +386,8 @@ def step_gflop(net: nn.Module, plan: Plan) -> float:
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     config = stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
-    return (
-        cost.flops_per_token(matrices, layers, width, plan.context) * plan.rows * plan.accumulate * plan.context / 1e9
-    )
+    rows = plan.rows * plan.accumulate
+    if flops := getattr(net, "flops", 0.0):  # of convolutions, forward: backward is twice as much
+        return 3e-9 * float(flops) * rows * plan.context
+    places = plan.context * getattr(net, "places", 1)
+    return cost.flops_per_token(matrices, layers, width, places) * rows * places / 1e9

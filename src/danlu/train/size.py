@@ -1,5 +1,8 @@
 """How big a model should be: the one dial, and what `depth = "auto"` makes of the budget and the data."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from danlu import device, models
 from danlu.config import ModelSection, Train
 from danlu.models.architecture import Architecture
@@ -11,13 +14,24 @@ _TOKENS_PER_WEIGHT = 1.0  # trained tokens per weight at the best depth of short
 _EPOCHS = 8.0  # looks at the same token that still teach something
 
 
-def architecture(section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU) -> Architecture:
-    """The architecture of a recipe: `tokens` are those of the training rows."""
+def architecture(
+    section: ModelSection,
+    train: Train,
+    vocab: int,
+    tokens: int,
+    where: str = device.CPU,
+    seen: Mapping[str, int] = MappingProxyType({}),
+) -> Architecture:
+    """The architecture of a recipe: `tokens` are those of the training rows; `seen` is what else of them it depends on.
+
+    A form that states its DEPTH has that one, whatever the budget.
+    """
     names = ("width", "heads", "kv_heads", "hidden")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     given |= {"tied": section.tied} if section.tied != "auto" else {}
-    depth = depth_for(section, train, vocab, tokens, where) if section.depth == "auto" else section.depth
-    return models.preset(section.arch, vocab, section.context, depth, **given)
+    depth = getattr(models.family(section.arch), "DEPTH", 0) if section.depth == "auto" else section.depth
+    depth = depth or depth_for(section, train, vocab, tokens, where)
+    return models.preset(section.arch, vocab, section.context, depth, **given, **seen)
 
 
 def depth_for(section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU) -> int:

@@ -28,11 +28,17 @@ class Vocabulary:
 
 
 class Synthetic:
-    """A loader of random tokens, or cells of a table, in the shape of the real one; judged rows have a label each."""
+    """A loader of random tokens, or cells of a table, in the shape of the real one; judged rows have a label each.
 
-    def __init__(self, context: int, vocab: int, tokens: int, *, judged: bool = False):
+    `picture` is the shape of pixels that each has.
+    """
+
+    whole = ()
+
+    def __init__(self, context: int, vocab: int, tokens: int, *, judged: bool = False, picture: tuple[int, ...] = ()):
         self.share = WHOLE
         self.context, self.vocab, self.predictions, self.judged = context, vocab, tokens, judged
+        self.picture = picture
         self.random = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
@@ -48,6 +54,9 @@ class Synthetic:
         labels = torch.where(positions == 0, 0, IGNORE) if self.judged else ids.roll(-1, 1)
         ones = torch.ones(size, dtype=torch.int64)
         batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_ids": ones}
+        if self.picture:
+            wanted = (size[0], *self.picture)
+            batch["pixel_values"] = torch.randint(256, wanted, generator=self.random, dtype=torch.uint8)
         return batch | ({"type_ids": ones - 1, "values": ones.float()} if self.judged else {})
 
 

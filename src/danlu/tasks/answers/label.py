@@ -57,7 +57,10 @@ class OneLabel(Task):
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits, labels = self._answers(net, batch)
         known = labels != IGNORE
-        logits, labels = logits[known], labels[known]
+        return self.sums(logits[known], labels[known])
+
+    def sums(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What is added over batches, of logits (N, C) and true labels (N,)."""
         return {
             "loss": F.cross_entropy(logits.double(), labels, reduction="sum"),
             "confusion": classification.confusion(labels, logits.argmax(-1), len(self.labels)),

@@ -1,0 +1,140 @@
+"""Raw files that hold pictures and their classes: found by looking."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from danlu import messages, pixels
+from danlu.data import clues, pictures, sources, starter
+from danlu.errors import UserError
+
+_MOST = 50_000  # pictures whose classes are looked at
+_SIZED = 20  # pictures whose size is looked at
+_CLASSES = 1000  # at most
+_SHARE = 0.5  # of the files of a folder that must be pictures
+_FEW = 20_000  # pictures up to which many epochs are quick
+_KIND = {"L": "init.grey", "RGB": "init.colour"}
+_TEST = re.compile(r"(?<![a-z0-9])(test|t10k)(?![a-z0-9])")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the files of a split hold."""
+
+    classes: Counter[str]
+    shapes: Counter[str]  # "28 x 28, grey"
+
+
+def survey(path: Path) -> starter.Found | None:
+    """Pictures in folders of their classes, in archives of such folders, or in IDX files; None where there are none."""
+    splits = _of_idx(path) or _of_archives(path) or _of_folders(path)
+    if not splits:
+        return None
+    seen = _seen(splits["train"])
+    if not 2 <= len(seen.classes) <= _CLASSES:
+        return None
+    most = seen.shapes.most_common(1)[0][0]
+    shape = most if len(seen.shapes) == 1 else messages.text("init.picture_shapes", most=most)
+    said = {"classes": len(seen.classes), **clues.shares(seen.classes), "shape": shape}
+    files = {split: each[0] for split, each in splits.items()}
+    beside = {each[0]: each[1] for each in splits.values() if len(each) > 1}
+    count = seen.classes.total()
+    return starter.Found("image_classification", {}, count, "pictures", said, _settings(count), files, joined=beside)
+
+
+def first(paths: Sequence[Path]) -> tuple[int, int]:
+    """(pixels on each side, channels) that a network would see of these files, by the first picture in them."""
+    for path in paths:
+        for record in _records(path):
+            if image := _opened(record):
+                return min(96, *image.size), 1 if image.mode == "L" else 3
+    return 32, 3
+
+
+def count(path: Path) -> int:
+    """Pictures of a file."""
+    return 1 if sources.format_of(path) == "picture" else sum(1 for _ in _records(path))
+
+
+def _settings(count: int) -> starter.Settings:
+    epochs = "30.0" if count <= _FEW else "12.0"
+    train = {"epochs": epochs, "batch_tokens": "128", "optimizer": '"adamw"', "lr": "2e-3"}
+    return {"model": {"arch": '"cnn"', "depth": "2"}, "train": train}
+
+
+# --- which files ------------------------------------------------------------------------------------------
+
+
+def _of_idx(path: Path) -> dict[str, list[Path]]:
+    """MNIST's files: pictures and labels of each split."""
+    found = [path] if path.is_file() else sorted(path.glob(f"*{sources.IDX}*"))
+    images = [each for each in found if sources.format_of(each) == "idx" and "images" in each.name]
+    pairs = [(each, pictures.labels_of(each)) for each in images]
+    splits = {"test" if _TEST.search(a.name) else "train": [a, b] for a, b in pairs if b and b.is_file()}
+    return splits if "train" in splits else {}
+
+
+def _of_archives(path: Path) -> dict[str, list[Path]]:
+    """Archives by the splits that their names say."""
+    there = [path] if path.is_file() else [each for each in sorted(path.glob("*")) if each.is_file()]
+    found = [each for each in there if sources.format_of(each) == "archive"]
+    splits = starter.by_split(found) if found else {}
+    return {split: [each] for split, each in splits.items()} if "train" in splits else {}
+
+
+def _of_folders(path: Path) -> dict[str, list[Path]]:
+    """A folder of classes, or one of them for each split."""
+    if not path.is_dir():
+        return {}
+    inner = {each.name.lower(): each for each in sorted(path.iterdir()) if each.is_dir()}
+    splits = {split: [inner[name]] for split, known in starter.SPLITS.items() for name in known if name in inner}
+    splits = splits if "train" in splits else {"train": [path]}
+    files = list(islice((each for each in splits["train"][0].rglob("*") if each.is_file()), _MOST))
+    kept = [each for each in files if pictures.is_picture(each.name)]
+    return splits if kept and len(kept) >= _SHARE * len(files) else {}
+
+
+# --- what they hold ---------------------------------------------------------------------------------------
+
+
+def _seen(files: Sequence[Path]) -> _Seen:
+    classes, shapes = Counter[str](), Counter[str]()
+    for record in islice(_records(files[0]), _MOST):
+        classes[str(record["label"])] += 1
+        if shapes.total() < _SIZED and (shape := _shape(record)):
+            shapes[shape] += 1
+    return _Seen(classes, shapes)
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The raw records there; files that cannot be read have none here, and are told of when they are prepared."""
+    if path.is_dir():
+        for each in sorted(path.rglob("*")):
+            if each.is_file() and pictures.is_picture(each.name):
+                yield {"label": each.parent.name, "path": each}
+        return
+    if sources.format_of(path) not in ("picture", "archive", "idx"):
+        return
+    file = sources.SourceFile(path, path.name, "", sources.format_of(path), "auto")
+    try:
+        yield from (raw for _, raw in getattr(pictures, file.format)(file) if isinstance(raw, dict))
+    except UserError:
+        return
+
+
+def _shape(record: Mapping[str, Any]) -> str:
+    """The size of a picture and whether it is grey; nothing of one that cannot be read."""
+    image = _opened(record)
+    return "{} x {}, {}".format(*image.size, messages.text(_KIND[image.mode])) if image else ""
+
+
+def _opened(record: Mapping[str, Any]) -> Any:
+    """The picture of a record, None of one that cannot be read."""
+    try:
+        return pixels.opened(record["image"] if "image" in record else record["path"].read_bytes())
+    except (pixels.Unreadable, OSError):
+        return None

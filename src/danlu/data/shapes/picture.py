@@ -1,0 +1,55 @@
+"""A picture, as the bytes of its file in base64, and the class that it belongs to."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from danlu import pixels
+from danlu.data.shapes import labelled
+from danlu.data.shapes.value import Flaw, Row, required, text
+
+MARK = "image"
+COLUMNS = ("image", "label")
+OPTIONAL = ("name",)
+CLEAN = ()
+
+
+def canonical(row: Mapping[str, Any]) -> Row:
+    """The row, once its picture could be decoded.
+
+    Raises:
+        Flaw: it could not; or there is no label.
+    """
+    required(row, COLUMNS)
+    given = row["image"]
+    given = given.get("bytes") if isinstance(given, dict) else given  # as data sets in parquet have it
+    if not isinstance(given, bytes | str) or not given:
+        raise Flaw("picture", reason=f"{type(given).__name__}")
+    try:
+        data = given if isinstance(given, bytes) else pixels.read(given)
+        pixels.opened(data)
+    except pixels.Unreadable as why:
+        raise Flaw(why.key, **why.fields) from why
+    name = row.get("name")
+    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": text(name or "", "name")}
+
+
+def plain(row: Row) -> str:
+    """What people call it: where it came from. Its pixels are no text."""
+    return str(row.get("name") or "")
+
+
+def mapped(row: Row, change: Callable[[str], str]) -> Row:
+    return row
+
+
+def group(row: Row) -> str:
+    """Files of the very same bytes stay in one split, whatever they are called."""
+    return str(row["image"])
+
+
+def stored(row: Row) -> dict[str, str]:
+    return {**row, "text": plain(row)}
+
+
+def loaded(row: Mapping[str, Any]) -> Row:
+    return {"image": row["image"], "label": row["label"], "name": row.get("name") or ""}

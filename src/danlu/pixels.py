@@ -1,0 +1,114 @@
+"""Bytes of a picture file -> upright pixels, grey or RGB; what is no picture, or too large a one, is Unreadable.
+
+Only what Pillow reads of these formats is opened. Nothing is decoded before its size is known.
+"""
+
+import base64
+import binascii
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+MOST = 25_000_000  # pixels of a picture that is decoded
+LEAST = 2  # pixels of a side: less is a tracking dot, not a picture
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_WHITE = 255  # what shows through where a picture is transparent
+_URI = "data:image/"
+
+
+class Unreadable(Exception):
+    """Why a picture is not read: a key under [data.flaw] of the messages, and its fields."""
+
+    def __init__(self, key: str, /, **fields: Any):
+        super().__init__(key, fields)
+        self.key, self.fields = key, fields
+
+
+def opened(data: bytes) -> Any:
+    """A Pillow image in mode L or RGB, turned as its EXIF says, transparent parts on white, 16 bits as 8.
+
+    Raises:
+        Unreadable: picture, it is none or is damaged; picture_size, it has more than MOST pixels, or less than LEAST
+            on a side; picture_frames, it moves; picture_mode, its pixels are no grey or colour that is known.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of size, which is checked here, and of metadata, which is not read
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check(image)
+            return _plain(image)
+    except Image.DecompressionBombError as error:
+        raise Unreadable("picture_size", found=str(error).split("(")[-1].split(")")[0], most=MOST // 10**6) from error
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, MemoryError) as error:
+        raise Unreadable("picture", reason=_reason(error)) from error
+
+
+def _check(image: Any) -> None:
+    width, height = image.size
+    if width * height > MOST or min(width, height) < LEAST:
+        raise Unreadable("picture_size", found=f"{width} x {height}", most=MOST // 10**6)
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise Unreadable("picture_frames", frames=frames)
+
+
+def _plain(image: Any) -> Any:
+    from PIL import Image, ImageOps
+
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, in whatever order of bytes
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.mode == "F":
+        raise Unreadable("picture_mode", found="32-bit float")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA" if image.mode not in _GREY else "LA")
+        under = Image.new(image.mode, image.size, (_WHITE,) * len(image.mode))
+        image = Image.alpha_composite(under, image) if image.mode == "RGBA" else _grey_on_white(image)
+    return image.convert("L" if image.mode in _GREY else "RGB")
+
+
+def _grey_on_white(image: Any) -> Any:
+    from PIL import Image
+
+    grey, alpha = image.split()
+    return Image.composite(grey, Image.new("L", image.size, _WHITE), alpha)
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says, without the address of the buffer it read from."""
+    said = str(error).split(" <_io")[0].strip()
+    return said or type(error).__name__
+
+
+def written(data: bytes) -> str:
+    """A file's bytes as rows and requests hold them: base64."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def read(value: str) -> bytes:
+    """The bytes of a picture in base64, with or without "data:image/...;base64," before it.
+
+    Raises:
+        Unreadable: picture, it is neither; an address is none, for nothing is fetched.
+    """
+    if value.startswith(_URI):
+        value = value.partition(",")[2]
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unreadable("picture", reason=f"base64: {error}") from error
+
+
+def png(pixels: "np.ndarray") -> bytes:
+    """uint8 pixels (H, W) or (H, W, 3) as a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()

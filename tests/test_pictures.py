@@ -1,0 +1,320 @@
+"""The life of pictures: raw files in, a class over HTTP out; bad files are named, held-out ones teach nothing."""
+
+import base64
+import gzip
+import io
+import json
+import struct
+import tarfile
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from danlu import Model, cli, files
+from danlu.config import Serve
+from danlu.data import starter
+from danlu.data.columns import Columns
+from danlu.errors import UserError
+from danlu.graph import Life, Silent
+from danlu.recipe import load_recipe
+from danlu.serve.run import background
+from tests import tiny_task
+
+KINDS = ("across", "down")
+TRAIN = """
+[model]
+depth = 1
+width = 8
+
+[train]
+steps = 60
+lr = 0.01
+optimizer = "adamw"
+batch_tokens = 16
+precision = "fp32"
+dropout = 0.0
+
+[system]
+threads = 1
+"""
+
+
+def pixels(kind: str, seed: int, side: int = 12) -> np.ndarray:
+    """Stripes that run across or down, from a random phase, with noise (side, side, 3)."""
+    random = np.random.Generator(np.random.PCG64([seed, KINDS.index(kind)]))
+    waves = np.sin(np.arange(side) * 1.6 + random.uniform(0, 6))
+    grey = 128 + 90 * (waves[:, None] if kind == "across" else waves[None]) + random.normal(0, 12, (side, side))
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+def folders(root: Path, count: int, start: int = 0) -> Path:
+    for kind in KINDS:
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        for index in range(start, start + count):
+            Pillow.fromarray(pixels(kind, index)).save(root / kind / f"{index:03d}.png")
+    return root
+
+
+def recipe(folder: Path, data: str, more: str = "", train: str = TRAIN) -> Life:
+    written = f'task = "image_classification"\n[data]\n{data}\n{train}{more}'
+    (folder / "recipe.toml").write_text(written, "utf-8")
+    return Life(load_recipe(folder / "recipe.toml", ()))
+
+
+def project(folder: Path, more: str = "") -> Life:
+    folders(folder / "set" / "train", 40)
+    folders(folder / "set" / "test", 12, 100)
+    return recipe(folder, 'path = "set/train"\ntest = "set/test"\nsplit = { valid = 0.1, test = 0.0 }', more)
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return dict(project(tmp_path_factory.mktemp("pictures")).run(Silent()).folders)
+
+
+def test_it_learns_a_class(lived: dict[str, Path]) -> None:
+    told = files.read_json(lived["evaluate"] / "metrics.json")
+    assert told["split"] == "test"
+    assert told["models"]["base"]["accuracy"] > 0.9
+    low, high = told["intervals"]["models"]["base"]["accuracy"]
+    assert low <= told["models"]["base"]["accuracy"] <= high
+    assert sum(map(sum, told["confusion"]["matrix"])) == 24
+
+
+def test_an_mlp_learns_them_too(tmp_path: Path) -> None:
+    folders_of = project(tmp_path)
+    life = Life(load_recipe(folders_of.loaded.path, ["model.arch=mlp", "model.width=32", "train.lr=0.003"]))
+    told = files.read_json(life.run(Silent()).folders["evaluate"] / "metrics.json")
+    assert told["models"]["base"]["accuracy"] > 0.8
+
+
+def test_pixels_are_kept_as_they_were(lived: dict[str, Path]) -> None:
+    """Training reads bytes that are decoded already: those of the files."""
+    columns = Columns(lived["encode"] / "columns" / "test")
+    assert columns.shape("pixel_values") == (3, 12, 12)
+    seen = {columns.row(index)["pixel_values"].tobytes() for index in range(len(columns))}
+    wanted = {pixels(kind, index).transpose(2, 0, 1).tobytes() for kind in KINDS for index in range(100, 112)}
+    assert seen == wanted
+
+
+def test_the_processor_is_transformers(lived: dict[str, Path]) -> None:
+    """What ViTImageProcessor makes of a file by our preprocessor_config.json is what our network reads."""
+    import torch
+    from transformers import ViTImageProcessor
+
+    model = Model.from_pretrained(lived["pretrain"])
+    theirs = ViTImageProcessor.from_pretrained(lived["pretrain"])
+    random = np.random.Generator(np.random.PCG64(1))
+    image = Pillow.fromarray(random.integers(0, 256, (20, 31, 3), np.uint8))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    ours = model.processor.encode(base64.b64encode(file.getvalue()).decode())
+    scaled = model.processor.scaled({"pixel_values": torch.from_numpy(ours)[None]})["pixel_values"]
+    torch.testing.assert_close(scaled, theirs(image, return_tensors="pt")["pixel_values"], rtol=0, atol=2e-6)
+
+
+def test_pictures_are_answered_alike_by_command_and_server(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "asked.png"
+    Pillow.fromarray(pixels("down", 500)).save(path)
+    assert cli.main(["predict", str(lived["pretrain"]), str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["label"] == "down"
+    written = base64.b64encode(path.read_bytes()).decode()
+    with background(Model.from_pretrained(lived["pretrain"]), "tiny", Serve(port=0)) as url:
+        served = tiny_task.asked(url, {"image": [written, f"data:image/png;base64,{written}"]})["predictions"]
+        for each in served:
+            assert each["score"] == pytest.approx(said["score"], abs=1e-6)
+        for wrong in ("http://127.0.0.1:1/x.png", "file:///etc/passwd", base64.b64encode(b"GIF89a").decode()):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                tiny_task.asked(url, {"image": wrong})
+            assert refused.value.code == 400
+            assert "picture" in json.load(refused.value)["error"]["message"]
+    with pytest.raises(UserError, match="E278"):
+        Model.from_pretrained(lived["pretrain"]).predict("no such file.png")
+
+
+def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
+    model = Model.from_pretrained(lived["pretrain"])
+    model.save_pretrained(tmp_path / "again")
+    row = {"image": base64.b64encode(next((lived["prepare"].parents[2] / "set").rglob("*.png")).read_bytes()).decode()}
+    assert Model.from_pretrained(tmp_path / "again").judge([row]) == model.judge([row])
+
+
+def test_another_size_is_another_encoding(tmp_path: Path, lived: dict[str, Path]) -> None:
+    told = {}
+    for size in (0, 8):
+        life = Life(load_recipe(project(tmp_path).loaded.path, [f"options.size={size}"]))
+        told[size] = Columns(life.run(Silent(), "encode").folders["encode"] / "columns" / "train").shape("pixel_values")
+    assert told == {0: (3, 12, 12), 8: (3, 8, 8)}
+
+
+# --- raw files ---------------------------------------------------------------------------------------------
+
+
+def idx(folder: Path, name: str, count: int, start: int) -> None:
+    images = np.stack([pixels(KINDS[i % 2], start + i)[..., 0] for i in range(count)])
+    labels = np.array([i % 2 for i in range(count)], np.uint8)
+    with gzip.open(folder / f"{name}-images-idx3-ubyte.gz", "wb") as file:
+        file.write(struct.pack(">4I", 0x803, *images.shape) + images.tobytes())
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
+
+
+def archive(folder: Path, name: str, count: int, start: int) -> None:
+    folders(folder / name, count, start)
+    with tarfile.open(folder / f"{name}.tar.xz", "w:xz") as tar:
+        tar.add(folder / name, name)
+    files.remove(folder / name)
+
+
+def of_folders(folder: Path) -> None:
+    folders(folder / "train", 20)
+    folders(folder / "test", 5, 50)
+
+
+def of_archives(folder: Path) -> None:
+    archive(folder, "train", 20, 0)
+    archive(folder, "test", 5, 50)
+
+
+def of_idx(folder: Path) -> None:
+    idx(folder, "train", 40, 0)
+    idx(folder, "t10k", 10, 50)
+
+
+@pytest.mark.parametrize("make", [of_folders, of_archives, of_idx])
+def test_raw_files_are_recognised_and_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (tmp_path / "raw").mkdir()
+    make(tmp_path / "raw")
+    (tmp_path / "raw" / "README.md").write_text("# Pictures\n\nTwo kinds of stripes.\n", "utf-8")
+    written, rows = starter.recipe(tmp_path / "raw", Path("raw"))
+    assert rows == 40
+    (tmp_path / "recipe.toml").write_text(written, "utf-8")
+    encoded = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode").folders["encode"]
+    counts = files.read_json(encoded / "tokens.json")["splits"]
+    assert counts["train"]["rows"] + counts["valid"]["rows"] == 40
+    assert counts["test"]["rows"] == 10
+    said = files.read_json(encoded / "preprocessor_config.json")
+    assert said["size"] == {"height": 12, "width": 12}
+    assert len(said["image_mean"]) == (1 if make is of_idx else 3)
+
+
+def test_copies_of_a_file_stay_in_one_split(tmp_path: Path) -> None:
+    root = folders(tmp_path / "set", 30)
+    for path in sorted(root.rglob("*.png")):
+        path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
+    life = recipe(tmp_path, 'path = "set"\nsplit = { valid = 0.3, test = 0.3 }')
+    encoded = life.run(Silent(), "encode").folders["encode"]
+    seen = []
+    for split in ("train", "valid", "test"):
+        columns = Columns(encoded / "columns" / split)
+        seen.append({columns.row(index)["pixel_values"].tobytes() for index in range(len(columns))})
+    assert not seen[0] & seen[1]
+    assert not (seen[0] | seen[1]) & seen[2]
+
+
+# --- bad files ---------------------------------------------------------------------------------------------
+
+
+def _saved(image: Pillow.Image, kind: str, **how: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def _colour() -> Pillow.Image:
+    return Pillow.fromarray(pixels("down", 1))
+
+
+def _moving() -> bytes:
+    return _saved(_colour(), "GIF", save_all=True, append_images=[Pillow.fromarray(pixels("across", 2))])
+
+
+def _huge() -> bytes:
+    """A PNG that says it has 64 million pixels, in a few bytes."""
+    return _saved(Pillow.new("1", (8000, 8000)), "PNG")
+
+
+BAD = {
+    "cut": (lambda: _saved(_colour(), "PNG")[:200], "no picture that can be read"),
+    "jpeg": (lambda: _saved(_colour(), "JPEG")[:-300], "no picture that can be read"),
+    "text": (lambda: b"this is no picture", "no picture that can be read"),
+    "empty": (lambda: b"", "no picture that can be read"),
+    "dot": (lambda: _saved(Pillow.new("RGB", (1, 1)), "PNG"), "1 x 1"),
+    "huge": (_huge, "8000 x 8000"),
+    "moving": (_moving, "2 frames"),
+    "float": (lambda: _saved(Pillow.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "32-bit float"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_picture_is_named_with_its_reason(tmp_path: Path, kind: str) -> None:
+    make, reason = BAD[kind]
+    root = folders(tmp_path / "set", 20)
+    (root / "down" / "bad.png").write_bytes(make())
+    data = 'path = "set"\nsplit = { valid = 0.0, test = 0.0 }'
+    with pytest.raises(UserError) as refused:
+        recipe(tmp_path, data).run(Silent(), "encode")
+    assert refused.value.code == "E208"
+    assert "down/bad.png" in refused.value.render()
+    assert reason in refused.value.render()
+    folders_of = recipe(tmp_path, data + '\nbad_records = "skip"').run(Silent(), "encode").folders
+    assert files.read_json(folders_of["encode"] / "tokens.json")["splits"]["train"]["rows"] == 40
+    steps = files.read_json(folders_of["prepare"] / "funnel.json")["steps"]
+    assert next(each["dropped"] for each in steps if each["name"] == "bad_records") == 1
+
+
+def _turned() -> tuple[bytes, np.ndarray]:
+    """A picture that lies on its side, and says so; what people see of it."""
+    array = pixels("down", 3)
+    array[:4] = (250, 20, 20)
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    return _saved(Pillow.fromarray(array).rotate(90, expand=True), "PNG", exif=exif), array
+
+
+def _sixteen() -> tuple[bytes, np.ndarray]:
+    grey = np.arange(144, dtype=np.uint16).reshape(12, 12) * 455
+    return _saved(Pillow.fromarray(grey), "PNG"), np.repeat((grey / 257).astype(np.uint8)[..., None], 3, 2)
+
+
+def _cmyk() -> tuple[bytes, np.ndarray]:
+    image = _colour().convert("CMYK")
+    return _saved(image, "TIFF"), np.asarray(image.convert("RGB"))
+
+
+def _clear() -> tuple[bytes, np.ndarray]:
+    """Half of it is transparent over black: it is white to be seen."""
+    array = np.concatenate([pixels("down", 4), np.full((12, 12, 1), 255, np.uint8)], 2)
+    array[:6] = 0
+    return _saved(Pillow.fromarray(array), "PNG"), np.where(array[..., 3:] > 0, array[..., :3], 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("make", [_turned, _sixteen, _cmyk, _clear])
+def test_unusual_pictures_are_read_as_people_see_them(
+    lived: dict[str, Path], make: Callable[[], tuple[bytes, np.ndarray]]
+) -> None:
+    data, wanted = make()
+    found = Model.from_pretrained(lived["pretrain"]).processor.encode(base64.b64encode(data).decode())
+    assert np.abs(found.transpose(1, 2, 0).astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.context", "64"), ("model.arch", "gpt"), ("model.heads", "2"), ("tokenizer.vocab_size", "500")],
+)
+def test_keys_of_text_are_refused(tmp_path: Path, key: str, value: str) -> None:
+    life = project(tmp_path)
+    with pytest.raises(UserError):
+        load_recipe(life.loaded.path, [f"{key}={value}"])
+
+
+def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    life = project(tmp_path)
+    assert cli.main(["run", str(life.loaded.path), "--plan", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
