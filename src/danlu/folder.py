@@ -113,9 +113,9 @@ def check(folder: Path) -> None:
 
 def _fits(opened: _Opened, folder: Path) -> None:
     """Compare the names and shapes of the tensors, of which no value is read, with those of the network."""
-    tensors = stored.shapes(folder)
-    if opened.plain and not (folder / contest.FOLDER).exists():
-        ours = opened.family.LAYOUT.import_weights(tensors, opened.architecture.head)
+    tensors, layout = stored.shapes(folder), opened.family.LAYOUT
+    if opened.plain and not layout.doubtful(tensors) and not (folder / contest.FOLDER).exists():
+        ours = layout.import_weights(tensors, opened.architecture.head)
         fit(empty(opened.architecture).state_dict(), ours, folder)
 
 

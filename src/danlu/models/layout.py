@@ -95,6 +95,10 @@ class Layout:
             named = foreign.without_copy(named, copy, original)
         return self.to_ours(foreign.renamed(named, foreign.inverted(own), {*self.ignored, *others}))
 
+    def doubtful(self, theirs: Mapping[str, Tensor]) -> bool:
+        """Whether only values tell if a tensor is one of its own, or a tied one that the file holds twice."""
+        return not self.copies.keys().isdisjoint(map(self._modern, theirs))
+
     def _modern(self, name: str) -> str:
         """The name as the family's classes write it today."""
         for old, new in _OLD.items():
