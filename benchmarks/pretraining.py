@@ -88,9 +88,10 @@ def accuracy(name: str, way: str, seed: int, options: argparse.Namespace) -> dic
         store = Path(room) / "runs" / "store"
         figures, read = (json.loads(next(store.glob(f"{stage}-*/metrics.json")).read_text("utf-8"))
                          for stage in ("evaluate", "pretrain"))  # fmt: skip
-    tuned = next(each for role, each in figures["models"].items() if "accuracy" in each and role != "bag")
-    bag = figures["models"].get("bag", {}).get("accuracy", math.nan)
-    return {"accuracy": tuned["accuracy"], "bag": bag, "read_tokens": read["tokens"]}
+    found = {role: each["accuracy"] for role, each in (figures["models"] | figures["answers"]).items()
+             if "accuracy" in each}  # fmt: skip
+    bag = found.pop("bag", math.nan)
+    return {"accuracy": found["tuned"], "bag": bag, "read_tokens": read["tokens"]}
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
