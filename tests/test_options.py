@@ -19,7 +19,17 @@ from danlu.recipe import load_recipe
 from tests.tiny_life import PLAIN, life, project, sentences
 
 CASES: dict[str, dict[str, Any]] = {  # another value for each option
-    "image_classification": {"size": 8},  # test_pictures.py tries it
+    "image_classification": {
+        "size": 8,
+        "crop": 2,
+        "flip": True,
+        "colour": 0.3,
+        "randaugment": 2,
+        "magnitude": 20,
+        "erase": 0.5,
+        "mixup": 0.5,
+        "cutmix": 0.5,
+    },  # test_pictures.py tries them
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
     "multi_label_classification": {"threshold": 0.2},
     "reading_comprehension": {"overlap": 0.8, "longest": 1},

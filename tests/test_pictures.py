@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Pillow
 
 from danlu import Model, cli, files
@@ -22,7 +23,9 @@ from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
+from danlu.train.session import Interrupted
 from tests import tiny_task
+from tests.tiny_life import no_clock
 
 KINDS = ("across", "down")
 TRAIN = """
@@ -103,7 +106,6 @@ def test_pixels_are_kept_as_they_were(lived: dict[str, Path]) -> None:
 
 def test_the_processor_is_transformers(lived: dict[str, Path]) -> None:
     """What ViTImageProcessor makes of a file by our preprocessor_config.json is what our network reads."""
-    import torch
     from transformers import ViTImageProcessor
 
     model = Model.from_pretrained(lived["pretrain"])
@@ -152,6 +154,60 @@ def test_another_size_is_another_encoding(tmp_path: Path, lived: dict[str, Path]
         life = Life(load_recipe(project(tmp_path).loaded.path, [f"options.size={size}"]))
         told[size] = Columns(life.run(Silent(), "encode").folders["encode"] / "columns" / "train").shape("pixel_values")
     assert told == {0: (3, 12, 12), 8: (3, 8, 8)}
+
+
+SEEN_ANEW = [
+    ("crop=2",), ("flip=true",), ("colour=0.3",), ("randaugment=2",), ("randaugment=2", "magnitude=20"),
+    ("erase=0.5",), ("mixup=0.5",), ("cutmix=0.5",),
+]  # fmt: skip
+
+
+def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, lived: dict[str, Path]) -> None:
+    life = project(tmp_path)
+    found = []
+    for options in ((), *SEEN_ANEW):
+        short = [f"options.{each}" for each in options] + ["train.steps=4"]
+        folders_of = Life(load_recipe(life.loaded.path, short)).run(Silent(), "pretrain").folders
+        assert folders_of["encode"].name == lived["encode"].name
+        found.append(files.sha256(folders_of["pretrain"] / "model.safetensors"))
+    assert len(set(found)) == len(found)
+
+
+ANEW = """
+[options]
+crop = 2
+flip = true
+colour = 0.2
+randaugment = 1
+erase = 0.3
+"""
+
+
+def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a picture looks like in an epoch does not depend on which others are cut off with it."""
+    no_clock(monkeypatch)
+    life, weights = project(tmp_path, ANEW), []
+    for parts in (1, 2, 4):
+        cut = Life(load_recipe(life.loaded.path, ["train.steps=6", f"train.accumulate={parts}", "train.lr=0.001"]))
+        folder = cut.run(Silent(), "pretrain").folders["pretrain"]
+        weights.append(Model.from_pretrained(folder).net.state_dict())
+    for other in weights[1:]:
+        for name, tensor in weights[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-5)
+
+
+def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by its deadline between two steps, and gone on with: the same weights, bit by bit."""
+    no_clock(monkeypatch)
+    more = ANEW + "mixup = 0.3\ncutmix = 0.3\n"
+    straight = project(tmp_path / "straight", more).run(Silent(), "pretrain").folders["pretrain"]
+    life = project(tmp_path / "stopped", more)
+    with pytest.raises(Interrupted):
+        Life(load_recipe(life.loaded.path, ["train.deadline=0.05s", "train.save_every=7"])).run(Silent(), "pretrain")
+    assert list((tmp_path / "stopped").rglob("checkpoints/*"))
+    again = Life(load_recipe(life.loaded.path, ["train.save_every=7"])).run(Silent(), "pretrain").folders["pretrain"]
+    assert again.name == straight.name
+    assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
 
 
 # --- raw files ---------------------------------------------------------------------------------------------

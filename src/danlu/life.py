@@ -67,7 +67,8 @@ def _judged(recipe: Recipe) -> dict[str, str]:
 
 def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, Any]:
     if catalogue.stated(task, "shape") in WORDLESS:
-        return {"task": task} | _own(options)
+        read = catalogue.stated(task, "encoded_by")  # of the options; all, where a task does not say
+        return {"task": task} | _own({n: each for n, each in options.items() if read is None or n in read})
     wanted = recipe.tokenizer.type
     kind = ("wordpiece" if recipe.backbone.arch in READ_BOTH_WAYS else "bpe") if wanted == "auto" else wanted
     encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task} | _own(options)

@@ -12,6 +12,7 @@ from danlu.data.pack import packed, windows
 from danlu.randomness import stream
 
 IGNORE = -100
+_APART = np.int64(0x5851F42D4C957F2D)  # between the lots of two texts: odd, so that none has that of another
 _LOOKED = 2**22  # tokens that are looked at together
 Batch = dict[str, Tensor]
 
@@ -46,7 +47,8 @@ class Loader:
     segment_ids (0 = padding), all (B, T) int64, and the other ragged columns of the rows. Labels are the tokens that
     stand `ahead` of the inputs; with 0 they are the column of that name, or left to what corrupts the batch.
 
-    Of a whole column a batch holds the arrays of its N texts (N, ...), in order of rows and places.
+    Of a whole column a batch holds the arrays of its N texts (N, ...), in order of rows and places; to train on, also
+    `lots` (N,), a number drawn for each of them in each epoch.
 
     A column `parts` numbers, from 0, the texts that one row is made of: each is a segment of its own, and all of a row
     stand in one row of the batch, one behind the other.
@@ -70,6 +72,7 @@ class Loader:
         self.example = np.searchsorted(offsets, self.windows.start, "right") - 1 if self.whole else None  # of windows
         self.groups = packed(self.windows.length, context)
         self._orders: dict[int, np.ndarray] = {}
+        self._epochs: dict[int, int] = {}
 
     def _pieces(self) -> range:
         """Where pieces of the tokens begin that are looked at together."""
@@ -97,7 +100,20 @@ class Loader:
     def train(self, step: int, micro: int, shape: Shape) -> Batch:
         """The training batch of (step, micro-batch); the order of each epoch is its own permutation."""
         first = (step * shape.accumulate + micro) * shape.rows
-        return self.assemble([self._row(first + i) for i in range(shape.rows)[self.share.of(shape.rows)]])
+        places = range(first, first + shape.rows)[self.share.of(shape.rows)]
+        batch = self.assemble([self._row(place) for place in places])
+        return batch | {"lots": self._lots(places)} if self.whole else batch
+
+    def _lots(self, places: range) -> Tensor:
+        """What is drawn for the texts in these rows: a function of the seed, the epoch and the text."""
+        found = [self._drawn(place // len(self), self._examples([self._row(place)])) for place in places]
+        return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def _drawn(self, epoch: int, examples: np.ndarray) -> np.ndarray:
+        if epoch not in self._epochs:
+            self._epochs = {epoch: int(stream(self.seed, "lots", epoch).integers(2**62))}
+        with np.errstate(over="ignore"):
+            return np.int64(self._epochs[epoch]) + examples.astype(np.int64) * _APART
 
     def _row(self, position: int) -> int:
         epoch, place = divmod(position, len(self))
@@ -135,11 +151,12 @@ class Loader:
 
     def _arrays(self, rows: list[int]) -> dict[str, np.ndarray]:
         """Whole columns of the texts in these rows."""
-        if self.example is None:
-            return {}
-        held = [self.example[self.groups[row]] for row in rows]
-        examples = np.concatenate(held) if held else np.empty(0, np.int64)
-        return {name: self.columns.arrays(name, examples) for name in self.whole}
+        return {name: self.columns.arrays(name, self._examples(rows)) for name in self.whole}
+
+    def _examples(self, rows: list[int]) -> np.ndarray:
+        """The texts in these rows, in order."""
+        assert self.example is not None
+        return np.concatenate([np.empty(0, np.int64), *(self.example[self.groups[row]] for row in rows)])
 
     def _parted(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Of which part each of these tokens is (size,), and its place in that."""

@@ -43,7 +43,16 @@ def survey(path: Path) -> starter.Found | None:
     files = {split: each[0] for split, each in splits.items()}
     beside = {each[0]: each[1] for each in splits.values() if len(each) > 1}
     count = seen.classes.total()
-    return starter.Found("image_classification", {}, count, "pictures", said, _settings(count), files, joined=beside)
+    return starter.Found(
+        "image_classification",
+        {},
+        count,
+        "pictures",
+        said,
+        _settings(count, most, list(seen.classes)),
+        files,
+        joined=beside,
+    )
 
 
 def first(paths: Sequence[Path]) -> tuple[int, int]:
@@ -60,10 +69,17 @@ def count(path: Path) -> int:
     return 1 if sources.format_of(path) == "picture" else sum(1 for _ in _records(path))
 
 
-def _settings(count: int) -> starter.Settings:
+def _settings(count: int, shape: str, classes: Sequence[str]) -> starter.Settings:
     epochs = "30.0" if count <= _FEW else "12.0"
     train = {"epochs": epochs, "batch_tokens": "128", "optimizer": '"adamw"', "lr": "2e-3"}
-    return {"model": {"arch": '"cnn"', "depth": "2"}, "train": train}
+    return {"model": {"arch": '"cnn"', "depth": "2"}, "options": _seen_anew(shape, classes), "train": train}
+
+
+def _seen_anew(shape: str, classes: Sequence[str]) -> Mapping[str, str]:
+    """Moved by an eighth; turned left and right unless a mirror makes another sign of it, as of digits and letters."""
+    side = int(shape.split()[0])
+    signs = all(len(label) == 1 for label in classes) or messages.text("init.grey") in shape
+    return {"crop": str(max(1, min(side, 96) // (14 if signs else 8)))} | ({} if signs else {"flip": "true"})
 
 
 # --- which files ------------------------------------------------------------------------------------------

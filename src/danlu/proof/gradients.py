@@ -44,7 +44,7 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
 
 def whole(tensor: Tensor) -> bool:
     """Whether a column holds one array of each document (N, ...), not one number of each token (B, T)."""
-    return tensor.ndim > 2
+    return tensor.ndim != 2
 
 
 def rows_of(batch: Batch, first: int, last: int) -> Batch:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.data.augment import Augmentation, Lots, mixed
 from danlu.modalities.image import Image
 from danlu.modalities.text import Text
 from danlu.nn.losses import IGNORE, wide
@@ -30,13 +32,51 @@ class ImageClassification(OneLabel):
     step_tokens = 128
     stock = ("ForImageClassification",)
     known_as = ("image-classification",)
-    options = {"size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96")}
+    encoded_by = ("size",)
+    options = {
+        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
+        "flip": (False, None, "turn left and right in training, half of the time"),
+        "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
+        "randaugment": (0, [0, 8], "operations of RandAugment done to each picture in training"),
+        "magnitude": (9, [0, 30], "how strong the operations of RandAugment are"),
+        "erase": (0.0, [0.0, 1.0], "share of the pictures that lose a rectangle in training"),
+        "mixup": (0.0, [0.0, 1.0], "share of the pictures that are added to another in training"),
+        "cutmix": (0.0, [0.0, 1.0], "share of the pictures that get a rectangle of another in training"),
+    }
 
     answer = Task.answer  # which pixels it rests on is not told
 
     @classmethod
     def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"size": options.get("size", 0)}
+
+    def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Pictures as they are seen in one epoch: a function of the epoch and the picture, but for what is mixed in.
+
+        That is the next of the micro-batch: then `mates` (B, 1) is its label, and `own` (N,) the share of the first.
+        """
+        if "lots" not in batch:
+            return batch
+        given = {name: self.chosen[name] for name in ("crop", "flip", "colour", "randaugment", "magnitude", "erase")}
+        lots, seen = Lots(batch["lots"]), {name: each for name, each in batch.items() if name != "lots"}
+        seen["pixel_values"] = Augmentation(**given)(batch["pixel_values"], lots)
+        mixup, cutmix = self.chosen["mixup"], self.chosen["cutmix"]
+        if not mixup + cutmix:
+            return seen
+        seen["pixel_values"], seen["own"] = mixed(seen["pixel_values"], mixup, cutmix, lots)
+        known = batch["labels"] != IGNORE
+        seen["mates"] = batch["labels"].masked_scatter(known, batch["labels"][known].roll(-1))
+        return seen
+
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        """Cross-entropy with the label, or in shares with those of both pictures in one."""
+        if "own" not in batch:
+            return super().loss(net, batch, part)
+        logits, labels = self._answers(net, batch)
+        each = [F.cross_entropy(logits, those, ignore_index=IGNORE, reduction="none")
+                for those in (labels, firsts(batch["mates"], batch))]  # fmt: skip
+        return {"loss": (batch["own"] * each[0] + (1 - batch["own"]) * each[1]).sum()}
 
     def encode(self, row: Row) -> Example:
         return {"input_ids": [0], "pixel_values": self.processor.encode(row["image"]), "labels": self.target(row, 1)}
