@@ -46,7 +46,7 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
         tensors = contest.joined(tensors, beside.net.state_dict())
     network = build(architecture, generator(0, "load"))
     learned, ours, carried = opened.learned, opened.ours, opened.carried
-    labels = ours.get("labels") or _labels(carried) if learned.labelled else ()
+    labels = ours.get("labels") or numbered_labels(carried) if learned.labelled else ()
     options = ours.get("options") or learned.stated(folder)
     model = kind(network, architecture, learned(processor, labels, architecture.context, options))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
@@ -83,11 +83,11 @@ def _opened(folder: Path, *, deep: bool) -> _Opened:
     task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
     learned: Any = tasks.load(task)
     processor = learned.modality().load(folder)
-    _belongs(processor, architecture, carried, folder)
+    belongs(processor, architecture, carried, folder)
     return _Opened(ours, carried, family, architecture, learned, processor)
 
 
-def _belongs(processor: Any, architecture: Architecture, config: Mapping[str, Any], folder: Path) -> None:
+def belongs(processor: Any, architecture: Architecture, config: Mapping[str, Any], folder: Path) -> None:
     """Raise E328, E333 or E334 where a tokenizer is not that of the weights."""
     rows = getattr(architecture.embed, "vocab", 0)
     if processor.vocab_size > rows:
@@ -215,7 +215,7 @@ def taught(folder: Path, task: str) -> list[str]:
     ours = config.get("danlu", {})
     carried = ours.get("carrier", config)
     known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
-    labels = ours.get("labels") or _labels(carried)
+    labels = ours.get("labels") or numbered_labels(carried)
     return labels if known == task and not unnamed(labels) else []
 
 
@@ -230,7 +230,7 @@ def taught_options(folder: Path, task: str) -> dict[str, Any]:
     return dict(ours.get("options", {})) if ours.get("task") == task else {}
 
 
-def _labels(config: Mapping[str, Any]) -> list[str]:
+def numbered_labels(config: Mapping[str, Any]) -> list[str]:
     """The labels of a config.json, in the order of their numbers."""
     named = config.get("id2label") or {}
     return [str(named[number]) for number in sorted(named, key=int)]

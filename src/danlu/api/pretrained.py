@@ -12,6 +12,7 @@ from torch import Tensor
 
 from danlu import device as devices
 from danlu import files, models, tasks
+from danlu.api.fresh import UNNAMED, fresh, stranger
 from danlu.errors import UserError
 from danlu.folder import unnamed
 from danlu.messages import text
@@ -19,8 +20,6 @@ from danlu.model import Model, Output
 from danlu.nn.masks import openings
 from danlu.runs import model_folder
 from danlu.tasks.task import Row
-
-UNNAMED = ("LABEL_0", "LABEL_1")  # what transformers calls the labels of a head that has none yet
 
 
 class Pretrained(Model):
@@ -36,7 +35,44 @@ class Pretrained(Model):
     origin: Path | None = None  # the folder that it was loaded from
     _first: Tensor | None = None  # what was drawn for a new head
 
+    def __init__(self, config: Any, architecture: Any = None, task: Any = None, **wishes: Any):
+        """`Class(config, tokenizer="folder")`: first weights, as `from_config` gives them.
+
+        Within danlu: of a network, its architecture and its task.
+        """
+        if architecture is not None:
+            super().__init__(config, architecture, task)
+            return
+        made = type(self).from_config(config, task=task, **wishes)
+        super().__init__(made.net, made.architecture, made.task)
+        self.form, self._first = made.form, made._first
+
     # --- folders ---
+
+    @classmethod
+    def from_config(
+        cls, config: Any, *, tokenizer: str | Path | None = None, task: str | None = None,
+        labels: Sequence[str] | None = None, num_labels: int | None = None, seed: int = 1, **sizes: Any,
+    ) -> Self:  # fmt: skip
+        """A model with first weights, which are a function of the seed alone.
+
+        Args:
+            config: a config of transformers, a dict, a config.json or its folder, or the name of a family ("bert",
+                "gpt"), whose form is made for `depth=4` and `context=512`.
+            tokenizer: the folder with its tokenizer; without, the config's own.
+            task, labels, num_labels: as of `from_pretrained`.
+            sizes: values in place of the config's, by its names; of a family depth, context, width, heads, hidden.
+
+        Raises:
+            UserError: E336 no tokenizer; E320-E323, E327, E329 what the config asks for cannot be built; E328, E333 or
+                E334 the tokenizer is another model's; E341 the config is of another family than the class.
+        """
+        from danlu.api import names
+
+        made = fresh(cls, config, tokenizer, task, _asked(labels, num_labels), seed, sizes)
+        model: Any = names.of(made.form, made.task_name)._of(made)
+        model._first = _marks(model.net).clone() if model.task.labelled else None
+        return model
 
     @classmethod
     def from_pretrained(
@@ -60,7 +96,7 @@ class Pretrained(Model):
         loaded = Model.from_pretrained(path, devices.chosen(device))
         family = cls.family or loaded.form
         if family != loaded.form and not models.carries(family, loaded.architecture):
-            raise _stranger(cls, path, loaded.form, task or cls.default_task)
+            raise stranger(cls, path, loaded.form, task or cls.default_task)
         wanted = task or cls.default_task or loaded.task_name
         tasks.check(wanted)
         made: Any = names.of(family, wanted)._of(loaded)
@@ -355,13 +391,6 @@ def _asked(labels: Sequence[str] | None, count: int | None) -> tuple[str, ...] |
 def _marks(net: Any) -> Tensor:
     """The matrix of a head by which it is known whether it was trained."""
     return [p.detach() for p in net.head.parameters() if p.ndim == 2][-1]
-
-
-def _stranger(cls: type[Pretrained], path: str | Path, family: str, task: str) -> UserError:
-    from danlu.api import names
-
-    return UserError("E341", path=path, found=family, wanted=cls.family, asked=cls.__name__,
-                     fitting=names.of(family, task).__name__)  # fmt: skip
 
 
 def _several(given: Any) -> Sequence[Any]:

@@ -62,6 +62,8 @@ def refusal(key: str, value: Any) -> UserError:
 
 def place(path: Path, key: str) -> str:
     """The line of a key in a JSON file; the file where it has none."""
+    if not path.is_file():
+        return str(path)
     found = [number for number, line in enumerate(path.read_text("utf-8").splitlines(), 1) if f'"{key}"' in line]
     return f"{path}:{found[0]}" if found else str(path)
 
