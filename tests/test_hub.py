@@ -1,7 +1,10 @@
 """Names on hubs: a server here answers in the layout of both; only what is needed is fetched, checked, and once."""
 
 import hashlib
+import importlib.util
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -58,10 +61,14 @@ class Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         place = unquote(parts.path)
         if place.startswith("/api/models/owner/tiny/revision/"):
-            assert query == {"blobs": "true"}
-            self._listing({"sha": COMMIT, "siblings": [_sibling(*each) for each in server.files.items()]})
+            assert query in ({"blobs": "true"}, {})  # hf's own library asks without
+            self._listing(
+                {"id": "owner/tiny", "sha": COMMIT, "siblings": [_sibling(*each) for each in server.files.items()]}
+            )
+        elif place == f"/api/models/owner/tiny/tree/{COMMIT}":  # hf's own library from 2.0 on
+            self._listing([_leaf(*each) for each in server.files.items()])
         elif place == "/api/v1/models/owner/tiny.v1/repo/files":
-            assert query["Recursive"] == "true"
+            assert query["Recursive"].lower() == "true"
             listed = [{"Path": "onnx", "Type": "tree", "Size": 0}, *(_listed(*each) for each in server.files.items())]
             self._listing({"Code": 200, "Data": {"Files": listed}})
         elif place.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
@@ -72,6 +79,16 @@ class Handler(BaseHTTPRequestHandler):
             self._bytes(place.removeprefix("/cdn/"))
         else:
             self.send_error(404)
+
+    def do_HEAD(self) -> None:
+        """What hf's own library asks of each file before it fetches it."""
+        name = unquote(urlsplit(self.path).path).removeprefix(f"/owner/tiny/resolve/{COMMIT}/")
+        told = _sibling(name, self.server.files[name])
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{told.get("lfs", {}).get("sha256") or told["blobId"]}"')
+        self.send_header("Content-Length", str(told["size"]))
+        self.end_headers()
 
     def _listing(self, table: Any) -> None:
         self.server.asked["list"] += 1
@@ -117,6 +134,12 @@ def _sibling(name: str, body: bytes) -> dict[str, Any]:
     told = {"rfilename": name, "size": len(body), "blobId": git}
     large = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 135}
     return told | ({"lfs": large} if name.endswith(".safetensors") else {})
+
+
+def _leaf(name: str, body: bytes) -> dict[str, Any]:
+    told = _sibling(name, body)
+    large = {"lfs": {"oid": told["lfs"]["sha256"], "size": len(body), "pointerSize": 135}} if "lfs" in told else {}
+    return {"type": "file", "oid": told["blobId"], "size": len(body), "path": name} | large
 
 
 def _listed(name: str, body: bytes) -> dict[str, Any]:
@@ -183,7 +206,35 @@ def test_the_cache_is_that_of_the_hubs_own_library(
     assert (folder / "model.safetensors").is_symlink()
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
     assert hub.local(NAMES[0]).is_relative_to(tmp_path / "elsewhere")
-    assert hub.local(NAMES[1]) == tmp_path / "modelscope" / "models" / "owner" / "tiny___v1"
+    assert hub.local(NAMES[1]) == tmp_path / "modelscope" / "models" / "owner--tiny.v1" / "snapshots" / "master"
+
+
+@pytest.mark.parametrize("place", ["models/owner/tiny___v1", "hub/models/owner/tiny___v1"])
+def test_what_an_older_library_of_modelscope_left_is_used_on(server: Server, place: str, tmp_path: Path) -> None:
+    older = tmp_path / "modelscope" / place
+    older.mkdir(parents=True)
+    (older / "config.json").write_bytes(server.files["config.json"])
+    assert hub.local(NAMES[1]) == older
+    assert not server.asked["config.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hubs_own_library_takes_this_server_for_its_hub(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the server would only be what we believe a hub to be; what one has fetched the other finds."""
+    module = "huggingface_hub" if name.startswith("hf") else "modelscope"
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    fetch = f"from {module} import snapshot_download as fetch; print(fetch({name.partition('://')[2]!r}))"
+    done = subprocess.run([sys.executable, "-c", fetch], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    theirs = Path(done.stdout.strip().splitlines()[-1])
+    assert {n: (theirs / n).read_bytes() for n in server.files} == server.files
+    before = Counter(server.asked)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    assert hub.local(name) == theirs
+    assert server.asked - before == Counter(list=1), "nothing is fetched again"
 
 
 @pytest.mark.parametrize("name", NAMES)

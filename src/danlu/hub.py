@@ -37,8 +37,6 @@ _NAME = re.compile(r"(hf|modelscope):/{1,2}([\w.\-]+(?:/[\w.\-]+)?)(?:@([\w.\-/]
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _TRIES, _PIECE, _TOLD = 4, 1 << 20, 5e6  # attempts at a file; bytes read at once; bytes of a file that is announced
 _BROKEN = (OSError, urllib.error.URLError, EOFError)
-
-
 _FOUND: dict[tuple[str, str, Path], Path] = {}
 
 
@@ -240,17 +238,18 @@ class _HuggingFace(_Hub):
 
 
 class _ModelScope(_Hub):
-    """models/owner/name, whose dots are written ___."""
+    """models/owner--name/snapshots/revision; what its library up to 1.37 left, models/owner/name, is used on."""
 
     def __init__(self, name: Name):
         super().__init__(name)
         self.endpoint = _modelscope()
         self.revision = name.revision or "master"
         self.page = f"{self.endpoint}/models/{name.model}/files"
-        root = os.environ.get("MODELSCOPE_CACHE", "").strip()
+        cache = Path(os.environ.get("MODELSCOPE_CACHE", "").strip() or "~/.cache/modelscope").expanduser()
         owner, _, model = name.model.rpartition("/")
-        cache = Path(root).expanduser() if root else Path.home() / ".cache" / "modelscope" / "hub"
-        self.root = cache / "models" / (owner or "modelscope") / model.replace(".", "___")
+        old = Path("models") / (owner or "modelscope") / model.replace(".", "___")
+        new = cache / "models" / name.model.replace("/", "--") / "snapshots" / self.revision
+        self.root = next((each for each in (cache / old, cache / "hub" / old) if any(each.glob("*"))), new)
 
     def headers(self) -> dict[str, str]:
         token = os.environ.get("MODELSCOPE_API_TOKEN", "").strip()
