@@ -191,6 +191,7 @@ def _may(decider: str, name: str) -> bool:
 
 MODEL: dict[str, Any] = {
     "arch": "gpt2", "depth": 3, "context": 48, "width": 192, "heads": 4, "kv_heads": 1, "hidden": 64, "tied": False,
+    "patch": 8,
 }  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def test_every_key_of_model_is_tried() -> None:
 
 @pytest.mark.parametrize("key", MODEL)
 def test_every_key_of_model_changes_the_network(key: str) -> None:
-    keys = {"arch": "gpt", "depth": 2, "context": 32, "width": 128}
+    keys = {"arch": "vit" if key == "patch" else "gpt", "depth": 2, "context": 32, "width": 128}
 
     def made(section: Keys) -> Any:
         return size.architecture(ModelSection(**section), Train(), 300, 10_000)

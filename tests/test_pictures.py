@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from danlu import Model, cli, files
 from danlu.config import Serve
@@ -25,6 +26,7 @@ from danlu.recipe import load_recipe
 from danlu.serve.run import background
 from danlu.train.session import Interrupted
 from tests import tiny_task
+from tests.models.stock import randomised
 from tests.tiny_life import no_clock
 
 KINDS = ("across", "down")
@@ -88,11 +90,46 @@ def test_it_learns_a_class(lived: dict[str, Path]) -> None:
     assert sum(map(sum, told["confusion"]["matrix"])) == 24
 
 
-def test_an_mlp_learns_them_too(tmp_path: Path) -> None:
-    folders_of = project(tmp_path)
-    life = Life(load_recipe(folders_of.loaded.path, ["model.arch=mlp", "model.width=32", "train.lr=0.003"]))
-    told = files.read_json(life.run(Silent()).folders["evaluate"] / "metrics.json")
+@pytest.mark.parametrize("arch", ["mlp", "resnet", "vit"])
+def test_other_networks_learn_them_too(tmp_path: Path, arch: str) -> None:
+    more = ["model.patch=4"] if arch == "vit" else []
+    keys = [f"model.arch={arch}", "model.width=64", "train.lr=0.003", "train.optimizer=adamw", *more]
+    folders_of = Life(load_recipe(project(tmp_path).loaded.path, keys)).run(Silent()).folders
+    told = files.read_json(folders_of["evaluate"] / "metrics.json")
     assert told["models"]["base"]["accuracy"] > 0.8
+    if arch != "vit":
+        return
+    theirs = ViTForImageClassification.from_pretrained(folders_of["pretrain"]).double().eval()
+    assert list(theirs.config.id2label.values()) == list(KINDS)
+    ours = Model.from_pretrained(folders_of["pretrain"])
+    seen = torch.from_numpy(pixels("down", 1).transpose(2, 0, 1)[None].copy())
+    batch = ours.processor.scaled({"pixel_values": seen})
+    with torch.no_grad():
+        found, wanted = ours.net.double()(batch), theirs(batch["pixel_values"].double()).logits
+    assert float((found - wanted).abs().max()) <= 1e-8
+
+
+def test_a_vit_of_transformers_answers_here(tmp_path: Path) -> None:
+    """Its weights, labels and processor: what its own pipeline says of a file."""
+    names = {0: "cat", 1: "dog", 2: "hen"}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    shape = ViTConfig(**sizes, image_size=16, patch_size=4, id2label=names, label2id={v: k for k, v in names.items()})
+    theirs = randomised(ViTForImageClassification(shape)).double().eval()
+    processor = ViTImageProcessor(size={"height": 16, "width": 16})
+    theirs.float().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    theirs.double()
+    ours = Model.from_pretrained(tmp_path)
+    assert (ours.task_name, ours.task.labels) == ("image_classification", ("cat", "dog", "hen"))
+    image = Pillow.fromarray(pixels("across", 5, 40))
+    row = {"image": base64.b64encode(_saved(image, "PNG")).decode()}
+    with torch.no_grad():
+        wanted = theirs(processor(image, return_tensors="pt")["pixel_values"].double()).logits.softmax(-1)[0]
+        seen = ours.processor.scaled({"pixel_values": torch.from_numpy(ours.processor.encode(row["image"]))[None]})
+        found = ours.net.double()(seen).softmax(-1)[0]
+    assert float((found - wanted).abs().max()) <= 1e-6
+    said = ours.judge([row])[0]
+    assert said["label"] == ("cat", "dog", "hen")[int(wanted.argmax())]
 
 
 def test_pixels_are_kept_as_they_were(lived: dict[str, Path]) -> None:
@@ -106,8 +143,6 @@ def test_pixels_are_kept_as_they_were(lived: dict[str, Path]) -> None:
 
 def test_the_processor_is_transformers(lived: dict[str, Path]) -> None:
     """What ViTImageProcessor makes of a file by our preprocessor_config.json is what our network reads."""
-    from transformers import ViTImageProcessor
-
     model = Model.from_pretrained(lived["pretrain"])
     theirs = ViTImageProcessor.from_pretrained(lived["pretrain"])
     random = np.random.Generator(np.random.PCG64(1))

@@ -37,7 +37,9 @@ class Row:
     @property
     def architecture(self) -> Architecture:
         sizes = {"width": 64, "heads": 4} | self.options
-        made = models.family(self.family).preset(VOCAB, 24 if self.family == "vit" else CONTEXT, 3, **sizes)
+        made = models.family(self.family).preset(
+            VOCAB, CONTEXT, 3, **sizes | ({"image": 24} if self.family == "vit" else {})
+        )
         changes = self.core or {}
         made = replace(made, core=replace(made.core, **changes))
         if made.encoder is not None:

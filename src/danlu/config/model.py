@@ -26,14 +26,14 @@ class Tokenizer(Section):
 
 
 READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
-ALONE = ("t5", "mlp", "cnn")  # forms that suit no task but those that ask for them
+ALONE = ("t5", "mlp", "cnn", "resnet", "vit")  # forms that suit no task but those that ask for them
 WORDLESS = ("record", "picture")  # shapes of rows that have no tokens
 
 
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn"] = Field(
+    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "vit"] = Field(
         "auto",
-        description="form of the network: gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp and cnn",
+        description="gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp tables; cnn, resnet, vit images",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
@@ -46,6 +46,9 @@ class ModelSection(Section):
     heads: PositiveInt | None = Field(None, description="attention heads; default one per 64 of width")
     kv_heads: PositiveInt | None = Field(
         None, description="key and value heads (grouped-query attention); default = heads"
+    )
+    patch: PositiveInt | None = Field(
+        None, description="pixels on each side of a patch of vit; default: the picture's size decides"
     )
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
     tied: Annotated[bool, Field(strict=True)] | Auto = Field(

@@ -144,7 +144,8 @@ class Recipe(Section):
             "model.context": not self.model.base and self.model.context != ModelSection().context,
             "tokenizer": self.tokenizer != Tokenizer(),
         }
-        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in ("heads", "kv_heads")}
+        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in ("heads", "kv_heads", "patch")}
+        sizes = {} if self.backbone.arch == "vit" else sizes
         given = [key for key, other in {**unread, **sizes}.items() if other]
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))

@@ -40,6 +40,7 @@ FAMILIES = (
     "whisper",
     "mlp",
     "cnn",
+    "resnet",
 )
 ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 

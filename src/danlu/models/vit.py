@@ -18,6 +18,8 @@ from danlu.nn.stems import PatchesConfig
 
 HEAD_DIM = 64
 EPS = 1e-12
+DEPTH = 4  # where the recipe leaves it open
+_LARGE = 128  # pixels on each side
 ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}
 _LAYER, _ROOT = "vit.encoder.layer.{n}", "vit.embeddings"
 _PARTS = {"q": "query", "k": "key", "v": "value"}
@@ -58,13 +60,15 @@ LAYOUT = Layout(
 
 
 def preset(
-    labels: int, image: int, depth: int, *, dropout: float = 0.0, patch: int = 16, channels: int = 3, **sizes: int
-) -> Architecture:
+    vocab: int, context: int, depth: int, *, image: int = 32, channels: int = 3, tied: bool = True,
+    dropout: float = 0.0, **sizes: int,
+) -> Architecture:  # fmt: skip
     """One dial: width 64 per layer, heads of 64, MLP four times the width; images of `image` pixels on each side.
 
-    `sizes` override it: width, heads, hidden. Raises ValueError where they do not fit together.
+    `sizes` override it: width, heads, hidden, patch. Raises ValueError where they do not fit together.
     """
-    check_sizes(sizes, ("width", "heads", "hidden"))
+    foreign.always_tied(tied)
+    check_sizes(sizes, ("width", "heads", "hidden", "patch"))
     width = sizes.get("width", HEAD_DIM * depth)
     core = _core(
         dim=width,
@@ -76,8 +80,13 @@ def preset(
         dropout=dropout,
         attention_dropout=dropout,
     )
-    embed = PatchesConfig(image, patch, channels)
-    return Architecture(core, embed, LabelConfig(labels, "first"), embed.count)
+    embed = PatchesConfig(image, sizes.get("patch") or usual_patch(image), channels)
+    return Architecture(core, embed, LabelConfig(1, "first"), embed.count)
+
+
+def usual_patch(image: int) -> int:
+    """Pixels on each side: 16 of large images (2010.11929), of small ones as many as cut them 7 times or more."""
+    return 16 if image >= _LARGE else max(side for side in range(1, max(2, image // 7 + 1)) if image % side == 0)
 
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Convolutions over a picture, in stages that halve it: plain ones (LeCun 1998), each with a norm (1803.08494).
+"""Convolutions over a picture, in stages that halve it, each with a norm over groups of channels (1803.08494).
 
 Shapes: B pictures · C channels · H height and width in pixels · D channels of the last stage
 """
@@ -14,19 +14,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+KINDS = ("plain", "residual")
 _GROUPS = 8  # of channels that a norm takes together, where they can be divided so
 _EPS = 1e-5
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A block: channels that come in and go out, pixels on each side of what goes out, and whether it halves them."""
+
+    inputs: int
+    outputs: int
+    side: int
+    halves: bool
+
+
+@dataclass(frozen=True)
 class ConvolutionsConfig:
-    """Stages of as many convolutions each; from stage to stage the picture is halved and the channels double."""
+    """Stages of as many blocks each; from stage to stage the picture is halved and the channels double."""
 
     image: int  # pixels on each side
     channels: int  # of the picture
     width: int  # channels of the first stage
     stages: int
-    depth: int  # convolutions of each stage
+    depth: int  # blocks of each stage
+    kind: str = "plain"  # plain (a convolution; LeCun 1998) | residual (two, and around them what came in; 1512.03385)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
 
     @property
     def dim(self) -> int:
@@ -34,38 +50,36 @@ class ConvolutionsConfig:
         return self.width * 2 ** (self.stages - 1)
 
     @property
-    def layers(self) -> Iterator[tuple[int, int, int]]:
-        """(channels that come in, channels that go out, pixels on each side) of each convolution."""
+    def layers(self) -> Iterator[Layer]:
+        """The blocks; residual ones stand behind one plain convolution."""
         before = self.channels
+        if self.kind == "residual":
+            yield Layer(before, self.width, self.image, False)
+            before = self.width
         for stage in range(self.stages):
-            for _ in range(self.depth):
-                yield before, self.width * 2**stage, self.image >> stage
+            for place in range(self.depth):
+                yield Layer(before, self.width * 2**stage, self.image >> stage, stage > 0 and not place)
                 before = self.width * 2**stage
+
+    @property
+    def _products(self) -> Iterator[tuple[int, int, int]]:
+        """(numbers read for each one written, channels written, pixels on each side) of each convolution."""
+        for place, layer in enumerate(self.layers):
+            yield 9 * layer.inputs, layer.outputs, layer.side
+            if self.kind == "residual" and place:
+                yield 9 * layer.outputs, layer.outputs, layer.side
+                if layer.inputs != layer.outputs:
+                    yield layer.inputs, layer.outputs, layer.side
 
     @property
     def flops(self) -> float:
         """Operations of a forward pass over one picture."""
-        return sum(2.0 * 9 * inputs * outputs * side**2 for inputs, outputs, side in self.layers)
+        return sum(2.0 * read * written * side**2 for read, written, side in self._products)
 
     @property
     def kept(self) -> int:
         """Numbers kept of one picture for backward: what goes into convolutions, norms, activations and pooling."""
-        return sum((inputs + 3 * outputs) * side**2 for inputs, outputs, side in self.layers)
-
-
-class Convolution(nn.Module):
-    """relu(norm(conv(x))), after halving x where a stage begins."""
-
-    def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
-        super().__init__()
-        self.halve = halve
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm = GroupNorm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""
-        x = F.max_pool2d(x, 2) if self.halve else x
-        return F.relu(self.norm(self.conv(x)))
+        return sum((read // 9 + 3 * written) * side**2 for read, written, side in self._products)
 
 
 class GroupNorm(nn.Module):
@@ -82,6 +96,41 @@ class GroupNorm(nn.Module):
         return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), _EPS)
 
 
+class Convolution(nn.Module):
+    """relu(norm(conv(x))), after halving x where a stage begins."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.halves = layer.halves
+        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, padding=1, bias=False)
+        self.norm = GroupNorm(layer.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""
+        x = F.max_pool2d(x, 2) if self.halves else x
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Residual(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x)))))); x is projected where its shape changes (1512.03385, option B)."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        stride = 2 if layer.halves else 1
+        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, stride, padding=1, bias=False)
+        self.norm = GroupNorm(layer.outputs)
+        self.second = nn.Conv2d(layer.outputs, layer.outputs, 3, padding=1, bias=False)
+        self.last = GroupNorm(layer.outputs)
+        same = layer.inputs == layer.outputs and stride == 1
+        self.around = None if same else nn.Conv2d(layer.inputs, layer.outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""
+        y = F.relu(self.norm(self.conv(x)))
+        x = x if self.around is None else self.around(x)
+        return F.relu(x + self.last(self.second(y)))
+
+
 class Convolutions(nn.Module):
     """All stages, in place of an embedding: the pixels of the last one are the places."""
 
@@ -90,10 +139,8 @@ class Convolutions(nn.Module):
     def __init__(self, config: ConvolutionsConfig) -> None:
         super().__init__()
         self.config = config
-        layers = [(inputs, outputs) for inputs, outputs, _ in config.layers]
-        self.blocks = nn.ModuleList(
-            Convolution(*each, place > 0 and place % config.depth == 0) for place, each in enumerate(layers)
-        )
+        kinds = [Convolution, Residual if config.kind == "residual" else Convolution]
+        self.blocks = nn.ModuleList(kinds[min(place, 1)](layer) for place, layer in enumerate(config.layers))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -18,7 +18,7 @@ from danlu.nn.masks import endings, openings
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
 
-POOLS = ("first", "last", "mean", "each")
+POOLS = ("first", "last", "mean", "max", "each")
 ANSWERS = ("labels", "span", "choice", "replaced")
 FIRST_SHARPNESS = 2.6592  # ln(1 / 0.07)
 Batch = dict[str, Tensor]
@@ -40,7 +40,7 @@ class LabelConfig:
     """Logits over a few labels, from one vector per row or from each token's."""
 
     count: int  # of labels; 0 = the pooled vector itself (an embedding)
-    pool: str = "first"  # first | last (of the real tokens) | mean | each
+    pool: str = "first"  # first | last (of the real tokens) | mean | max | each
     hidden: str = "none"  # none, or the activation of a dense layer before: tanh relu gelu
     bias: str = "all"  # none | all
     # labels | span (a start and an end among the tokens) | choice (one logit per candidate) | replaced (per token)
@@ -197,7 +197,7 @@ def inherit(head: nn.Module, before: nn.Module) -> None:
 
 
 def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:
-    """(B, T, D) -> (N, D): the first or the last token's state of each of N segments, or the mean or sum over all.
+    """(B, T, D) -> (N, D): the first or last token's state of each of N segments, or mean, sum or maximum over all.
 
     Segments stand in order of rows and places; a row whose tokens all have one number is one segment.
     """
@@ -206,5 +206,9 @@ def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:
     if way in ("first", "last"):
         return hidden[openings(segments) if way == "first" else endings(segments)]
     real, number = segments > 0, openings(segments).flatten().cumsum(0).view_as(segments) - 1
+    if way == "max":
+        places = number[real][:, None].expand(-1, hidden.shape[-1])
+        least = hidden.new_full((int(number[-1, -1]) + 1, hidden.shape[-1]), -torch.inf)
+        return least.scatter_reduce(0, places, hidden[real], "amax")
     sums = hidden.new_zeros(int(number[-1, -1]) + 1, hidden.shape[-1]).index_add_(0, number[real], hidden[real])
     return sums if way == "sum" else sums / torch.bincount(number[real], minlength=len(sums))[:, None]

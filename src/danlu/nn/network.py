@@ -158,7 +158,9 @@ class Pictures(Network):
     def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """Logits (N, C)."""
         assert isinstance(self.head, Label)
-        return self.head(self.head.pool(self.hidden(batch), {}))
+        states = self.hidden(batch)
+        whole = {"mean": lambda: states.mean(1), "max": lambda: states.amax(1)}.get(self.head.config.pool)
+        return self.head(whole() if whole else self.head.pool(states, {}))
 
 
 class EncoderDecoder(Network):

@@ -25,7 +25,7 @@ class ImageClassification(OneLabel):
     outputs = {"label": Text}
     shape = "picture"
     arch = "cnn"
-    archs = ("cnn", "mlp")
+    archs = ("cnn", "mlp", "resnet", "vit")
     long = "drop"
     judges = True
     labelled = True

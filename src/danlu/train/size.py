@@ -26,7 +26,7 @@ def architecture(
 
     A form that states its DEPTH has that one, whatever the budget.
     """
-    names = ("width", "heads", "kv_heads", "hidden")
+    names = ("width", "heads", "kv_heads", "hidden", "patch")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     given |= {"tied": section.tied} if section.tied != "auto" else {}
     depth = getattr(models.family(section.arch), "DEPTH", 0) if section.depth == "auto" else section.depth
