@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from danlu import files, forecast
+from danlu import cluster, files, forecast
+from danlu.errors import UserError
 from danlu.graph import Silent
-from danlu.train import cost, room
+from danlu.model import Model
+from danlu.train import cost, room, sides
 from danlu.train import plan as planning
 from tests.api import bert
-from tests.tiny_life import RECIPE, life, project
+from tests.tiny_life import PLAIN, RECIPE, life, project
 
 FIGURES = ("minutes", "memory MB", "disk MB")
 TUNED = """
@@ -119,3 +121,39 @@ def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeyp
     made.run(Silent())
     taken = files.read_json(made.folders["finetune"] / "metrics.json")["steps"]
     assert int(planned.rpartition(" ")[2]) == pytest.approx(taken, rel=0.2)
+
+
+MASKED = PLAIN.replace("context = 32", "context = 64")
+
+
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize("task", ["masked_language_modeling", "replaced_token_detection", "span_denoising"])
+def test_what_pretrains_an_encoder_is_forecast_too(task: str, tmp_path: Path) -> None:
+    row = rows(project(tmp_path, MASKED.replace("language_modeling", task)))["pretrain"]
+    assert origins(row)["minutes"].startswith("measured") and row["memory MB"] > 100
+
+
+@pytest.mark.usefixtures("steady")
+def test_of_an_encoder_decoder_the_plan_knows_what_each_side_takes(tmp_path: Path) -> None:
+    made = life(project(tmp_path, MASKED.replace("language_modeling", "span_denoising")))
+    folder = made.run(Silent(), "pretrain").folders["pretrain"]
+    plan, net = planning.Plan.read(folder), Model.from_pretrained(folder).net
+    assert plan is not None and 0 < plan.target < plan.source <= 64
+    a_row = sides.flops(net, plan.source, plan.target)
+    assert plan.step_gflop == pytest.approx(plan.rows * plan.accumulate * a_row / 1e9)
+    state = next(each for each in made.states() if each.node.name == "pretrain")
+    described = cluster.planned(made, state)[1]
+    assert described.source and described.step_gflop > 0
+
+
+def test_a_plan_from_before_that_was_known_goes_on(tmp_path: Path) -> None:
+    known = {name: 1 if kind in (int, "int") else 0 for name, kind in planning.Plan.__annotations__.items()}
+    planning.Plan(**known).write(tmp_path)
+    path = tmp_path / planning.PLAN
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(("source", "target"))), "utf-8")
+    assert (read := planning.Plan.read(tmp_path)) is not None and (read.source, read.target, read.rows) == (0, 0, 1)
+    path.write_text("".join(line for line in lines if not line.startswith("rows")), "utf-8")
+    with pytest.raises(UserError) as caught:
+        planning.Plan.read(tmp_path)
+    assert caught.value.code == "E306"

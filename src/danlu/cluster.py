@@ -103,17 +103,16 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
 
     Micro-batches are those of GPUs, of which each of the devices takes its share.
     """
-    from danlu import tasks
     from danlu.models.architecture import empty
     from danlu.train import plan
-    from danlu.train.trial import Synthetic, Vocabulary
+    from danlu.train.trial import Synthetic, stands_in
 
     shape, vocab, tokens = shape_of(life, state, Sizes(life))
     train = state.node.config["train"]
     train = train.model_copy(update={"precision": "bf16"}) if train.precision == "auto" else train
+    config, net = state.node.config, empty(shape)
     loader: Any = Synthetic(shape.context, vocab, tokens)
-    task = tasks.load("language_modeling")(Vocabulary(vocab))
-    net = empty(shape)
+    task, _ = stands_in(config["task"], shape, vocab, shape.context, config.get("options", {}))
     request = plan.Request(task, train, loader, None, state.node.stage == "pretrain", 0.0)
     drafted = plan.draft(request, net)
     rows, accumulate = plan.cut(replace(request, device="cuda"), devices)

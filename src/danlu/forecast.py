@@ -250,25 +250,23 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     from danlu.models.architecture import build
     from danlu.randomness import generator
     from danlu.train.plan import Request, resolve
-    from danlu.train.trial import Synthetic, Vocabulary
+    from danlu.train.trial import Synthetic, stands_in
 
     started, where = time.monotonic(), device.use(life.loaded.recipe.system)
     shape, vocab, tokens = shape_of(life, state, size, where)
-    train = state.node.config["train"]
-    judged = bool(catalogue.stated(state.node.config["task"], "judges"))
+    config = state.node.config
     seen = min(shape.context, section.context) if (section := life.loaded.recipe.model).base else shape.context
+    task, judged = stands_in(config["task"], shape, vocab, seen, config.get("options", {}))
     loader = Synthetic(seen, vocab, tokens, judged=judged)
-    kind = "tabular_classification" if not shape.core.heads else "text_classification"
-    task = tasks.load(kind if judged else "language_modeling")(Vocabulary(vocab), ("", ""))
-    if seen := size.pictures() if catalogue.stated(state.node.config["task"], "shape") == "picture" else None:
-        loader = Synthetic(1, 1, tokens, judged=True, picture=(seen.channels, seen.size, seen.size))
-        task = tasks.load("image_classification")(seen, ("", ""))
+    if picture := size.pictures() if catalogue.stated(config["task"], "shape") == "picture" else None:
+        loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
+        task = tasks.load("image_classification")(picture, ("", ""))
     shape = replace(shape, head=task.head(shape)) if judged else shape
     pretraining = state.node.stage == "pretrain"
-    request = Request(task, train, loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
+    request = Request(task, config["train"], loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))
     weights = sum(p.numel() for p in net.parameters())
-    adapters = state.node.config.get("adapt") or adapt.short(state.node.config.get("tune", "full"))
+    adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     net = adapt.apply(net, adapters, 0).train().to(where)
     plan, trained = resolve(request, net), sum(p.numel() for p in net.parameters() if p.requires_grad)
     spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read else 0)
@@ -291,7 +289,7 @@ def _trained(life: Life, plan: "Plan") -> Basis:
 
 def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tuple[Any, int, int]:
     """(architecture, vocabulary, training tokens) of a training on a device that has not begun."""
-    from danlu.train.size import architecture
+    from danlu.train.size import Learned, architecture
 
     tokens, vocab = size.tokens(state)
     recipe, train = life.loaded.recipe, state.node.config["train"]
@@ -306,4 +304,5 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
         return architecture(section, first, 0, tokens, where, size.pictures().sizes), 0, tokens
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})
-    return architecture(section, first, vocab, tokens, where), vocab, tokens
+    learned = Learned(recipe.task, recipe.options)
+    return architecture(section, first, vocab, tokens, where, learned=learned), vocab, tokens

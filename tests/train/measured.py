@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 
-from danlu import ranks, tasks
+from danlu import models, ranks
 from danlu.config import Train
 from danlu.data.loader import Shape
 from danlu.graph import Silent
-from danlu.models import qwen3
 from danlu.models.architecture import build
 from danlu.nn.network import Network
-from danlu.train import room
-from danlu.train.plan import Request, resolve
+from danlu.train import memory, room
+from danlu.train.plan import Request, draft, resolve
 from danlu.train.session import fit
-from danlu.train.trial import Synthetic
+from danlu.train.trial import Synthetic, stands_in
 
 
 class Rows(Synthetic):
@@ -31,28 +30,27 @@ class Rows(Synthetic):
             yield self.train(0, 0, Shape(min(rows, limit - first), 1))
 
 
-class Processor:
-    """All that the task asks of text: how many tokens there are, and their bytes."""
-
-    def __init__(self, vocab: int):
-        self.vocab_size = vocab
-
-    def token_bytes(self) -> list[int]:
-        return [4] * self.vocab_size
-
-
-def asked(depth: int, vocab: int, context: int, **keys: Any) -> tuple[Request, Network]:
+def asked(
+    depth: int, vocab: int, context: int, arch: str = "qwen3", task: str = "language_modeling", **keys: Any
+) -> tuple[Request, Network]:
     """A training of four steps and two evaluations."""
-    net = build(qwen3.preset(vocab, context, depth), torch.Generator().manual_seed(1)).train()
+    shape = models.preset(arch, vocab, context, depth)
+    net = build(shape, torch.Generator().manual_seed(1)).train()
     rows, held_out = Rows(context, vocab, 400_000), Rows(context, vocab, 20_000)
-    task = tasks.load("language_modeling")(Processor(vocab))
+    learned, _ = stands_in(task, shape, vocab, context, {})
     train = Train(steps=4, evaluate_every=2, **keys)
-    return Request(task, train, rows, held_out, True, time.monotonic()), net  # type: ignore[arg-type]
+    return Request(learned, train, rows, held_out, True, time.monotonic()), net  # type: ignore[arg-type]
 
 
 def planned(**keys: Any) -> float:
     """The plan's figure."""
     return resolve(*asked(**keys)).memory_mb
+
+
+def forecast(**keys: Any) -> float:
+    """What follows from the code alone, without a step."""
+    request, net = asked(**keys)
+    return memory.forecast(net, draft(request, net)) / 1e6
 
 
 def held(**keys: Any) -> float:
@@ -71,4 +69,8 @@ def shared(folder: str, parallel: str, **keys: Any) -> str:
 
 
 if __name__ == "__main__":
-    print({"planned": planned, "held": held, "shared": shared}[sys.argv[1]](**json.loads(sys.argv[2])))
+    print(
+        {"planned": planned, "forecast": forecast, "held": held, "shared": shared}[sys.argv[1]](
+            **json.loads(sys.argv[2])
+        )
+    )

@@ -31,6 +31,17 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @linux
+def test_what_follows_from_the_code_counts_both_sides() -> None:
+    """Before any step is tried; activations are most of it."""
+    told = json.dumps({
+        "arch": "t5", "task": "span_denoising", "depth": 3, "vocab": 2048, "context": 256, "dropout": 0.0,
+        "precision": "fp32", "attention": "written", "optimizer": "adamw", "batch_tokens": 4096,
+    })  # fmt: skip
+    forecast, held = (float(_started(what, told).communicate()[0]) for what in ("forecast", "held"))
+    assert 0.85 < forecast / held < 1 / 0.85, f"{forecast:.0f} MB forecast, {held:.0f} MB held"
+
+
+@linux
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_plan_is_within_15_percent_of_what_the_process_holds(name: str) -> None:
     asked = {"depth": 4, "vocab": 4096, "context": 256, "dropout": 0.0} | SHAPES[name]

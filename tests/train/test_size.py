@@ -1,9 +1,15 @@
 """The one dial: how deep a model a training can feed."""
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from danlu import models
 from danlu.config import ModelSection, Train
-from danlu.train import cost, size, trial
+from danlu.data.loader import Shape
+from danlu.models.architecture import build
+from danlu.tasks.language_modeling import LanguageModeling
+from danlu.train import cost, sides, size, trial
 
 VOCAB = 7000
 
@@ -16,7 +22,7 @@ def machine(monkeypatch):
 
 
 def depth(tokens=10**9, **length):
-    return size.depth_for(ModelSection(), Train(**length), VOCAB, tokens)
+    return size.depth_for(ModelSection(arch="qwen3"), Train(**length), VOCAB, tokens)
 
 
 def test_a_longer_training_gets_a_deeper_model():
@@ -26,9 +32,9 @@ def test_a_longer_training_gets_a_deeper_model():
 
 def test_each_depth_but_the_least_sees_a_token_per_weight():
     for tokens in (10**5, 10**6, 10**7, 10**8):
-        chosen = size.depth_for(ModelSection(), Train(tokens=tokens), VOCAB, 10**9)
-        weights = size._weights(ModelSection(), VOCAB, chosen)
-        deeper = size._weights(ModelSection(), VOCAB, chosen + 1)
+        chosen = size.depth_for(ModelSection(arch="qwen3"), Train(tokens=tokens), VOCAB, 10**9)
+        weights = size._weights(ModelSection(arch="qwen3"), VOCAB, chosen)
+        deeper = size._weights(ModelSection(arch="qwen3"), VOCAB, chosen + 1)
         assert chosen == 2 or tokens >= weights
         assert tokens < 2 * deeper
 
@@ -47,6 +53,37 @@ def test_a_machine_whose_steps_come_nearer_to_its_peak_gets_a_deeper_model(monke
     slow = depth(budget="10min")
     monkeypatch.setattr(trial, "share", lambda precision, where="cpu": 0.8)
     assert depth(budget="10min") > slow
+
+
+def test_what_an_encoder_costs_makes_its_model_less_deep():
+    """Both stacks are trained, and most tokens pass the encoder."""
+    one, two = ModelSection(arch="qwen3"), ModelSection(arch="t5")
+    spans = size.Learned("span_denoising")
+    for budget in ("10min", "1h"):
+        asked = (Train(budget=budget), VOCAB, 10**9, "cpu")
+        assert size.depth_for(two, *asked, spans) < size.depth_for(one, *asked)
+    weights, few = size._cost(two, VOCAB, 6, spans)
+    assert weights > 2 * size._weights(one, VOCAB, 6)
+    assert size._cost(two, VOCAB, 6, size.Learned("span_denoising", {"share": 0.6}))[1] > 1.05 * few  # more is written
+
+
+@pytest.mark.parametrize("arch", ["t5", "bart"])
+def test_the_operations_of_a_step_are_those_that_torch_counts(arch):
+    """Of a step of the task itself. torch counts the causal half of scores that need no computing as well."""
+    shape = models.preset(arch, 500, 64, 2)
+    net = build(shape, torch.Generator().manual_seed(1)).train()
+    if arch == "t5":
+        task, _ = trial.stands_in("span_denoising", shape, 500, 64, {})
+        batch = task.corrupt(trial.Synthetic(64, 500, 640).train(0, 0, Shape(8, 1)), torch.Generator().manual_seed(1))
+    else:
+        read = torch.ones(8, 64, dtype=torch.long)
+        batch = {"input_ids": read, "decoder_input_ids": read[:, :32], "labels": read[:, :32]}
+        task = LanguageModeling(trial.Vocabulary(500))
+    net.core.attention_form = net.encoder.core.attention_form = "written"
+    with FlopCounterMode(display=False) as counter:
+        task.loss(net, batch)["loss"].backward()
+    taken = {"source": batch["input_ids"].shape[1], "target": batch["decoder_input_ids"].shape[1]}
+    assert 8 * sides.flops(net, **taken) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_the_share_is_measured_once_and_remembered(monkeypatch, tmp_path):

@@ -46,13 +46,13 @@ def run(context: "Context") -> None:
         begun = Plan.read(context.out)
         section = config["model"].model_copy(update={"context": processor.length(config["context"])})
         section = section.model_copy(update={"depth": begun.depth} if begun else {})
+        options = config.get("options", {}) | told["learned"]
         sized = partial(
             size.architecture, train=config["train"], vocab=processor.vocab_size, tokens=tokens, where=device,
-            seen=processor.sizes,
+            seen=processor.sizes, learned=size.Learned(config["task"], options),
         )  # fmt: skip
         depth = ranks.agreed(lambda: sized(section).depth)  # "auto" asks how fast the machine is
         architecture = sized(section.model_copy(update={"depth": depth}))
-        options = config.get("options", {}) | told["learned"]
         learned = (config["task"], config["seed"], told["labels"], options)
         model = Model.from_architecture(architecture, processor, *learned)
     train(context, model, started, device, pretraining=True)

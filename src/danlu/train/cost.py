@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from danlu import device, files
 from danlu.errors import UserError
@@ -85,3 +86,8 @@ def flops_per_token(matrix_weights: int, layers: int, width: int, context: int) 
     Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1, with half of T attended on average.
     """
     return 6.0 * matrix_weights + 6.0 * layers * width * context
+
+
+def matrices(net: nn.Module) -> int:
+    """Weights that multiply."""
+    return sum(p.numel() for p in net.parameters() if p.ndim >= 2)

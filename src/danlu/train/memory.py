@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from danlu.nn.config import TransformerConfig
 from danlu.nn.losses import CHUNK_LOGITS, GPU_CHUNK_LOGITS
+from danlu.nn.positions import Buckets
 
 if TYPE_CHECKING:
     from danlu.train.plan import Plan
@@ -93,34 +95,49 @@ def forecast(net: nn.Module, plan: "Plan") -> float:
     return sum(shares(net, plan).values())
 
 
-def _activations(net: nn.Module, plan: "Plan") -> float:
-    """What the stack keeps of one micro-batch for its backward pass; 0 where the network holds no Transformer."""
-    config = getattr(getattr(net, "core", None), "config", None)
-    if config is None:
+def _activations(net: Any, plan: "Plan") -> float:
+    """What the stacks keep of one micro-batch for its backward pass; 0 where the network holds no Transformer."""
+    if getattr(getattr(net, "core", None), "config", None) is None:
         return 0.0
+    kept = _kept(net.core.config, plan, plan.target or plan.context * getattr(net, "places", 1), plan.source)
+    kept += float(plan.rows_here * plan.context * getattr(net, "kept", 0) * _SIZE[plan.precision])  # by convolutions
+    if hasattr(net, "encoder"):
+        kept += _kept(net.encoder.core.config, plan, plan.source or plan.context)
+    return kept * (_SCATTERED if plan.accumulate > 1 else 1)
+
+
+def _kept(config: TransformerConfig, plan: "Plan", length: int, remembered: int = 0) -> float:
+    """What one stack keeps of rows of this length, which attend to a memory of so many tokens where it has one."""
     shared = plan.ranks if plan.parallel == "tensor" else 1  # heads and hidden columns
     size = _SIZE[plan.precision]
     width, inner, hidden = config.dim, config.heads * config.head_dim / shared, config.hidden / shared
     dropped = 4 * width if plan.dropout else 0  # two masks, and what they were applied to
-    per_token = 5 * width + 6 * inner + 3 * config.kv_heads * config.head_dim / shared + 4 * hidden + dropped
-    places = plan.context * getattr(net, "places", 1)
-    tokens, layers = plan.rows_here * places, config.layers
-    kept = float(plan.rows_here * plan.context * getattr(net, "kept", 0) * size)  # by convolutions
+    inner_kv = config.kv_heads * config.head_dim / shared
+    per_row = length * (5 * width + 6 * inner + 3 * inner_kv + 4 * hidden + dropped)
+    scores = length**2 if plan.attention == "written" or _learned(config) else 0
+    if config.memory:
+        per_row += length * (3 * width + 4 * inner + dropped / 2) + remembered * 4 * inner_kv
+        scores += length * remembered if plan.attention == "written" else 0
+    kept, layers = 0.0, config.layers
     if plan.checkpointing == "blocks":  # of each block what goes in, of the one at work all
-        kept, layers = tokens * layers * width * size, 1
-    kept += tokens * layers * per_token * size
-    if plan.attention == "written":  # of the layer at work, the scores are held several times
-        kept += plan.rows_here * (layers + 4) * config.heads / shared * places**2 * size
-    return kept * (_SCATTERED if plan.accumulate > 1 else 1)
+        kept, layers = length * layers * width * size, 1
+    kept += layers * per_row * size
+    kept += (layers + 4) * config.heads / shared * scores * size  # of the layer at work they are held several times
+    return plan.rows_here * kept
+
+
+def _learned(config: TransformerConfig) -> bool:
+    """Whether something is learned of the scores, for which they are kept."""
+    return isinstance(config.position, Buckets)
 
 
 def _loss(net: nn.Module, plan: "Plan") -> float:
     """The logits of a chunk, and the gradients of the head's weight and input while they are formed."""
-    weight = getattr(getattr(net, "head", None), "weight", None)
+    weight = getattr(getattr(net, "words", None) or getattr(net, "head", None), "weight", None)
     if weight is None or weight.ndim != 2:
         return 0.0
     vocab, width = weight.shape
-    tokens, size = plan.rows_here * plan.context, _SIZE[plan.precision]
+    tokens, size = plan.rows_here * (plan.target or plan.context), _SIZE[plan.precision]
     if plan.device == "cpu":
         chunk = min(tokens, max(CHUNK_LOGITS // vocab, 64)) * vocab * size
     else:  # a whole chunk is widened at once

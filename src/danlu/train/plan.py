@@ -26,7 +26,7 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, precision, rates, room, schedule, split, usual
+from danlu.train import compiling, cost, memory, precision, rates, room, schedule, sides, split, usual
 from danlu.train.distributed import Alone
 from danlu.train.usual import stack
 
@@ -39,6 +39,7 @@ _DISTURBED = 0.05  # share of the peak below which other processes may be in the
 _ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
 _HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
+_NEW = ("source", "target")  # what plans of an earlier version do not say
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -75,6 +76,8 @@ class Plan:
     device: str = device.CPU  # where it is computed
     device_name: str = ""
     unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
+    source: int = 0  # tokens of a row that an encoder reads where a decoder writes beside it; 0: there is none
+    target: int = 0  # tokens of a row that it writes
 
     @property
     def rows_here(self) -> int:
@@ -89,7 +92,7 @@ class Plan:
         """The plan of a training begun earlier, or None."""
         if not (folder / PLAN).exists():
             return None
-        table: dict[str, Any] = tomllib.loads((folder / PLAN).read_text("utf-8"))
+        table: dict[str, Any] = dict.fromkeys(_NEW, 0) | tomllib.loads((folder / PLAN).read_text("utf-8"))
         if table.pop("schema", None) != files.SCHEMA or set(table) != set(cls.__dataclass_fields__):
             raise UserError("E306", path=folder / PLAN)
         return cls(**table)
@@ -239,6 +242,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         parallel="ddp" if request.parallel == "auto" or ranks.count() == 1 else request.parallel,
         device=request.device,
         device_name=device.name(request.device),
+        **sides.lengths(request.task, request.loader, net),
     )
 
 
@@ -383,8 +387,9 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
 
 def step_gflop(net: nn.Module, plan: Plan) -> float:
     """Operations of one step, in thousand millions."""
-    matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
-    config = stack(net)
+    if plan.source:
+        return sides.flops(net, plan.source, plan.target) * plan.rows * plan.accumulate / 1e9
+    matrices, config = cost.matrices(net), stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
     rows = plan.rows * plan.accumulate
     if flops := getattr(net, "flops", 0.0):  # of convolutions, forward: backward is twice as much

@@ -1,16 +1,18 @@
 """Steps of a throw-away model on random rows: what a training costs before there is anything to train."""
 
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
-from danlu import device, tasks
+from danlu import catalogue, device, tasks
 from danlu.config import Train
 from danlu.data.loader import IGNORE, WHOLE
-from danlu.models.architecture import build
+from danlu.models.architecture import Architecture, build
 from danlu.randomness import generator
+from danlu.tasks.task import Task
 from danlu.train import cost
 
 _VOCAB, _CONTEXT = 4096, 256
@@ -18,10 +20,13 @@ _DEPTHS = {device.CPU: 3, "": 12}  # of the model that is tried: one that minute
 
 
 class Vocabulary:
-    """A processor of which only the size matters."""
+    """A processor of which only the size matters, and that control tokens stand at its end."""
 
-    def __init__(self, size: int):
+    pad_id = end_id = 0
+
+    def __init__(self, size: int, control: Sequence[str] = ()):
         self.vocab_size = size
+        self.control = {name: max(size - 1 - place, 1) for place, name in enumerate(control)}
 
     def token_bytes(self) -> list[int]:
         return [4] * self.vocab_size
@@ -58,6 +63,23 @@ class Synthetic:
             wanted = (size[0], *self.picture)
             batch["pixel_values"] = torch.randint(256, wanted, generator=self.random, dtype=torch.uint8)
         return batch | ({"type_ids": ones - 1, "values": ones.float()} if self.judged else {})
+
+
+def stands_in(
+    name: str, shape: Architecture, vocab: int, context: int, options: Mapping[str, Any]
+) -> tuple[Task, bool]:
+    """A task that costs what `name` does on random rows, and whether these have a label each.
+
+    It is the task itself where an encoder reads and a decoder writes, a classification where rows are judged, and else
+    language modelling.
+    """
+    if shape.encoder and shape.core.memory:
+        kind: Any = tasks.load(name)
+        return kind(Vocabulary(vocab, kind.markers), (), context, options), False
+    judged = bool(catalogue.stated(name, "judges"))
+    classes = "text_classification" if shape.core.heads else "tabular_classification"
+    kind = tasks.load(classes if judged else "language_modeling")
+    return kind(Vocabulary(vocab), ("", "")), judged
 
 
 @cache
