@@ -14,6 +14,7 @@ from torch import Tensor
 from danlu import Model, files
 from danlu.errors import UserError
 from danlu.graph import Silent
+from danlu.models import architecture
 from danlu.nn.generate import Sampling
 from danlu.runs import model_folder
 from tests.models.stock import lift
@@ -59,6 +60,24 @@ def stock(folder: Path, dtype: torch.dtype) -> Any:
 
 
 # --- saved, loaded ---
+
+
+def test_no_weight_is_drawn_that_a_folder_gives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes as long as reading them; what is drawn from nothing must not be left in any place."""
+    expected = Model.from_pretrained(folder).net.state_dict()
+    monkeypatch.setattr(architecture, "initialise", lambda *_: pytest.fail("weights were drawn"))
+    empty, rooms = torch.empty, []
+
+    def unknown(*shape: Any, **kind: Any) -> Tensor:
+        rooms.append(shape)
+        made = empty(*shape, **kind)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", unknown)
+    found = Model.from_pretrained(folder).net.state_dict()
+    assert rooms
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_saved_and_loaded_it_is_the_same(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from danlu.errors import UserError
 from danlu.messages.reasons import because
 from danlu.models import contest, foreign
 from danlu.models import weights as stored
-from danlu.models.architecture import Architecture, build, empty
+from danlu.models.architecture import Architecture, build, empty, unfilled
 from danlu.models.folder import CONFIG, described, fill, fit, read_config
 from danlu.nn.generate import WAYS, Sampling
 from danlu.randomness import generator
@@ -44,7 +44,8 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
         beside = read(kind, folder / contest.FOLDER)
         architecture = contest.joined_form(architecture, beside.architecture)
         tensors = contest.joined(tensors, beside.net.state_dict())
-    network = build(architecture, generator(0, "load"))
+    room = unfilled if opened.plain else build  # what makes another form of weights reads them before they are filled
+    network = room(architecture, generator(0, "load"))
     learned, ours, carried = opened.learned, opened.ours, opened.carried
     labels = ours.get("labels") or numbered_labels(carried) if learned.labelled else ()
     options = ours.get("options") or learned.stated(folder)

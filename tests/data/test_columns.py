@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from danlu.data import columns
 from danlu.data.columns import Columns, ColumnWriter, token_dtype
 from danlu.errors import UserError
 
@@ -28,15 +29,15 @@ def _write(folder: Path, rows: list[list[int]], shard_bytes: int = 1 << 30) -> C
 def test_rows_come_back_whatever_the_shards(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[int]], shard_bytes: int
 ) -> None:
-    columns = _write(tmp_path_factory.mktemp("columns"), rows, shard_bytes)
-    assert len(columns) == len(rows)
-    assert [columns.row(index)["input_ids"].tolist() for index in range(len(rows))] == rows
-    assert [columns.row(index)["loss_mask"].tolist() for index in range(len(rows))] == [
+    found = _write(tmp_path_factory.mktemp("columns"), rows, shard_bytes)
+    assert len(found) == len(rows)
+    assert [found.row(index)["input_ids"].tolist() for index in range(len(rows))] == rows
+    assert [found.row(index)["loss_mask"].tolist() for index in range(len(rows))] == [
         [x % 2 for x in row] for row in rows
     ]
-    assert columns.scalar("bytes")[:].tolist() == [len(row) for row in rows]
-    assert columns.offsets("input_ids")[:].tolist() == np.cumsum([0, *map(len, rows)]).tolist()
-    assert columns.flat("input_ids")[:].tolist() == [value for row in rows for value in row]
+    assert found.scalar("bytes")[:].tolist() == [len(row) for row in rows]
+    assert found.offsets("input_ids")[:].tolist() == np.cumsum([0, *map(len, rows)]).tolist()
+    assert found.flat("input_ids")[:].tolist() == [value for row in rows for value in row]
 
 
 @settings(deadline=None, max_examples=60)
@@ -46,6 +47,13 @@ def test_several_shards_are_sliced_like_one(tmp_path_factory: pytest.TempPathFac
     flat = _write(tmp_path_factory.mktemp("columns"), [values], shard_bytes=16).flat("input_ids")
     assert len(flat) == 50
     assert flat[start:stop].tolist() == values[start:stop]
+
+
+def test_more_rows_than_are_written_at_once(tmp_path: Path) -> None:
+    rows = [[index % 7] * (index % 3) for index in range(2 * columns._TOGETHER + 5)]
+    found = _write(tmp_path, rows, shard_bytes=2**15)
+    assert found.offsets("input_ids")[:].tolist() == np.cumsum([0, *map(len, rows)]).tolist()
+    assert found.row(len(rows) - 1)["input_ids"].tolist() == rows[-1]
 
 
 def test_one_shard_is_a_memory_map(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from danlu.messages.reasons import because
 SCHEMA = 1
 SHARD_BYTES = 1 << 30
 _META = "meta.json"
+_TOGETHER = 4096  # single numbers that are written at once
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -37,6 +38,17 @@ class _Shards:
         self.length = 0
         self._folder, self._name, self._per_shard = folder, name, per_shard
         self._file: IO[bytes] | None = None
+        self._waiting: list[int] = []
+
+    def append(self, value: int) -> None:
+        """Append one number; it is written with those that follow."""
+        self._waiting.append(value)
+        if len(self._waiting) == _TOGETHER:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        values, self._waiting = self._waiting, []
+        self.extend(values)
 
     def extend(self, values: ArrayLike) -> int:
         """Append numbers; how many there were."""
@@ -49,7 +61,8 @@ class _Shards:
     def _exact(self, values: ArrayLike) -> np.ndarray:
         given = np.asarray(values)
         array = given.astype(self.dtype)
-        if given.size and not np.array_equal(array, given, equal_nan=given.dtype.kind == "f"):
+        same = array == given
+        if given.size and not (same if given.dtype.kind != "f" else same | np.isnan(given)).all():
             raise ValueError(f"column {self._name}: a value does not fit in {self.dtype.name}")
         return array
 
@@ -64,6 +77,11 @@ class _Shards:
             path = _shard(self._folder, self._name, self.length // self._per_shard)
             self._file = path.open("wb")  # closed when the next shard begins, and by close()
         return self._file
+
+    def finish(self) -> None:
+        """Write what waits, and close."""
+        self._write_waiting()
+        self.close()
 
     def close(self) -> None:
         if self._file:
@@ -96,7 +114,7 @@ class ColumnWriter:
             if name not in self._scalars and name not in self._shapes
         }
         for offsets in self._offsets.values():
-            offsets.extend([0])
+            offsets.append(0)
         self._rows = 0
 
     def _shards(self, name: str, dtype: DTypeLike) -> _Shards:
@@ -113,7 +131,7 @@ class ColumnWriter:
         for name, shards in self._values.items():
             shards.extend([example[name]] if name in self._scalars else self._sequence(name, example[name]))
             if name in self._offsets:
-                self._offsets[name].extend([shards.length])
+                self._offsets[name].append(shards.length)
         self._rows += 1
 
     def _sequence(self, name: str, value: Any) -> Any:
@@ -127,7 +145,7 @@ class ColumnWriter:
     def close(self) -> None:
         """Finish the files and write meta.json last: a folder without it was never finished."""
         for shards in (*self._values.values(), *self._offsets.values()):
-            shards.close()
+            shards.finish()
         columns = {
             name: {"dtype": shards.dtype.name, "length": shards.length, "scalar": name in self._scalars}
             | ({"shape": list(self._shapes[name])} if name in self._shapes else {})

@@ -43,7 +43,8 @@ class Text(Modality):
     file: ClassVar = "tokenizer.json"
 
     def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, str] | None = None):
-        self.kind = _kind(tokenizer)
+        plain = json.loads(tokenizer.to_str())
+        self.kind = _kind(plain)
         self.roles = dict(roles or {})
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -53,7 +54,7 @@ class Text(Modality):
         }
         self.control = {name: index for name, index in special.items() if name != wordpiece.UNKNOWN}
         self._tokenizer = tokenizer
-        self._plain = _without_control(tokenizer)
+        self._plain = _without_control(plain)
         self._fast = bpe.fast(self._plain) if self.kind == "bpe" else None
         self._pieces = _table(_CARRIED[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
 
@@ -330,13 +331,12 @@ def _measured(texts: Iterable[str]) -> tuple[list[str], int]:
     return sample, total
 
 
-def _kind(tokenizer: Tokenizer) -> str:
-    """Which of our vocabularies this is.
+def _kind(plain: Mapping[str, Any]) -> str:
+    """Which of our vocabularies the parts of a tokenizer make.
 
     Raises:
         UserError: E311 for one that we do not carry.
     """
-    plain = json.loads(tokenizer.to_str())
     model, decoder = plain["model"], (plain["decoder"] or {}).get("type")
     if model["type"] == "WordPiece":
         return "wordpiece"
@@ -350,10 +350,9 @@ def _kind(tokenizer: Tokenizer) -> str:
     raise UserError("E311", kind=model["type"])
 
 
-def _without_control(tokenizer: Tokenizer) -> Tokenizer:
-    plain = json.loads(tokenizer.to_str())
+def _without_control(plain: Mapping[str, Any]) -> Tokenizer:
     return Tokenizer.from_str(
-        json.dumps(plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None})
+        json.dumps({**plain, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None})
     )
 
 

@@ -100,12 +100,19 @@ def check_sizes(sizes: Mapping[str, int], known: Sequence[str]) -> None:
 
 def build(architecture: Architecture, generator: torch.Generator) -> Network:
     """The network with its first weights, all drawn from `generator`; its dropout draws from a child of it."""
-    network = empty(architecture)
-    # Not `to_empty`: torch would take the shapes from meta tensors in Python, and load sympy for that (2 s).
-    network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    network = unfilled(architecture, torch.Generator())
     initialise(network, generator)
     seed = int(torch.randint(2**62, (), generator=generator))
     use_generator(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def unfilled(architecture: Architecture, generator: torch.Generator) -> Network:
+    """The network with room for its weights, which are still to be given it; its dropout draws from `generator`."""
+    network = empty(architecture)
+    # Not `to_empty`: torch would take the shapes from meta tensors in Python, and load sympy for that (2 s).
+    network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    use_generator(network, generator)
     return network
 
 

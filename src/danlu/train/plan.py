@@ -132,7 +132,7 @@ def resolve(request: Request, net: nn.Module) -> Plan:
         _check_sample(request)
     if drafted.parallel != "ddp":
         return _parted(request, net, drafted)
-    drafted = split.fitted(request, net, drafted)
+    drafted = split.fitted(request, net, _foreseen(request, net, drafted))
     plan = _held(lambda: _tried(request, net, drafted))
     tried = compiling.decided(request, plan, lambda form: _at_pace(request, net, form).seconds_per_step)
     return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
@@ -141,14 +141,14 @@ def resolve(request: Request, net: nn.Module) -> Plan:
 def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """The plan after trials of its steps: how attention is computed, their pace, and how long the training is.
 
-    Where the recipe says how long, dropout is known before a step is tried, and the steps that decide the rest are all.
+    Where the recipe says how long, the steps that decide on attention tell the pace as well.
     """
-    if _counted(request.train):
-        drafted = _dropped(request, net, _timed(request, net, drafted))
     plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
     if _counted(request.train) and plan.accumulate == drafted.accumulate:
         return plan
-    plan = _dropped(request, net, plan)
+    dropping = _dropped(request, plan)
+    if dropping.dropout != plan.dropout:  # it takes time and memory too
+        plan = split.fitted(request, net, dropping)
     return _timed(request, net, _at_pace(request, net, plan))
 
 
@@ -157,12 +157,15 @@ def _counted(train: Train) -> bool:
     return {train.steps, train.tokens, train.epochs} != {None}
 
 
-def _dropped(request: Request, net: nn.Module, plan: Plan) -> Plan:
-    """The plan with dropout where rows are seen often, if the recipe leaves it open: it takes time and memory too."""
+def _foreseen(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """The plan with the dropout that follows from its length, where the recipe says that."""
+    return _dropped(request, _timed(request, net, plan)) if _counted(request.train) else plan
+
+
+def _dropped(request: Request, plan: Plan) -> Plan:
+    """The plan with dropout where rows are seen often, if the recipe leaves it open."""
     chosen = usual.dropout(plan.tokens / request.loader.predictions)
-    if request.train.dropout != "auto" or chosen == plan.dropout:
-        return plan
-    return split.fitted(request, net, replace(plan, dropout=chosen))
+    return replace(plan, dropout=chosen) if request.train.dropout == "auto" else plan
 
 
 def _brief(task: Task, plan: Plan) -> Plan:
@@ -200,9 +203,7 @@ def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
     seconds_per_step = (
         step_gflop(net, plan) / (cost.peak(plan.precision, plan.device) / 1e9) / plan.ranks / _PARTED_SHARE
     )
-    plan = _timed(request, net, replace(plan, seconds_per_step=seconds_per_step))
-    chosen = usual.dropout(plan.tokens / request.loader.predictions)
-    return replace(plan, dropout=chosen) if request.train.dropout == "auto" else plan
+    return _dropped(request, _timed(request, net, replace(plan, seconds_per_step=seconds_per_step)))
 
 
 def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan:

@@ -30,14 +30,21 @@ def names() -> tuple[Shape, ...]:
     return (*sorted(found), *_LAST)
 
 
+@cache  # asked for every row
 def of(shape: Shape) -> Any:
     """The module of a shape."""
     return importlib.import_module(f"danlu.data.shapes.{shape}")
 
 
+@cache
+def _marks() -> tuple[tuple[str, Any], ...]:
+    """The mark of each shape, and its module."""
+    return tuple((of(name).MARK, of(name)) for name in names())
+
+
 def _form(row: Mapping[str, Any]) -> Any:
     """The module of the shape that a row of ours has."""
-    return next(form for form in map(of, names()) if row.get(form.MARK) is not None)
+    return next(form for mark, form in _marks() if row.get(mark) is not None)
 
 
 def renamed(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
