@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.nn.dropout import Dropout
-from danlu.nn.linear import Linear
+from danlu.nn.linear import Linear, evened
 from danlu.nn.masks import endings, openings
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
@@ -21,6 +21,7 @@ from danlu.nn.norm import Norm
 POOLS = ("first", "last", "mean", "max", "each")
 ANSWERS = ("labels", "span", "choice", "replaced")
 FIRST_SHARPNESS = 2.6592  # ln(1 / 0.07)
+_EVEN = 32  # rows that have a label are a multiple: their number differs from batch to batch
 Batch = dict[str, Tensor]
 
 
@@ -135,8 +136,9 @@ class Label(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Pooled states (N, D) or (B, T, D) -> (..., C)."""
-        states = self.prepare(states)
-        return states if self.output is None else self.output(states)
+        lowered = states.ndim == 2 and states.dtype == torch.bfloat16  # what oneDNN multiplies
+        prepared = self.prepare(evened(states, _EVEN) if lowered else states)
+        return (prepared if self.output is None else self.output(prepared))[: len(states)]
 
 
 class Joint(nn.Module):

@@ -12,6 +12,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
+def evened(rows: Tensor, multiple: int) -> Tensor:
+    """(N, D) -> (N', D): on a processor, rows of zeros added up to a multiple.
+
+    oneDNN builds code for every new number of rows, in tens of milliseconds, and keeps it in megabytes.
+    """
+    short = -len(rows) % multiple if rows.is_cpu else 0
+    return F.pad(rows, (0, 0, 0, short)) if short else rows
+
+
 class Multiplying(nn.Module):
     """A layer with a weight; `product` is how it multiplies while it learns, as `linear` or otherwise (fp8.py)."""
 

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from danlu.nn.linear import evened
+
 CHUNK_LOGITS = 2**24  # logits held at a time: with fewer, the product that gives d_hidden is half as fast
 GPU_CHUNK_LOGITS = 2**26  # a GPU is busy only with larger products, and widens a chunk at once
-EVEN = 128  # rows of logits on a processor are a multiple: oneDNN builds and keeps code for every new size, 0.3 MB each
+EVEN = 128  # rows of logits on a processor are a multiple
 IGNORE = -100  # the label of what does not count
 BLOCK_LOGITS = 2**18  # logits that are widened to fp32 at a time: small enough for the processor's cache
 
@@ -112,9 +114,8 @@ def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: int) -> 
 
 
 def _evened(hidden: Tensor) -> Tensor:
-    """Rows of zeros added, so that few sizes occur however many tokens count. (N, D) -> (N', D)."""
-    short = -len(hidden) % EVEN if hidden.is_cpu and len(hidden) > EVEN else 0
-    return torch.nn.functional.pad(hidden, (0, 0, 0, short)) if short else hidden
+    """(N, D) -> (N', D), so that few sizes occur however many tokens count."""
+    return evened(hidden, EVEN) if len(hidden) > EVEN else hidden
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
