@@ -156,7 +156,8 @@ def first_step(
     training = Training(task, copy.deepcopy(net), Train(clip=0.0), plan, seed, together)
     training.masters = Wide(training.net, torch.float32)
     next(training.events(loader, None))
-    return training.masters.gradients
+    found, params = training.masters.gradients, training.masters.params
+    return {name: found[name] if name in found else torch.zeros_like(p) for name, p in params.items()}
 
 
 def difference(found: Named, wanted: Named) -> float:

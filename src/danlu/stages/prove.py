@@ -55,8 +55,9 @@ def _compiles(loaded: "Loaded") -> bool:
 def _checks(twin: "Twin", *, compiles: bool) -> Iterator[Check]:
     from danlu.proof import audit, gradients, parallel, resume, served
 
-    if twin.task.coupled == "none":  # rows that see each other are never split
+    if twin.task.coupled != "batch":  # rows that see each other are never split
         yield gradients.splits(twin)
+    if twin.task.coupled == "none":
         yield parallel.two_ranks(twin)
     yield from gradients.layouts(twin)
     if compiles:

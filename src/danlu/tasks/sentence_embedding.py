@@ -22,14 +22,14 @@ from danlu.nn.heads import HeadConfig, pooled
 from danlu.nn.losses import wide
 from danlu.nn.masks import firsts, openings, segment_positions
 from danlu.randomness import generator
-from danlu.tasks.task import Answer, Batch, Example, Row, Task, place_of
+from danlu.tasks.task import Answer, Batch, Contrastive, Example, Row, place_of
 
 ROLES = ("text", "positive", "negative")
 _POOLING = "1_Pooling/config.json"
 _POOLS = {"mean": "mean", "cls": "first"}
 
 
-class SentenceEmbedding(Task):
+class SentenceEmbedding(Contrastive):
     """Vectors of length 1 of texts: input_ids (B, T) -> (N, D) of N texts, the mean of their states or the first.
 
     The texts of a row are its `parts`, in the order of ROLES, blind to each other. Of rows without a score each text
@@ -45,7 +45,6 @@ class SentenceEmbedding(Task):
     shape = "alike"
     arch = "bert"
     long = "cut"
-    coupled = "batch"
     judges = True
     known_as = ("feature-extraction", "sentence-similarity")
     stock = ("BertModel", "RobertaModel", "ElectraModel")
@@ -98,12 +97,12 @@ class SentenceEmbedding(Task):
         states = wide(net.hidden(batch))  # type: ignore[operator]
         return F.normalize(pooled(states, batch.get("segment_ids"), _POOLS[self.chosen["pool"]]), dim=-1)
 
-    def _parted(self, net: nn.Module, batch: Batch) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def _parted(self, vectors: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Of rows with two texts: vectors (R, D) and numbers (R,) of what each text is, by role, and scores (R,).
 
         Negatives (S, D) are fewer where some rows have none.
         """
-        vectors, same = self.vectors(net, batch), _identities(batch)
+        same = _identities(batch)
         roles, scores = firsts(batch["parts"], batch), firsts(batch["labels"], batch)
         row = (roles == 0).cumsum(0) - 1
         whole = torch.isin(row, row[roles == 1])  # rows that hold a text alone have nothing to learn from
@@ -115,13 +114,13 @@ class SentenceEmbedding(Task):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": (firsts(batch["parts"], batch) == 1).sum()}
 
-    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        vectors, same, scores = self._parted(net, batch)
-        scored, cosines = ~scores.isnan(), self._compared(vectors, same, scores)
+    def compared(self, vectors: Tensor, batch: Batch) -> dict[str, Tensor]:
+        parted, same, scores = self._parted(vectors, batch)
+        scored, cosines = ~scores.isnan(), self._logits(parted, same, scores)
         found = F.cross_entropy(*cosines, reduction="sum")
-        return {"loss": found + self._ordering(vectors, scores)[0] * scored.sum()}
+        return {"loss": found + self._ordering(parted, scores)[0] * scored.sum()}
 
-    def _compared(self, vectors: list[Tensor], same: list[Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, vectors: list[Tensor], same: list[Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (P, C) of rows without a score with all positives and negatives, and which belongs to each (P,).
 
         A candidate that is the same text as the right one, or as what is searched for, is no candidate (-inf).
@@ -145,8 +144,8 @@ class SentenceEmbedding(Task):
     # --- to measure ---
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        vectors, same, scores = self._parted(net, batch)
-        scored, (logits, right) = ~scores.isnan(), self._compared(vectors, same, scores)
+        vectors, same, scores = self._parted(self.vectors(net, batch), batch)
+        scored, (logits, right) = ~scores.isnan(), self._logits(vectors, same, scores)
         ordering, pairs = self._ordering(vectors, scores)
         x, y = (vectors[0] * vectors[1])[scored].sum(-1).double(), scores[scored].double()
         candidates = (logits > -torch.inf).sum(1).double()

@@ -48,7 +48,8 @@ class Task(ABC):
     inputs: ClassVar[dict[str, type["Modality"]]]
     outputs: ClassVar[dict[str, type["Modality"]]]
     parts: ClassVar[tuple[str, ...]] = ("model",)  # optimized in this order, the others frozen; a GAN has two
-    coupled: ClassVar[str] = "none"  # "batch": samples see each other, so a batch is never split silently
+    # "batch": samples see each other, so a batch is never split silently; "vectors": as `Contrastive` has it
+    coupled: ClassVar[str] = "none"
     # A row longer than the context is "split" anywhere, "drop"ped and counted, "cut", or read in overlapping "windows".
     long: ClassVar[str] = "split"
     sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
@@ -255,6 +256,23 @@ class Task(ABC):
     def error(self, prediction: Row, reference: Row) -> Row | None:
         """What was wrong, for people: {"given", "wanted", "found", "weight"}, the worst with most; None where right."""
         return None
+
+
+class Contrastive(Task):
+    """Samples that see each other through one vector each: a step may be cut, and is yet one batch (train/passes)."""
+
+    coupled = "vectors"
+
+    @abstractmethod
+    def vectors(self, net: nn.Module, batch: Batch) -> Tensor:
+        """What the network makes of each sample, or of each part of it (N, D), in the order of the batch."""
+
+    @abstractmethod
+    def compared(self, vectors: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Loss SUMS, one per term, from the vectors of all of a batch."""
+
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        return self.compared(self.vectors(net, batch), batch)
 
 
 def place_of(wanted: str, names: Sequence[str], best: int) -> int:

@@ -21,6 +21,7 @@ from danlu.train import allocator, compiling, guard, optim, probe, rates, schedu
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
 from danlu.train.feed import Fed, Feed, placed
+from danlu.train.passes import passes
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES
 
@@ -183,16 +184,17 @@ class Training:
         self.masters.clear()
         self.masters.wake(self.optimizers[part].names)
         losses = []
-        for micro, batch in enumerate(fed.batches):
-            self._halt(part)
-            ids = (self.position.step, micro, *self.ranks.ids)
-            self.dropout.manual_seed(generator(self.seed, "dropout", *ids).initial_seed())
-            terms = self.task.loss(self.net, batch, part)
-            total = sum((value / max(counts[name], 1.0) for name, value in terms.items()), torch.zeros(()))
+        for total, loss in passes(self.task, self.net, fed.batches, counts, partial(self._begin, part), part):
             total.backward()
             self.masters.collect()
-            losses.append(total.detach())
+            losses.append(loss)
         return losses
+
+    def _begin(self, part: str, micro: int) -> None:
+        """Before a forward pass of a micro-batch: the same one drops the same again."""
+        self._halt(part)
+        ids = (self.position.step, micro, *self.ranks.ids)
+        self.dropout.manual_seed(generator(self.seed, "dropout", *ids).initial_seed())
 
     def _summed(self, losses: list[Tensor], tokens: int) -> tuple[float, int]:
         """Loss and tokens of all micro-batches and ranks."""
@@ -307,9 +309,8 @@ class Training:
         """Metrics of the plan's held-out rows, in batches that fit."""
         while True:
             try:
-                return evaluate(
-                    self.task, self.net, held_out, self.shape.rows, self.plan.evaluate_rows, self.halted, self.ranks
-                )
+                rows = self.plan.rows * self.plan.accumulate if self.task.coupled == "vectors" else self.shape.rows
+                return evaluate(self.task, self.net, held_out, rows, self.plan.evaluate_rows, self.halted, self.ranks)
             except (RuntimeError, MemoryError) as error:
                 if not probe.exhausted(error):
                     raise

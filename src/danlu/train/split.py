@@ -119,7 +119,7 @@ def parts(request: "Request", rows: int, sharing: int) -> int:
 
 def finer(task: "Task", rows: int, accumulate: int) -> int | None:
     """Micro-batches of the next finer cut of a step into equal parts; None where there is none."""
-    if task.coupled != "none":  # its samples see each other
+    if task.coupled == "batch":  # its samples see each other
         return None
     total = rows * accumulate
     return next((n for n in range(2 * accumulate, total + 1) if total % n == 0), None)
