@@ -24,6 +24,7 @@ from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
+from danlu.stages.prove import prove
 from danlu.train.session import Interrupted
 from tests import tiny_task
 from tests.models.stock import randomised
@@ -167,6 +168,10 @@ def test_pictures_are_answered_alike_by_command_and_server(
         served = tiny_task.asked(url, {"image": [written, f"data:image/png;base64,{written}"]})["predictions"]
         for each in served:
             assert each["score"] == pytest.approx(said["score"], abs=1e-6)
+        noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (900, 900, 3), np.uint8)
+        large = base64.b64encode(_saved(Pillow.fromarray(noise), "PNG")).decode()
+        assert len(large) > 3 * 2**20
+        assert tiny_task.asked(url, {"image": large})["predictions"][0]["label"] in KINDS
         for wrong in ("http://127.0.0.1:1/x.png", "file:///etc/passwd", base64.b64encode(b"GIF89a").decode()):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 tiny_task.asked(url, {"image": wrong})
@@ -243,6 +248,21 @@ def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     again = Life(load_recipe(life.loaded.path, ["train.save_every=7"])).run(Silent(), "pretrain").folders["pretrain"]
     assert again.name == straight.name
     assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
+
+
+@pytest.mark.parametrize("arch", ["cnn", "vit"])
+def test_its_training_is_exact(tmp_path: Path, arch: str) -> None:
+    loaded = load_recipe(project(tmp_path, ANEW).loaded.path, [f"model.arch={arch}", "model.width=64"])
+    certificate = prove(loaded, Silent())
+    assert certificate.error() is None, certificate.render()
+
+
+def test_a_model_is_measured_on_other_pictures(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "more", 9, 300)
+    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
+    assert "accuracy" in capsys.readouterr().out
 
 
 # --- raw files ---------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Sample:
             return modality.load(self.life.loaded.model(base))
         values = (row[modality.column] for row in self.rows("prepare"))
         if (wanted := encode.config.get("tokenizer")) is None:
-            return modality.fit(values)
+            return modality.fit(values, **kind.read_by(encode.config.get("options", {})))
         size = _VOCABULARY if wanted.vocab_size == "auto" else min(wanted.vocab_size, _VOCABULARY)
         return modality.fit(values, type=wanted.type, vocab_size=size)
 

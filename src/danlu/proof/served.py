@@ -40,7 +40,8 @@ def _longest(twin: Twin) -> dict[str, Tensor]:
     """What the network reads of the longest row that fits, (T,) each."""
     batch = twin.task.posed(twin.loader().assemble([0]))
     names = [name for name in ("input_ids", "values", DECODER + "input_ids") if name in batch]
-    return {name: batch[name][0][batch[numbers_of(name, batch)][0] == 1] for name in names}
+    read = {name: batch[name][0][batch[numbers_of(name, batch)][0] == 1] for name in names}
+    return read | ({"pixel_values": batch["pixel_values"][0].float()} if "pixel_values" in batch else {})
 
 
 def _alone(row: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,9 +51,13 @@ def _alone(row: dict[str, Tensor]) -> dict[str, Tensor]:
 def _beside(model: Model, row: dict[str, Tensor]) -> Tensor:
     """Logits, (C,) or of each token and perhaps of padding (T, C), of a row that is judged beside a longer one.
 
-    Rows of tables are all of one length.
+    Rows of tables are all of one length, and so are pictures.
     """
-    other = row if "values" in row else {name: torch.cat([t, t[1:]])[: model.context] for name, t in row.items()}
+    other = (
+        row
+        if {"values", "pixel_values"} & row.keys()
+        else {name: torch.cat([t, t[1:]])[: model.context] for name, t in row.items()}
+    )
     batch = model.processor.collate([other, row])
     return _answer(model.net, {name: each.to(model.net.device) for name, each in batch.items()}, 1)
 

@@ -18,9 +18,10 @@ from danlu.graph import Life
 from danlu.life import Node
 from danlu.messages import text
 from danlu.models.architecture import Architecture, build
+from danlu.nn.convolutions import ConvolutionsConfig
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
-from danlu.nn.stems import CellsConfig
+from danlu.nn.stems import CellsConfig, PatchesConfig
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
 from danlu.tasks.task import Example, Row, Task, longest_answer
@@ -55,8 +56,9 @@ class Twin:
 
     def loader(self, split: str = "train") -> Loader:
         return Loader(
-            self.columns(split), self.architecture.context, long=self.task.long, ahead=self.task.ahead, seed=self.seed
-        )
+            self.columns(split), self.task.processor.length(self.architecture.context), long=self.task.long,
+            ahead=self.task.ahead, seed=self.seed,
+        )  # fmt: skip
 
     def network(self) -> Network:
         """The network with its first weights and adapters, in fp32; the same each time."""
@@ -184,7 +186,7 @@ def _form(life: Life, processor: Any) -> Architecture:
         return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
     depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
     section = recipe.backbone.model_copy(update={"depth": depth, "context": processor.length(recipe.model.context)})
-    return size.architecture(section, recipe.train, processor.vocab_size, 0)
+    return size.architecture(section, recipe.train, processor.vocab_size, 0, seen=processor.sizes)
 
 
 def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Architecture:
@@ -200,6 +202,12 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
     if isinstance(whole.embed, CellsConfig):
         core = replace(whole.core, layers=layers, dim=WIDTH, hidden=HIDDEN)
         return replace(whole, core=core, embed=replace(whole.embed, vocab=vocab), context=context)
+    if isinstance(whole.embed, ConvolutionsConfig):
+        small = replace(whole.embed, width=WIDTH // 8, depth=1)
+        return replace(whole, core=replace(whole.core, dim=small.dim), embed=small, context=context)
+    if isinstance(whole.embed, PatchesConfig):
+        core = replace(whole.core, layers=layers, **(sizes if whole.core.heads else {"dim": WIDTH, "hidden": HIDDEN}))
+        return replace(whole, core=core, context=context if whole.core.heads == 0 else whole.context)
     core = replace(whole.core, layers=layers, **sizes)
     embed = replace(whole.tokens, vocab=vocab, positions=context if whole.tokens.positions else 0)
     if (side := whole.encoder) is None or not core.memory:
@@ -232,7 +240,8 @@ def _write(folder: Path, examples: list[dict[str, Any]], vocab: int) -> None:
     first = {name: np.asarray(value) for name, value in examples[0].items()}
     dtypes = {name: "uint8" if name.endswith("_mask") else value.dtype.name for name, value in first.items()}
     scalars = [name for name, value in first.items() if value.ndim == 0]
-    writer = ColumnWriter(folder, dtypes | {"input_ids": token_dtype(vocab)}, scalars=scalars)
+    shapes = {name: value.shape for name, value in first.items() if value.ndim > 1}
+    writer = ColumnWriter(folder, dtypes | {"input_ids": token_dtype(vocab)}, scalars=scalars, shapes=shapes)
     for example in examples:
         writer.add(example)
     writer.close()

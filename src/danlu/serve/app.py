@@ -31,7 +31,7 @@ from danlu.serve.schema import (
     explain_request,
     predict_request,
 )
-from danlu.serve.wire import StrictRoute
+from danlu.serve.wire import PicturesRoute, StrictRoute
 
 
 def create_app(
@@ -42,7 +42,8 @@ def create_app(
     `hosts`: the Host names it answers to, None for any. `key`: the bearer token that clients must send, if any.
     """
     app = FastAPI(title="danlu", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.router.route_class = StrictRoute
+    seen = isinstance(engine, Judge) and "image" in engine.served.asks
+    app.router.route_class = PicturesRoute if seen else StrictRoute
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)

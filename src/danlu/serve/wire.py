@@ -13,17 +13,20 @@ from starlette.responses import Response
 from danlu.serve.refusal import Refusal
 
 BODY_LIMIT = 2**20  # bytes
+PICTURES_LIMIT = 10 * 2**20  # where pictures are asked about
 BODY_SECONDS = 30.0
 
 
 class StrictRequest(Request):
     """A request whose body is read within limits and parsed without leniency."""
 
+    limit = BODY_LIMIT
+
     async def body(self) -> bytes:
         """The whole body; refused by its declared length before a byte is read, else while it is read."""
         if not hasattr(self, "_body"):
-            if int(self.headers.get("content-length", 0)) > BODY_LIMIT:
-                raise Refusal("body_too_large", limit=BODY_LIMIT)
+            if int(self.headers.get("content-length", 0)) > self.limit:
+                raise Refusal("body_too_large", limit=self.limit)
             self._body = await self._read()
         return self._body
 
@@ -33,8 +36,8 @@ class StrictRequest(Request):
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in self.stream():
                     read += chunk
-                    if len(read) > BODY_LIMIT:
-                        raise Refusal("body_too_large", limit=BODY_LIMIT)
+                    if len(read) > self.limit:
+                        raise Refusal("body_too_large", limit=self.limit)
         except TimeoutError as error:
             raise Refusal("body_timeout", seconds=int(BODY_SECONDS)) from error
         return bytes(read)
@@ -46,15 +49,27 @@ class StrictRequest(Request):
 class StrictRoute(APIRoute):
     """A route that reads JSON bodies through StrictRequest, and takes no other bodies."""
 
+    request = StrictRequest
+
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             if request.method == "POST" and request.headers.get("content-type", "").split(";")[0] != "application/json":
                 raise Refusal("not_json")
-            return await handler(StrictRequest(request.scope, request.receive))
+            return await handler(self.request(request.scope, request.receive))
 
         return handle
+
+
+class PicturesRequest(StrictRequest):
+    """A request that may hold pictures."""
+
+    limit = PICTURES_LIMIT
+
+
+class PicturesRoute(StrictRoute):
+    request = PicturesRequest
 
 
 def parse(body: bytes) -> Any:

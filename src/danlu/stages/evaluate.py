@@ -289,7 +289,8 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> Group:
         whole: dict[str, Any] = {"split": Split(valid=0.0, test=0.0), "clean": ["normalize", "drop_empty"]}
         seen = starter.keys(path, model.task_name) if model.judges else {}
         rows = Data(path=[str(path)], **{**seen, **whole})
-        base = ModelSection(base=str(folder.resolve()), context=model.context)
+        # a recipe's context is 16 at least; rows of tables and pictures may take fewer places
+        base = ModelSection(base=str(folder.resolve()), context=max(16, model.context))
         sections: dict[str, Any] = {"data": rows, "model": base, "system": System(runs=room)}
         for task in dict.fromkeys([model.task_name, "language_modeling"]):  # rows without an answer are plain text
             known = model.task.chosen if task == model.task_name else {}

@@ -63,7 +63,7 @@ def _checks(twin: "Twin", *, compiles: bool) -> Iterator[Check]:
     if compiles:
         yield gradients.compiled(twin)
     yield audit.mask(twin)
-    if twin.architecture.core.heads:
+    if twin.architecture.core.heads and not twin.loader().whole:  # pictures in a batch share no attention
         yield audit.attention(twin)
     check, result = resume.resumed(twin, twin.folder)
     yield check
