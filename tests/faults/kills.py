@@ -33,6 +33,7 @@ import torch
 from danlu import files
 from danlu.data.loader import Shape
 from danlu.randomness import stream
+from danlu.tasks.task import Contrastive
 from danlu.train import checkpoint
 from danlu.train.loop import Training
 from danlu.train.plan import Request
@@ -78,7 +79,8 @@ class Killer:
 def train(work: Work, request: Request, place: Path, last: int) -> None:
     """In a child: train in `place`/out from what lies there, dying before event `last`; write down what came out."""
     killer, view = Killer(last), Watching()
-    request.task.loss = killer.told("micro-batch", request.task.loss)  # type: ignore[method-assign]
+    name = "vectors" if isinstance(request.task, Contrastive) else "loss"  # what is asked for each micro-batch
+    setattr(request.task, name, killer.told("micro-batch", getattr(request.task, name)))
     request.task.measure = killer.told("evaluation", request.task.measure)  # type: ignore[method-assign]
     view.progress = killer.told("step", view.progress)  # type: ignore[method-assign]
     tap(killer.meet)

@@ -1,4 +1,4 @@
-"""What is killed and failed: trainings of milliseconds of three kinds, by two optimizers, in two precisions."""
+"""What is killed and failed: trainings of milliseconds of five kinds, by two optimizers, in two precisions."""
 
 import json
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Example, Row, Task
 from danlu.train.plan import Plan, Request
 from danlu.train.session import METRICS, Result
+from tests.faults import judging
 from tests.train import tiny
 
 _SHOWN = ("step", "loss", "lr", "norm", "tokens", "validation")  # of the log: what no clock decides
@@ -107,7 +108,7 @@ class Adversarial(Task):
 
 @dataclass(frozen=True)
 class Work:
-    """One training, by its name: gpt | encoder | pair, its optimizer, its precision, its micro-batches."""
+    """One training, by its name: a kind of WORKS, its optimizer, its precision, its micro-batches."""
 
     kind: str
     optimizer: str = "adamw"
@@ -132,6 +133,8 @@ class Work:
         generator = torch.Generator().manual_seed(3)
         if self.kind == "pair":
             return Pair(generator)
+        if self.kind in judging.COLUMNS:
+            return judging.network(self.kind, generator)
         shape = qwen3.preset(tiny.VOCAB, tiny.CONTEXT, 1, width=16, heads=2, head_dim=8, hidden=32, dropout=0.1)
         if self.kind == "encoder":
             shape = replace(shape, core=replace(shape.core, mask="full"))
@@ -139,13 +142,15 @@ class Work:
 
     def request(self, data: Path) -> Request:
         """`data` is a folder that `tiny.loaders` has filled or will fill."""
+        if self.kind in judging.COLUMNS:
+            return judging.request(self.kind, data)
         kinds = {"gpt": LanguageModeling, "encoder": MaskedTokens, "pair": Adversarial}
         return tiny.request(data, Train(), kinds[self.kind](tiny.Processor()))  # type: ignore[abstract, arg-type]
 
 
 WORKS = {
     kind: [Work(kind, *rest) for rest in product(("adamw", "muon"), ("fp32", "bf16"), (1, 4))]
-    for kind in ("gpt", "encoder", "pair")
+    for kind in ("gpt", "encoder", "pair", *judging.COLUMNS)
 }
 
 
