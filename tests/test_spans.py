@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from danlu import files
 from danlu.config import Serve
@@ -59,6 +60,38 @@ def trained(recipe: Path) -> Path:
 
 
 # --- what is hidden ---
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do, and the elements that this makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.made = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.asked += 1
+        self.made += sum(
+            each.numel() for each in (found if isinstance(found, tuple) else (found,)) if hasattr(each, "numel")
+        )
+        return found
+
+
+def work(text: Text, rows: int) -> Operations:
+    """What hiding spans of so many packed rows takes."""
+    task, (plain, _) = SpanDenoising(text, context=64), packed(text, rows)
+    task.corrupt(plain, generator(7, "corrupt"))  # tables are made once
+    with Operations() as counted:
+        task.corrupt(plain, generator(7, "corrupt"))
+    return counted
+
+
+def test_hiding_spans_is_few_operations_however_many_texts_there_are(text: Text) -> None:
+    """A batch is made while the network waits: nothing may be done text by text, or for all pairs of tokens."""
+    few, many = work(text, 4), work(text, 32)
+    assert few.asked <= 210 and many.asked == few.asked
+    assert many.made <= 130 * 32 * packed(text, 32)[0]["input_ids"].shape[1]
 
 
 def packed(text: Text, rows: int = 5) -> tuple[Batch, list[list[list[int]]]]:

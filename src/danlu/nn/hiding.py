@@ -67,7 +67,9 @@ def _chosen(among: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
     """(G, M): `count` (G,) of the first `among` (G,) places, every choice as likely."""
     draws = torch.rand(len(among), max(int(among.max()), 0) if len(among) else 0, generator=generator)
     draws = torch.where(torch.arange(draws.shape[1]) < among[:, None], draws, 2.0)
-    return draws.argsort(dim=1, stable=True).argsort(1) < count[:, None]
+    order = draws.argsort(dim=1, stable=True)
+    taken = torch.arange(draws.shape[1]) < count[:, None]
+    return torch.zeros_like(taken).scatter_(1, order, taken)
 
 
 @cache

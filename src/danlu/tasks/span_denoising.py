@@ -19,7 +19,7 @@ from danlu.models.architecture import Architecture
 from danlu.nn import hiding
 from danlu.nn.generate import write
 from danlu.nn.losses import IGNORE, token_losses
-from danlu.nn.masks import endings, segment_positions
+from danlu.nn.masks import endings, openings, segment_positions
 from danlu.nn.network import DECODER
 from danlu.randomness import generator
 from danlu.tasks.language_modeling import LanguageModeling
@@ -68,6 +68,12 @@ class SpanDenoising(LanguageModeling):
     def _special(self) -> Tensor:
         return torch.tensor(sorted(self.processor.control.values()))
 
+    @cached_property
+    def _is_special(self) -> Tensor:
+        """(V,) whether a token is a control token: looked up for every token of every batch."""
+        size = max(self.processor.vocab_size, int(self._special[-1]) + 1)
+        return torch.zeros(size, dtype=torch.bool).index_fill(0, self._special, True)
+
     # --- what is hidden --------------------------------------------------------------------------------
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -83,13 +89,13 @@ class SpanDenoising(LanguageModeling):
 
     def _hidden(self, ids: Tensor, segments: Tensor, generator: torch.Generator) -> Tensor:
         """(B, T): the tokens that are to be found."""
-        free = (segments > 0) & ~torch.isin(ids, self._special)
+        free = (segments > 0) & ~self._is_special[ids]
         return hiding.few_spans(free, segments, self.chosen["share"], self.chosen["span"], MOST, generator)
 
     def _numbers(self, first: Tensor, segments: Tensor) -> Tensor:
         """(B, T): the number of the last span of its text that began so far, from 0; -1 before the first."""
-        count = first.long().cumsum(1)
-        before = torch.where(segment_positions(segments) == 0, count - first.long(), 0).cummax(1).values
+        count = first.cumsum(1)
+        before = torch.where(openings(segments), count - first.long(), 0).cummax(1).values
         return count - before - 1
 
     def _joined(self, ids: Tensor, segments: Tensor, labels: Tensor, written: Tensor) -> Batch:
@@ -259,13 +265,10 @@ def _laid(segments: Tensor, parts: Sequence[tuple[Tensor, Tensor]], filler: int)
 
     With them goes the number of the text they are of, 0 behind the last.
     """
-    count = torch.stack([where for where, _ in parts]).sum(0)
-    at = count.cumsum(1) - count
-    width = -(-int(count.sum(1).max()) // EVEN) * EVEN or EVEN
-    laid, texts = count.new_full((len(count), width), filler), count.new_zeros((len(count), width))
-    rows = torch.arange(len(count))[:, None].expand_as(at)
-    for where, values in parts:
-        here = rows[where], at[where]
-        laid[here], texts[here] = values[where], segments[where]
-        at = at + where
-    return laid, texts
+    holds, values = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # (B, T, parts), as they stand
+    lengths = holds.flatten(1).sum(1)
+    width = -(-int(lengths.max()) // EVEN) * EVEN or EVEN
+    real = torch.arange(width) < lengths[:, None]
+    texts = segments[..., None].expand_as(holds)
+    laid, numbers = (torch.full(real.shape, each, dtype=segments.dtype) for each in (filler, 0))
+    return laid.masked_scatter_(real, values[holds]), numbers.masked_scatter_(real, texts[holds])
