@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
+import danlu
 from danlu import Model, cli, files
 from danlu.config import Serve
 from danlu.data import starter
@@ -263,6 +264,40 @@ def test_a_model_is_measured_on_other_pictures(
     folders(tmp_path / "more", 9, 300)
     assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
     assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT of transformers without labels, though its config.json names some."""
+    folder = tmp_path_factory.mktemp("body")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=4, id2label={0: "x", 1: "y", 2: "z"})).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_base_is_tuned_to_other_labels(tmp_path: Path, body: Path, tune: str) -> None:
+    folders(tmp_path / "set", 30)
+    model = f'[model]\nbase = "{body}"\n[train]\nsteps = 40\nlr = 2e-3\nbatch_tokens = 16\nprecision = "fp32"\n'
+    data, tuned = 'path = "set"\nsplit = { valid = 0.1, test = 0.2 }', f'[finetune]\ntune = "{tune}"\n'
+    made = recipe(tmp_path, data, tuned, model).run(Silent()).folders
+    assert files.read_json(made["evaluate"] / "metrics.json")["models"]["base"]["accuracy"] > 0.7
+    assert ViTForImageClassification.from_pretrained(made["finetune"]).config.id2label == dict(enumerate(KINDS))
+
+
+def test_it_is_fitted_in_python(tmp_path: Path, body: Path) -> None:
+    rows = [
+        {"image": _saved(Pillow.fromarray(pixels(KINDS[i % 2], i)), "PNG"), "label": KINDS[i % 2]} for i in range(60)
+    ]
+    rows = [row | {"image": base64.b64encode(row["image"]).decode()} for row in rows]
+    model = danlu.ViTForImageClassification.from_pretrained(body)
+    model.fit(rows, steps=40, lr=2e-3, batch_tokens=16, quiet=True)
+    assert model.evaluate(rows, quiet=True)["accuracy"] > 0.8
+    model.save_pretrained(tmp_path / "out")
+    again = danlu.AutoModel.from_pretrained(tmp_path / "out")
+    (said,), (before,) = (each.predict([{"image": rows[0]["image"]}]) for each in (again, model))
+    assert said["scores"] == pytest.approx(before["scores"], abs=1e-6)
 
 
 # --- raw files ---------------------------------------------------------------------------------------------

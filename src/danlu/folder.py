@@ -47,7 +47,8 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
     room = unfilled if opened.plain else build  # what makes another form of weights reads them before they are filled
     network = room(architecture, generator(0, "load"))
     learned, ours, carried = opened.learned, opened.ours, opened.carried
-    labels = ours.get("labels") or numbered_labels(carried) if learned.labelled else ()
+    numbered = getattr(architecture.head, "count", 0)  # a body alone knows none, whatever its config.json names
+    labels = ours.get("labels") or (numbered_labels(carried) if numbered else ()) if learned.labelled else ()
     options = ours.get("options") or learned.stated(folder)
     model = kind(network, architecture, learned(processor, labels, architecture.context, options))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
@@ -81,7 +82,8 @@ def _opened(folder: Path, *, deep: bool) -> _Opened:
     ours = config.get("danlu", {})
     carried = ours.get("carrier", config)
     family, architecture = described(carried, folder / CONFIG)
-    task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or "language_modeling"
+    usual = getattr(family, "TASK", "language_modeling")
+    task = ours.get("task") or catalogue.task_of(carried.get("architectures") or ()) or usual
     learned: Any = tasks.load(task)
     processor = learned.modality().load(folder)
     belongs(processor, architecture, carried, folder)
@@ -90,6 +92,9 @@ def _opened(folder: Path, *, deep: bool) -> _Opened:
 
 def belongs(processor: Any, architecture: Architecture, config: Mapping[str, Any], folder: Path) -> None:
     """Raise E328, E333 or E334 where a tokenizer is not that of the weights."""
+    seen = {name: getattr(architecture.embed, name, size) for name, size in processor.sizes.items()}
+    if seen != processor.sizes:
+        raise UserError("E320", where=str(folder / processor.file), key="size", value=str(processor.sizes))
     rows = getattr(architecture.embed, "vocab", 0)
     if processor.vocab_size > rows:
         raise UserError("E328", path=folder, highest=processor.vocab_size - 1, rows=rows)

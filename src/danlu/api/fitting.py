@@ -219,7 +219,7 @@ def _begin(work: Work) -> None:
     now = {
         "schema": files.SCHEMA,
         "asked": hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
-        "rows": content_hash(columns),
+        "rows": content_hash(columns, work.model.processor.file),
         "weights": files.tensors_hash(model.net.state_dict()),
     }
     if (room / KEY).exists():

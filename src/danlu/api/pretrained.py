@@ -115,7 +115,8 @@ class Pretrained(Model):
     def _take_on(self, task: str, asked: Sequence[str] | None, seed: int) -> None:
         """Learn to do a task: with the head that is there, or a new one."""
         kind: Any = tasks.load(task)
-        same, labelled = task == self.task_name, kind.labelled
+        labelled = kind.labelled
+        same = task == self.task_name and bool(self.task.labels or not labelled)  # a body alone has no labels
         if same and (not labelled or asked is None or tuple(asked) == self.task.labels):
             return
         renamed = same and unnamed(self.task.labels) and len(asked or ()) == len(self.task.labels)

@@ -150,7 +150,8 @@ class Recipe(Section):
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
         arch = self.backbone.arch
-        for task in (each.task for each in (self, self.finetune) if each and each.task):
+        tune = self.finetune if self.trained != "finetune" else None  # else its task is that of the recipe
+        for task in (each.task for each in (self, tune) if each and each.task):
             suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
             if arch not in suited and (arch in ALONE or set(suited) & set(ALONE)):
                 raise ValueError(text("recipe.other_form", arch=arch, task=task))

@@ -18,6 +18,7 @@ from danlu.nn.stems import PatchesConfig
 
 HEAD_DIM = 64
 EPS = 1e-12
+TASK = "image_classification"  # of a folder whose class names none
 DEPTH = 4  # where the recipe leaves it open
 _LARGE = 128  # pixels on each side
 ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}

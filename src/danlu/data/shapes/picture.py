@@ -1,5 +1,6 @@
 """A picture, as the bytes of its file in base64, and the class that it belongs to."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,12 +30,12 @@ def canonical(row: Mapping[str, Any]) -> Row:
         pixels.opened(data)
     except pixels.Unreadable as why:
         raise Flaw(why.key, **why.fields) from why
-    name = row.get("name")
-    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": text(name or "", "name")}
+    name = text(row.get("name") or hashlib.sha256(data).hexdigest()[:12], "name")
+    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": name}
 
 
 def plain(row: Row) -> str:
-    """What people call it: where it came from. Its pixels are no text."""
+    """What people call it: where it came from, else the first of its digest. Its pixels are no text."""
     return str(row.get("name") or "")
 
 
