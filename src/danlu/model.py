@@ -109,7 +109,13 @@ class Model(nn.Module):
         return Output(sum(total / counts[name].clamp(min=1) for name, total in totals.items()), logits)  # type: ignore[arg-type]
 
     def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
-        """Continue a text, or answer it where the model was taught to chat; every piece is whole characters."""
+        """Continue a text, or answer it where the model was taught to chat; every piece is whole characters.
+
+        Raises:
+            UserError: E348, it does not go on with what it reads, but writes another text.
+        """
+        if self.architecture.core.memory:
+            raise UserError("E348", task=self.task_name)
         ends = {self.processor.end_id} | ({self.processor.end_turn} if self.taught_chat else set())
         ids = prompted(self.processor, prompt, chat=self.taught_chat)[-self.context + 1 :]
         sampling = sampling or self.usual

@@ -18,6 +18,7 @@ from danlu.explain import Explanation, deletion, explain
 from danlu.explain.gradients import integrated
 from danlu.explain.rollout import through
 from danlu.model import Model
+from danlu.models.architecture import build
 from danlu.tasks.task import Task
 from tests.api import bert
 from tests.train.test_loss_rule import CONTEXT, fitting, network, row, task_of
@@ -325,3 +326,15 @@ def test_a_model_without_words_is_refused(tmp_path: Path) -> None:
     model.net.embed = nn.Conv2d(1, 1, 1)
     with pytest.raises(UserError, match="E609"):
         explain(model, asked)
+
+
+@pytest.mark.parametrize("arch", ["t5", "bart", "marian"])
+def test_what_reads_one_text_and_writes_another_is_refused(arch: str) -> None:
+    """What is written has many tokens, and no one number behind it: one line, and no traceback."""
+    task = task_of("language_modeling")
+    shape = models.preset(arch, task.processor.vocab_size, CONTEXT, 1)
+    model = Model(build(shape, torch.Generator().manual_seed(1)), shape, task)
+    with pytest.raises(UserError, match="E609"):
+        explain(model, {"text": "the quick fox"})
+    with pytest.raises(UserError, match="E348"):
+        model.predict("the quick fox")
