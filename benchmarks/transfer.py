@@ -4,6 +4,9 @@ Each side is a process of its own and ends with its figures on the test rows; th
 prepared. Rates, batches and schedules are those that each side takes by itself, but for the Trainer's batch of 32. Both
 keep the weights that did best on the rows to validate on; the Trainer looks at them after each epoch.
 
+With --defaults each side is as it comes, but for the epochs: danlu chooses its precision and packs rows to tokens; the
+Trainer takes 8 rows a step in fp32, padded to the longest, and neither looks nor chooses.
+
     python benchmarks/transfer.py --base FOLDER [--data ../shared/data] [--seeds 3] [sst2 trec relations]
 """
 
@@ -24,7 +27,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 BEGINNING = """
         seed = {seed}
         model = {{ base = "{base}" }}
-        train = {{ epochs = {epochs}, precision = "{precision}" }}
+        train = {{ epochs = {epochs}{precision} }}
 """
 RECIPES = {
     "sst2": """
@@ -80,8 +83,9 @@ def _written(folder: Path, pattern: str) -> bool:
 
 def danlu(name: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """`danlu run` of a recipe of a few lines."""
-    recipe = BEGINNING.format(seed=seed, base=options.base.resolve().as_posix(), epochs=EPOCHS[name],
-                              precision=options.precision)  # fmt: skip
+    precision = "" if options.defaults else f', precision = "{options.precision}"'
+    epochs = options.epochs or EPOCHS[name]
+    recipe = BEGINNING.format(seed=seed, base=options.base.resolve().as_posix(), epochs=epochs, precision=precision)
     recipe += RECIPES[name].replace("DATA", options.data.resolve().as_posix())
     (folder / "recipe.toml").write_text("\n".join(line.strip() for line in recipe.splitlines()), "utf-8")
     command = [sys.executable, "-m", "danlu", "run", "recipe.toml", *options.set]
@@ -90,8 +94,10 @@ def danlu(name: str, seed: int, options: argparse.Namespace, folder: Path) -> di
                     for stage in ("finetune", "evaluate"))  # fmt: skip
     log = next(folder.glob("runs/store/finetune-*/metrics.jsonl")).read_text("utf-8").splitlines()
     steps = sum(line["seconds"] for line in map(json.loads, log) if "seconds" in line)
+    told = json.loads(next(folder.glob("runs/store/encode-*/tokens.json")).read_text("utf-8"))
     return cost | {
         "training": round(steps, 1),
+        "examples_per_second": round(told["splits"]["train"]["rows"] * epochs / steps, 1),
         "figure": tests["models"]["base"][FIGURE[name]],
         "steps": facts["steps"],
     }
@@ -101,6 +107,7 @@ def trainer(name: str, seed: int, options: argparse.Namespace, folder: Path) -> 
     """The Trainer in a process of its own, on rows that danlu prepared."""
     rows = next((options.rows / name / str(seed) / "danlu").glob("runs/store/prepare-*/rows"))
     words = ["--task", name, "--seed", str(seed), "--rows", str(rows), "--precision", options.precision]
+    words += ["--epochs", str(options.epochs or EPOCHS[name]), *(["--defaults"] if options.defaults else [])]
     command = [sys.executable, str(Path(__file__).resolve()), "--base", str(options.base.resolve()), *words]
     cost = measured(command, folder, "first-step")
     return cost | json.loads((folder / "figures.json").read_text("utf-8"))
@@ -139,10 +146,8 @@ def train(options: argparse.Namespace) -> None:
             Path("first-step").write_text("1")
 
     told = TrainingArguments(
-        output_dir="out", seed=options.seed, num_train_epochs=EPOCHS[name], per_device_train_batch_size=BATCH,
-        per_device_eval_batch_size=64, bf16=options.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
-        save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True, metric_for_best_model="figure",
-        logging_strategy="no",
+        output_dir="out", seed=options.seed, num_train_epochs=options.epochs, use_cpu=True, report_to=[],
+        disable_tqdm=True, logging_strategy="no", **({} if options.defaults else settings(options.precision)),
     )  # fmt: skip
 
     def reached(told: Any) -> dict[str, float]:
@@ -155,7 +160,17 @@ def train(options: argparse.Namespace) -> None:
     true = np.array([labels.index(row["label"]) for row in held_out])
     figure = figure_of(name, found, true, labels)
     figures = {"training": round(training, 1), "figure": figure, "steps": work.state.global_step}
+    figures["examples_per_second"] = round(len(learned) * options.epochs / training, 1)
     Path("figures.json").write_text(json.dumps(figures))
+
+
+def settings(precision: str) -> dict[str, Any]:
+    """What makes the Trainer do as danlu does: larger batches, the same precision, the best weights kept."""
+    return {
+        "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": 64, "bf16": precision == "bf16",
+        "save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True,
+        "metric_for_best_model": "figure",
+    }  # fmt: skip
 
 
 def figure_of(name: str, found: Any, true: Any, labels: list[str]) -> float:
@@ -184,6 +199,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--defaults", action="store_true", help="each side as it comes, but for the epochs")
+    parser.add_argument("--epochs", type=float, help="instead of those of the task")
     parser.add_argument("--set", nargs="*", default=[], help="keys of danlu's recipe, as on its command line")
     parser.add_argument("--name", default="transfer", help="of the table in the results")
     for name, kind in (("--task", str), ("--seed", int), ("--rows", Path)):
@@ -194,7 +211,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as room:
         options.rows = Path(room)
         for name in options.tasks:
-            print(results.keep(options.name, {f"{name} {options.precision}": _beside(name, options)}))
+            form = "defaults" if options.defaults else options.precision
+            print(results.keep(options.name, {f"{name} {form}": _beside(name, options)}))
 
 
 def _beside(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -52,6 +52,23 @@ def test_control_tokens_are_named_and_silent(text: Text) -> None:
     assert text.token_bytes()[text.end_id] == 0
 
 
+def test_a_tokenizer_that_is_opened_again_is_not_parsed_again(
+    text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A life opens the same one four times, under whatever name; what differs in one token is another."""
+    for name in ("base", "columns"):
+        (tmp_path / name).mkdir()
+        text.save(tmp_path / name)
+    first = Text.load(tmp_path / "base")
+    monkeypatch.setattr("danlu.modalities.text._kind", lambda _: pytest.fail("it was parsed again"))
+    again = Text.load(tmp_path / "columns")
+    assert again.encode("hear me speak") == first.encode("hear me speak")
+    monkeypatch.undo()
+    grown = again.with_control(["<new>"])
+    assert grown.encode("hear <new>") == first.encode("hear <new>")
+    assert grown.control["<new>"] == first.vocab_size
+
+
 def test_half_a_surrogate_pair_is_refused(text: Text) -> None:
     with pytest.raises(UnicodeEncodeError):
         text.encode("a\ud800b")

@@ -8,6 +8,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -43,18 +44,16 @@ class Text(Modality):
     file: ClassVar = "tokenizer.json"
 
     def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, str] | None = None):
-        plain = json.loads(tokenizer.to_str())
-        self.kind = _kind(plain)
-        self.roles = dict(roles or {})
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        self.kind, self._plain = _without_control(tokenizer.to_str())
+        self.roles = dict(roles or {})
         self.vocab_size = max(tokenizer.get_vocab().values(), default=-1) + 1
         special = {
             token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special
         }
         self.control = {name: index for name, index in special.items() if name != wordpiece.UNKNOWN}
         self._tokenizer = tokenizer
-        self._plain = _without_control(plain)
         self._fast = bpe.fast(self._plain) if self.kind == "bpe" else None
         self._pieces = _table(_CARRIED[self.kind].pieces(tokenizer), set(special.values()), self.vocab_size)
 
@@ -350,10 +349,12 @@ def _kind(plain: Mapping[str, Any]) -> str:
     raise UserError("E311", kind=model["type"])
 
 
-def _without_control(plain: Mapping[str, Any]) -> Tokenizer:
-    return Tokenizer.from_str(
-        json.dumps({**plain, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None})
-    )
+@lru_cache(maxsize=2)  # a life opens one tokenizer four times: for the look, the rows, the base and the training
+def _without_control(written: str) -> tuple[str, Tokenizer]:
+    """Which of our vocabularies a tokenizer is that was written out, and the same without its control tokens."""
+    plain = json.loads(written)
+    bare = plain | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    return _kind(plain), Tokenizer.from_str(json.dumps(bare))
 
 
 def _inside(piece: bytes) -> bool:
