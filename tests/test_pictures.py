@@ -333,6 +333,30 @@ def of_idx(folder: Path) -> None:
     idx(folder, "t10k", 10, 50)
 
 
+def of_table(folder: Path) -> None:
+    folders(folder / "files", 25)
+    rows = [f"files/{kind}/{index:03d}.png,{index},{kind}" for kind in KINDS for index in range(25)]
+    (folder / "rows.csv").write_text("\n".join(["path,number,class", *rows]) + "\n", "utf-8")
+
+
+def test_a_table_may_name_pictures(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    of_table(tmp_path / "raw")
+    written, rows = starter.recipe(tmp_path / "raw", Path("raw"))
+    assert rows == 50
+    (tmp_path / "recipe.toml").write_text(written, "utf-8")
+    life = Life(load_recipe(tmp_path / "recipe.toml", ()))
+    counts = files.read_json(life.run(Silent(), "encode").folders["encode"] / "tokens.json")["splits"]
+    assert sum(each["rows"] for each in counts.values()) == 50
+    Pillow.fromarray(pixels("down", 77)).save(tmp_path / "raw" / "files" / "down" / "003.png")
+    assert next(Life(load_recipe(tmp_path / "recipe.toml", ())).states()).status == "run", "a picture has changed"
+    for wrong in ("files/none.png", "../../etc/passwd"):
+        (tmp_path / "raw" / "rows.csv").write_text(f"path,class\nfiles/down/001.png,a\n{wrong},b\n", "utf-8")
+        with pytest.raises(UserError, match=r"E208|E209") as refused:
+            Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode")
+        assert wrong in refused.value.render()
+
+
 @pytest.mark.parametrize("make", [of_folders, of_archives, of_idx])
 def test_raw_files_are_recognised_and_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / "raw").mkdir()

@@ -15,6 +15,7 @@ from danlu.errors import UserError
 _MOST = 50_000  # pictures whose classes are looked at
 _SIZED = 20  # pictures whose size is looked at
 _CLASSES = 1000  # at most
+_LABELS = ("label", "class", "category", "target", "标签", "类别")
 _SHARE = 0.5  # of the files of a folder that must be pictures
 _FEW = 20_000  # pictures up to which many epochs are quick
 _KIND = {"L": "init.grey", "RGB": "init.colour"}
@@ -31,6 +32,8 @@ class _Seen:
 
 def survey(path: Path) -> starter.Found | None:
     """Pictures in folders of their classes, in archives of such folders, or in IDX files; None where there are none."""
+    if named := _of_table(path):
+        return named
     splits = _of_idx(path) or _of_archives(path) or _of_folders(path)
     if not splits:
         return None
@@ -71,7 +74,7 @@ def count(path: Path) -> int:
 
 def _settings(count: int, shape: str, classes: Sequence[str]) -> starter.Settings:
     epochs = "30.0" if count <= _FEW else "12.0"
-    train = {"epochs": epochs, "batch_tokens": "128", "optimizer": '"adamw"', "lr": "2e-3"}
+    train = {"epochs": epochs, "batch_tokens": "64", "optimizer": '"adamw"', "lr": "3e-3"}
     return {"model": {"arch": '"cnn"', "depth": "2"}, "options": _seen_anew(shape, classes), "train": train}
 
 
@@ -83,6 +86,39 @@ def _seen_anew(shape: str, classes: Sequence[str]) -> Mapping[str, str]:
 
 
 # --- which files ------------------------------------------------------------------------------------------
+
+
+def _of_table(path: Path) -> starter.Found | None:
+    """A table that names pictures by their paths, beside them; None where there is none."""
+    there = [path] if path.is_file() else sorted(path.glob("*"))
+    for table in (each for each in there if each.is_file() and sources.format_of(each) in ("csv", "tsv")):
+        (source,) = sources.describe([table])
+        rows = clues.rows(source, {}, _MOST)
+        seen = (
+            next((name for name in rows[0] if _names_pictures(rows[:_SIZED], name, table.parent)), "") if rows else ""
+        )
+        others = [name for name in rows[0] if name != seen] if seen else []
+        label = clues.named(others, _LABELS) or (others[0] if len(others) == 1 else "")
+        if not label:
+            continue
+        classes = Counter(str(row[label]) for row in rows)
+        image = _opened({"path": table.parent / str(rows[0][seen])})
+        if image is None or not 2 <= len(classes) <= _CLASSES:
+            continue
+        said = {"classes": len(classes), **clues.shares(classes), "shape": _told(image)}
+        settings, keys = (
+            _settings(len(rows), _told(image), list(classes)),
+            clues.renaming({"image": seen, "label": label}),
+        )
+        folder = table.parent / str(rows[0][seen]).split("/")[0]
+        files, joined = {"train": table}, {table: folder}
+        return starter.Found("image_classification", keys, len(rows), "pictures", said, settings, files, joined=joined)
+    return None
+
+
+def _names_pictures(rows: Sequence[Mapping[str, Any]], name: str, folder: Path) -> bool:
+    values = [str(row[name]) for row in rows]
+    return all("/" in each and pictures.is_picture(each) and (folder / each).is_file() for each in values)
 
 
 def _of_idx(path: Path) -> dict[str, list[Path]]:
@@ -145,7 +181,11 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 def _shape(record: Mapping[str, Any]) -> str:
     """The size of a picture and whether it is grey; nothing of one that cannot be read."""
     image = _opened(record)
-    return "{} x {}, {}".format(*image.size, messages.text(_KIND[image.mode])) if image else ""
+    return _told(image) if image else ""
+
+
+def _told(image: Any) -> str:
+    return "{} x {}, {}".format(*image.size, messages.text(_KIND[image.mode]))
 
 
 def _opened(record: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,6 +63,27 @@ def is_picture(name: str) -> bool:
     """Whether a file's name says that it is a picture, and not one that a system hides."""
     path = PurePosixPath(name)
     return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def fetched(row: Mapping[str, Any], folder: Path, known: Collection[Path]) -> dict[str, Any]:
+    """A row of a table with the bytes of the picture that it names, by its path from the table's folder.
+
+    A row that holds the bytes themselves is left as it is.
+
+    Raises:
+        Flaw: picture_path, none of the files that the recipe names is there; picture_file, it is too large.
+    """
+    given = row.get("image")
+    if not isinstance(given, str):
+        return dict(row)
+    path = (folder / given).resolve()
+    if path not in known:
+        if "/" in given or is_picture(given):
+            raise Flaw("picture_path", found=given[:100])
+        return dict(row)  # base64
+    if (size := path.stat().st_size) > LARGEST:
+        raise Flaw("picture_file", found=size >> 20, most=LARGEST >> 20)
+    return {**row, "image": path.read_bytes(), "name": given}
 
 
 # --- IDX: the files of MNIST ------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from danlu import messages
-from danlu.data import filters, formats, shapes
+from danlu.data import filters, formats, pictures, shapes
 from danlu.data.shapes import Flaw, Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError, raise_all
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from danlu.config import Data
 
 BAD = "bad_records"
+_TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
 _SHOWN = 10  # flaws that a message lists
 _TOLERATED = 0.05  # share of flawed records above which even "skip" fails
 _LOOKED_AT = 20  # records that decide a file's shape
@@ -50,6 +52,7 @@ class Reader:
     ignore: Sequence[str] = ()  # columns that are no part of them
     flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
     flawed: int = 0
+    listed: frozenset[Path] = frozenset()  # pictures that tables name: they are no rows of their own
     read: int = 0
 
     @classmethod
@@ -74,7 +77,9 @@ class Reader:
         formats.check(self.cut, files)
         found: dict[Shape, SourceFile] = {}
         problems: list[UserError] = []
-        for file in files:
+        if self.wanted == "picture" and any(file.format in _TABLES for file in files):
+            self.listed = frozenset(file.path.resolve() for file in files if file.format == "picture")
+        for file in (each for each in files if each.path.resolve() not in self.listed):
             try:
                 found.setdefault(self._shape_of_file(file), file)
             except UserError as problem:
@@ -87,11 +92,16 @@ class Reader:
 
     def records(self, file: SourceFile, shape: Shape) -> Iterator[Record]:
         """The file's records, cleaned; flawed ones are counted and carry their reason."""
+        if file.path.resolve() in self.listed:
+            return
         for index, (line, raw) in enumerate(formats.read(file, self.cut)):
             self.read += 1
             place = f"{file.name}:{line}" if line != "" else file.name
             try:
-                row = shapes.canonical(self._named(raw), shape)
+                named = self._named(raw)
+                if shape == "picture" and file.format in _TABLES:
+                    named = pictures.fetched(named, file.path.parent, self.listed)
+                row = shapes.canonical(named, shape)
                 yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
             except Flaw as flaw:
                 yield self._quarantined(Record(file.row_id(index), place, None, before=_printable(raw)), flaw)
