@@ -2,7 +2,7 @@
 
 Each recipe is planned by one process and run by another; the memory is the largest sum over the run's processes.
 
-    python benchmarks/forecast.py [--data ../shared/data] [shakespeare novels chats deep tuned]
+    python benchmarks/forecast.py [--data ../shared/data] [shakespeare novels chats deep tuned spans]
 """
 
 import argparse
@@ -53,6 +53,12 @@ RECIPES = {
         model = { arch = "gpt2", depth = 5, context = 256 }
         pretrain = { tokens = "200k", precision = "bf16", dropout = 0.1, batch_tokens = 8192 }
         finetune = { data = "DATA/instruct_demo/alpaca_zh_demo.json", tune = "lora", epochs = 1.0 }
+    """,
+    "spans": """
+        task = "span_denoising"
+        data = { path = "DATA/tinyshakespeare/input.txt" }
+        model = { depth = 3, context = 256 }
+        pretrain = { steps = 40, precision = "fp32" }
     """,
 }  # what is set small only shortens it
 
