@@ -439,6 +439,16 @@ def test_a_bad_picture_is_named_with_its_reason(tmp_path: Path, kind: str) -> No
     assert next(each["dropped"] for each in steps if each["name"] == "bad_records") == 1
 
 
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    folders(tmp_path / "set", 20)
+    (tmp_path / "set" / "neither").mkdir()
+    data = 'path = "set"\nsplit = { valid = 0.0, test = 0.0 }'
+    with pytest.raises(UserError, match="neither") as refused:
+        recipe(tmp_path, data).run(Silent(), "prepare")
+    assert refused.value.code == "E279"
+    recipe(tmp_path, data + '\nbad_records = "skip"').run(Silent(), "prepare")
+
+
 def _turned() -> tuple[bytes, np.ndarray]:
     """A picture that lies on its side, and says so; what people see of it."""
     array = pixels("down", 3)

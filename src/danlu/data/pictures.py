@@ -3,7 +3,7 @@
 import struct
 import tarfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,6 +83,12 @@ def fetched(row: Mapping[str, Any], folder: Path, known: Collection[Path]) -> di
     if (size := path.stat().st_size) > LARGEST:
         raise Flaw("picture_file", found=size >> 20, most=LARGEST >> 20)
     return {**row, "image": path.read_bytes(), "name": given}
+
+
+def hollow(paths: Iterable[Path]) -> list[str]:
+    """Folders of classes that hold nothing, among those with pictures beside them."""
+    found = [each for path in paths if path.is_dir() for each in sorted(path.rglob("*")) if each.is_dir()]
+    return [each.name for each in found if not each.name.startswith((".", "_")) and not any(each.iterdir())]
 
 
 # --- IDX: the files of MNIST ------------------------------------------------------------------------------

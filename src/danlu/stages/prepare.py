@@ -127,6 +127,8 @@ def _read(context: "Context") -> Work:
     found = sources.describe(context.raw, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
     reader = records.Reader.of(config)
     shape = reader.shape(found)
+    if shape == "picture":
+        _no_class_is_empty(context)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
     disk.require(context.out, funnel.bytes * WRITTEN)
@@ -136,6 +138,21 @@ def _read(context: "Context") -> Work:
     if not work.learned:
         raise sources.hollow([file for file in found if file.path not in _given(context)] or found)
     return work
+
+
+def _no_class_is_empty(context: "Context") -> None:
+    """Say which folders of classes hold no picture.
+
+    Raises:
+        UserError: E279, some do, and the recipe does not skip what is bad.
+    """
+    from danlu.data import pictures
+
+    if not (names := pictures.hollow(context.base / Path(each).expanduser() for each in context.config.path)):
+        return
+    if context.config.bad_records == "fail":
+        raise UserError("E279", names=", ".join(names[:5]))
+    context.view.line(messages.text("data.empty_classes", names=", ".join(names[:5])))
 
 
 def _records(
