@@ -245,6 +245,7 @@ DATA: dict[str, tuple[list[str], str]] = {  # key: (what stands beside it, the c
     "bad_records": (["data.path=bad.jsonl"], "skip"),
     "exclude": ([], '["more.jsonl"]'),
     "ignore": (["data.shape=record", "data.path=cells.csv", "data.columns={label = 'kind'}"], '["b"]'),
+    "void": ([], "3"),  # test_masks.py has one that is read
     "limit_mb": ([], "0.02"),
     "clean": ([], '["drop_empty"]'),
     "dedup.threshold": ([], "0.3"),
@@ -314,7 +315,7 @@ def test_every_way_of_reading_reaches_the_rows_to_tune_on(key: str) -> None:
         "format": "csv", "record": "line", "section": 300, "columns": {"text": "b"}, "encoding": "utf-8",
         "bad_records": "skip", "exclude": ["x"], "clean": ["drop_empty"], "dedup": {"threshold": 0.5},
         "split": {"valid": 0.3}, "valid": ["v"], "test": ["t"], "shape": "text", "header": False,
-        "pattern": "(?P<text>.*)", "ignore": ["x"],
+        "pattern": "(?P<text>.*)", "ignore": ["x"], "void": 3,
     }  # fmt: skip
     tune = {"data": ["y"], key: values[key]}
     recipe = Recipe.model_validate({"task": "language_modeling", "data": {"path": "x"}, "finetune": tune})

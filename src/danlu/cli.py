@@ -12,7 +12,7 @@ from typing import Any
 from danlu import messages, ranks, results
 from danlu.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError
 from danlu.messages import text
-from danlu.usage import LEARN, Parser, device, prompt, serving
+from danlu.usage import LEARN, Parser, device, serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -232,18 +232,6 @@ def _prove(options: argparse.Namespace) -> int:
     return error.exit if error else 0
 
 
-def _predict(options: argparse.Namespace) -> None:
-    from danlu.model import Model
-
-    model = Model.from_pretrained(options.model, device(options))
-    if options.among:
-        from danlu import search
-
-        _table(search.nearest(model, prompt(options.input), search.texts_of(options.among)), options)
-    else:
-        _print(model.predict(prompt(options.input)), options)
-
-
 def _chat(options: argparse.Namespace) -> None:
     import secrets
     from dataclasses import replace
@@ -376,7 +364,7 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_of("danlu.compare", "evaluate"), [("models", {"nargs": "+"}), ("data", {}), _PAGE, _DEVICE]),
     "explain": (_of("danlu.why", "explain"), [_MODEL, _INPUT, ("--target", {"default": ""}), _PAGE, _DEVICE]),
-    "predict": (_predict, [_MODEL, _INPUT, ("--among", {"metavar": "FILE"}), _DEVICE]),
+    "predict": (_of("danlu.asking", "predict"), [_MODEL, _INPUT, ("--among", {"metavar": "FILE"}), _DEVICE]),
     "chat": (_chat, [_MODEL, _DEVICE]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),
     "serve": (

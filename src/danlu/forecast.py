@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from danlu import catalogue, files
 from danlu.artifact import Lineage
+from danlu.config import PICTURED
 from danlu.graph import STORE, Life, State
 from danlu.life import Node
 from danlu.messages import text
@@ -74,6 +75,11 @@ def forecast(life: Life, to: str | None = None) -> list[dict[str, Any]]:
     return [*rows, _row(text("plan.total"), "", "", _total(costs))]
 
 
+def _seen(task: str) -> bool:
+    """Whether the rows of a task are pictures."""
+    return catalogue.stated(task, "shape") in PICTURED
+
+
 def _total(costs: list[Cost]) -> Cost:
     seconds, measured = (sum(getattr(cost, name) for cost in costs) for name in ("seconds", "measured"))
     share = text("plan.basis.share", share=f"{measured / seconds:.0%}")
@@ -124,17 +130,28 @@ class Sizes:
         if folder:
             table = files.read_json(folder / "tokens.json")
             return int(table["splits"]["train"]["tokens"]), int(table["tokenizer"]["vocab_size"])
-        if catalogue.stated(self.life.loaded.recipe.task, "shape") == "picture":
-            from danlu.data import pictured
-            from danlu.data.sources import discover
-
-            held_out = self.life.loaded.recipe.data.held_out().values()
-            others = [path for paths in held_out for path in discover(paths, self.life.loaded.base, shape="picture")]
-            there = self.life.raw_files(self.life.nodes[0])
-            return max(1, sum(pictured.count(path) for path in there if path not in others)), 0
+        if _seen(self.life.loaded.recipe.task):
+            return self._counted(), 0
         of_its_own = state.node.name == "finetune" and state.node.inputs["columns"] != "encode"
         source = 0.9 * self.bytes(State(_encode_of(self.life, state), "run", [])) if of_its_own else self.learned()
         return max(1000, int(source / self.token_bytes())), self.vocabulary()
+
+    def _counted(self) -> int:
+        """Pictures to learn from."""
+        from danlu.data import pictured
+        from danlu.data.sources import discover
+
+        shape = catalogue.stated(self.life.loaded.recipe.task, "shape")
+        held_out = self.life.loaded.recipe.data.held_out().values()
+        others = {path for paths in held_out for path in discover(paths, self.life.loaded.base, shape=shape)}
+        return max(1, sum(pictured.count(path) for path in self._unmasked() if path not in others))
+
+    def _unmasked(self) -> list[Path]:
+        """Raw files that are no masks of others."""
+        from danlu.data import masks
+
+        there = list(self.life.raw_files(self.life.nodes[0]))
+        return masks.without(there) if catalogue.stated(self.life.loaded.recipe.task, "shape") == "masked" else there
 
     def learned(self) -> float:
         """Raw bytes of the rows to learn from: those of [data] path, less what is held out of them."""
@@ -172,7 +189,7 @@ class Sizes:
         if (folder := self.life.folders.get("encode")) is not None:
             return Image.load(folder)
         wanted = self.life.loaded.recipe.options.get("size", 0)
-        side, channels = pictured.first(self.life.raw_files(self.life.nodes[0]))
+        side, channels = pictured.first(self._unmasked())
         return Image(wanted or side, [0.5] * channels, [0.25] * channels)
 
     def columns(self) -> int:
@@ -258,9 +275,9 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     seen = min(shape.context, section.context) if (section := life.loaded.recipe.model).base else shape.context
     task, judged = stands_in(config["task"], shape, vocab, seen, config.get("options", {}))
     loader = Synthetic(seen, vocab, tokens, judged=judged)
-    if picture := size.pictures() if catalogue.stated(config["task"], "shape") == "picture" else None:
+    if picture := size.pictures() if _seen(config["task"]) else None:
         loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
-        task = tasks.load("image_classification")(picture, ("", ""))
+        task = tasks.load(config["task"])(picture, ("", ""), 1, config.get("options", {}))
     shape = replace(shape, head=task.head(shape)) if judged else shape
     pretraining = state.node.stage == "pretrain"
     request = Request(task, config["train"], loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
@@ -300,7 +317,7 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
 
         shape = stored(life.loaded.model(recipe.model.base))
         return shape, shape.tokens.vocab, tokens
-    if catalogue.stated(recipe.task, "shape") == "picture":
+    if _seen(recipe.task):
         return architecture(section, first, 0, tokens, where, size.pictures().sizes), 0, tokens
     if section.arch == "mlp":
         section = section.model_copy(update={"context": size.columns()})

@@ -7,6 +7,7 @@ import base64
 import binascii
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ LEAST = 2  # pixels of a side: less is a tracking dot, not a picture
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _WHITE = 255  # what shows through where a picture is transparent
 _URI = "data:image/"
+EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats that keep numbers as they are
+_NUMBERS = ("P", "PA")  # modes whose pixels are places in a palette
 
 
 class Unreadable(Exception):
@@ -35,6 +38,11 @@ def opened(data: bytes) -> Any:
         Unreadable: picture, it is none or is damaged; picture_size, it has more than MOST pixels, or less than LEAST
             on a side; picture_frames, it moves; picture_mode, its pixels are no grey or colour that is known.
     """
+    return _checked(data, _plain)
+
+
+def _checked(data: bytes, then: Callable[[Any], Any]) -> Any:
+    """What is made of a picture whose size is known to be no danger, once it is decoded."""
     from PIL import Image
 
     try:
@@ -42,7 +50,8 @@ def opened(data: bytes) -> Any:
             warnings.simplefilter("ignore")  # of size, which is checked here, and of metadata, which is not read
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check(image)
-            return _plain(image)
+            image.load()
+            return then(image)
     except Image.DecompressionBombError as error:
         raise Unreadable("picture_size", found=str(error).split("(")[-1].split(")")[0], most=MOST // 10**6) from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, MemoryError) as error:
@@ -60,7 +69,6 @@ def _check(image: Any) -> None:
 def _plain(image: Any) -> Any:
     from PIL import Image, ImageOps
 
-    image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits, in whatever order of bytes
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
@@ -112,3 +120,56 @@ def png(pixels: "np.ndarray") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+# --- masks: pixels that hold the numbers of classes -------------------------------------------------------
+
+
+def classes(data: bytes) -> "np.ndarray":
+    """The numbers in a mask's file, uint8 (H, W): grey values, or places in its palette; turned as its EXIF says.
+
+    Raises:
+        Unreadable: as of `opened`; mask_mode, its pixels are colours; mask_lossy, its format blurs numbers; mask_range,
+            there is a number above 255.
+    """
+    import numpy as np
+    from PIL import ImageOps
+
+    image = _checked(data, lambda image: image)
+    if image.format not in EXACT:
+        raise Unreadable("mask_lossy", found=image.format)
+    if image.mode not in (*_NUMBERS, *_GREY):
+        raise Unreadable("mask_mode", found=image.mode)
+    numbers = np.asarray(ImageOps.exif_transpose(image))
+    numbers = numbers[..., 0] if numbers.ndim == 3 else numbers  # beside how opaque they are
+    if int(numbers.max()) > _WHITE or int(numbers.min()) < 0:
+        raise Unreadable("mask_range", found=int(numbers.max()))
+    return np.ascontiguousarray(numbers.astype(np.uint8))
+
+
+def resized(numbers: "np.ndarray", height: int, width: int) -> "np.ndarray":
+    """(H, W) -> (height, width): of each new pixel the one that lies under its middle, so that no class is made up."""
+    import numpy as np
+
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in
+                     zip((height, width), numbers.shape, strict=True))  # fmt: skip
+    return numbers[rows[:, None], columns]
+
+
+def coloured(numbers: "np.ndarray") -> bytes:
+    """uint8 (H, W) as a PNG file with a palette: its pixels still hold the numbers, and each is seen in its colour.
+
+    The colours are those of PASCAL VOC's masks: bits of the number, turned about, for red, green and blue.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(numbers)  # grey, until it gets a palette
+    image.putpalette([_channel(number >> shift) for number in range(256) for shift in range(3)])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _channel(bits: int) -> int:
+    """Every third bit of a number, the lowest as the highest of a byte."""
+    return sum((bits >> 3 * place & 1) << 7 - place for place in range(3))

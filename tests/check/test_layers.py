@@ -32,7 +32,7 @@ LAYERS = {
     "stages": ("stages",),
     "life": ("cluster", "forecast", "report", "figures", "charts", "page", "verdicts", "demo", "terminal"),
     "api": ("api",),
-    "command": ("results", "usage", "launch", "learn", "compare", "search", "why", "cli", "__main__"),
+    "command": ("results", "usage", "launch", "learn", "compare", "search", "asking", "why", "cli", "__main__"),
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

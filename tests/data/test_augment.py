@@ -76,8 +76,27 @@ def test_a_quarter_turn_is_one() -> None:
 
 WAYS = [
     Augmentation(crop=3), Augmentation(flip=True), Augmentation(colour=0.5), Augmentation(randaugment=2),
-    Augmentation(erase=0.7), Augmentation(crop=2, flip=True, colour=0.3, randaugment=3, magnitude=30, erase=0.5),
+    Augmentation(erase=0.7), Augmentation(zoom=0.5),
+    Augmentation(crop=2, flip=True, colour=0.3, randaugment=3, magnitude=30, erase=0.5),
 ]  # fmt: skip
+
+
+ZOOMED = Augmentation(crop=3, flip=True, zoom=0.5)
+
+
+@pytest.mark.parametrize("way", [Augmentation(crop=4), Augmentation(flip=True), Augmentation(zoom=0.5), ZOOMED])
+def test_masks_are_moved_as_their_pictures_are(way: Augmentation) -> None:
+    """A picture of large areas of a class each: wherever a pixel is still that of an area, so is that of its mask."""
+    random = np.random.Generator(np.random.PCG64(9))
+    masks = torch.from_numpy(random.integers(0, 5, (24, 2, 2))).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    pixels, moves = (masks[:, None] * 40 + 40).to(torch.uint8), way.moves(Lots(lots(24)))
+    seen, found = moves(pixels).float()[:, 0], moves.of_masks(masks.to(torch.uint8), 255)
+    assert found.dtype == torch.uint8
+    assert set(found.unique().tolist()) <= {0, 1, 2, 3, 4, 255}, "no class is made up"
+    wanted = torch.where(found == 255, 0.0, found.float() * 40 + 40)
+    assert float((seen - wanted).abs().le(0.5).float().mean()) > (0.999 if not way.zoom else 0.7)
+    assert float((seen - wanted).abs().median()) < 0.5
+    assert not torch.equal(found, masks.to(torch.uint8))
 
 
 @pytest.mark.parametrize("way", WAYS)

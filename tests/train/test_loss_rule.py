@@ -63,7 +63,7 @@ def pictures() -> Image:
 
 def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token, a scale of numbers."""
-    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, "cnn": pictures}
+    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, "cnn": pictures, "unet": pictures}
     processor = known.get(catalogue.stated(name, "arch"), text)()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
@@ -84,7 +84,7 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     learned = task_of(task, **options)
     arch = catalogue.stated(task, "arch") or "qwen3"
     sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2}) | {"hidden": 32}
-    sizes = learned.processor.sizes if arch == "cnn" else sizes
+    sizes = learned.processor.sizes if arch in ("cnn", "unet") else sizes
     vocab = learned.processor.vocab_size
     shape = models.preset(arch, vocab, CONTEXT, 1, width=16, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
@@ -166,6 +166,8 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     random = np.random.Generator(np.random.PCG64([index, given_words, answer_words]))
     seen = random.integers(0, 256, (6, 6, 3), np.uint8)
     learned["image"] = pixels.written(pixels.png(seen))
+    numbers = random.integers(0, 4, (6, 6)).astype(np.uint8)
+    learned |= {"mask": pixels.written(pixels.png(np.where(numbers == 3, 255, numbers))), "void": "255"}
     learned["positive"], learned["negative"] = answer, question
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 

@@ -69,6 +69,7 @@ class Data(Section):
         "choice",
         "labelled",
         "marked",
+        "masked",
         "multilabelled",
         "question",
         "record",
@@ -81,6 +82,9 @@ class Data(Section):
     )
     columns: dict[str, str] = Field({}, description='ours = "yours"; a column without a name is "1", "2", ...')
     ignore: list[str] = Field([], description="columns of a table that are not learned from")
+    void: Annotated[int, Field(ge=0, le=255, strict=True)] | None = Field(
+        None, description="number of a mask's pixels that are of no class; default 255"
+    )
     encoding: str = Field("auto", description="auto, utf-8, utf-16, gb18030, ...")
     bad_records: Literal["fail", "skip"] = Field("fail", description="what a row that cannot be read does")
     exclude: list[str] = Field([], description="glob patterns of files to leave out")

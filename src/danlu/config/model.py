@@ -26,14 +26,18 @@ class Tokenizer(Section):
 
 
 READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
-ALONE = ("t5", "mlp", "cnn", "resnet", "vit")  # forms that suit no task but those that ask for them
-WORDLESS = ("record", "picture")  # shapes of rows that have no tokens
+ALONE = ("t5", "mlp", "cnn", "resnet", "unet", "vit")  # forms that suit no task but those that ask for them
+PICTURED = ("picture", "masked")  # shapes of rows that are pictures
+WORDLESS = ("record", *PICTURED)  # those that have no tokens
+
+
+Form = Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "unet", "vit"]
 
 
 class ModelSection(Section):
-    arch: Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "vit"] = Field(
+    arch: Form = Field(
         "auto",
-        description="gpt is Qwen3's; bert, electra read both ways; t5 fills spans; mlp tables; cnn, resnet, vit images",
+        description="gpt is Qwen3's; bert, electra read both ways; t5 fills; mlp tables; cnn, resnet, vit, unet images",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(

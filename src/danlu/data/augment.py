@@ -1,5 +1,7 @@
 """Pictures seen anew in each epoch: all draws for a picture come from its own lot, so that a batch's cut changes none.
 
+What moves the pixels of a picture moves those of its mask, too; masks hold numbers, of which none is made up.
+
 Shapes: N pictures · C channels · S pixels on each side; pixels go from 0 to 255
 """
 
@@ -52,13 +54,25 @@ class Augmentation:
     randaugment: int = 0  # operations drawn for each (1909.13719)
     magnitude: int = 9  # of them, up to 30
     erase: float = 0.0  # share of the pictures of which a rectangle is lost (1708.04896)
+    zoom: float = 0.0  # by what share it becomes larger or smaller at most
 
     def __call__(self, pixels: Tensor, lots: Lots) -> Tensor:
         """uint8 (N, C, S, S) -> uint8 or fp32, the same shape."""
-        if self.crop:
-            pixels = moved(pixels, lots.whole(-self.crop, self.crop), lots.whole(-self.crop, self.crop))
-        if self.flip:
-            pixels = torch.where(_wide(lots() < 0.5), pixels.flip(-1), pixels)
+        return self.coloured(self.moves(lots)(pixels), lots)
+
+    def moves(self, lots: Lots) -> Moves:
+        """Where the pixels of each picture go."""
+        by = (lots.whole(-self.crop, self.crop), lots.whole(-self.crop, self.crop)) if self.crop else None
+        mirrored = lots() < 0.5 if self.flip else None
+        return Moves(by, mirrored, self._sizes(lots) if self.zoom else None)
+
+    def _sizes(self, lots: Lots) -> Tensor:
+        """How many times as large each picture becomes (N,): as often larger as smaller."""
+        most = math.log1p(self.zoom)
+        return torch.exp(lots(-most, most))
+
+    def coloured(self, pixels: Tensor, lots: Lots) -> Tensor:
+        """What is done to pixels (N, C, S, S) where they are; RandAugment alone moves them once more."""
         if self.colour:
             for change in (brightness, contrast, saturation):
                 pixels = change(pixels.float(), lots(1 - self.colour, 1 + self.colour))
@@ -67,20 +81,47 @@ class Augmentation:
         return erased(pixels, self.erase, lots) if self.erase else pixels
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Where the pixels of N pictures go, those of their masks like them; None is nowhere else."""
+
+    by: tuple[Tensor, Tensor] | None  # pixels down and to the right (N,)
+    mirrored: Tensor | None  # left and right, bool (N,)
+    zoom: Tensor | None  # how many times as large (N,)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, C, S, S) -> the same, or fp32 where they are zoomed; what comes in is black."""
+        pixels = self._whole(pixels, 0)
+        return pixels if self.zoom is None else zoomed(pixels.float(), self.zoom, "bilinear")
+
+    def of_masks(self, masks: Tensor, void: int) -> Tensor:
+        """Numbers uint8 (N, S, S) -> the same; what comes in is `void`."""
+        found = self._whole(masks[:, None], void)
+        if self.zoom is None:
+            return found[:, 0]
+        return (zoomed(found.float() - void, self.zoom, "nearest") + void).round().to(masks.dtype)[:, 0]
+
+    def _whole(self, pixels: Tensor, behind: int) -> Tensor:
+        """By whole pixels."""
+        if self.by:
+            pixels = moved(pixels, *self.by, behind)
+        return pixels if self.mirrored is None else torch.where(_wide(self.mirrored), pixels.flip(-1), pixels)
+
+
 def _wide(each: Tensor) -> Tensor:
     """(N,) -> (N, 1, 1, 1)."""
     return each[:, None, None, None]
 
 
-def moved(pixels: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Each picture by whole pixels (N,) down and to the right, black behind it."""
+def moved(pixels: Tensor, down: Tensor, right: Tensor, behind: int = 0) -> Tensor:
+    """Each picture by whole pixels (N,) down and to the right, black behind it, or another value."""
     side = pixels.shape[-1]
     places = torch.arange(side)
     rows, columns = places[None] - down[:, None], places[None] - right[:, None]  # where each pixel comes from
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
     number = torch.arange(len(pixels))[:, None, None]
     found = pixels[number, :, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None]]
-    return (found.movedim(-1, 1) * inside[:, None]).to(pixels.dtype)
+    return torch.where(inside[:, None], found.movedim(-1, 1), torch.full((), behind, dtype=pixels.dtype))
 
 
 def erased(pixels: Tensor, share: float, lots: Lots) -> Tensor:
@@ -170,11 +211,17 @@ def equalised(pixels: Tensor) -> Tensor:
 # --- shapes -------------------------------------------------------------------------------------------------
 
 
-def warped(pixels: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+def zoomed(pixels: Tensor, times: Tensor, way: str) -> Tensor:
+    """Each picture so many times as large (N,), 0 around it; `way`: bilinear, or nearest."""
+    still = torch.zeros(len(pixels), 2)
+    return warped(pixels, torch.eye(2) / times[:, None, None], still, way)
+
+
+def warped(pixels: Tensor, matrix: Tensor, shift: Tensor, way: str = "bilinear") -> Tensor:
     """Each picture seen through a matrix (N, 2, 2) and a shift (N, 2) around its middle, black around it."""
     theta = torch.cat((matrix, shift[..., None]), -1)
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(pixels, grid, mode=way, padding_mode="zeros", align_corners=False)
 
 
 def _matrix(n: int, **cells: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def survey(path: Path) -> starter.Found | None:
     if not 2 <= len(seen.classes) <= _CLASSES:
         return None
     most = seen.shapes.most_common(1)[0][0]
-    shape = most if len(seen.shapes) == 1 else messages.text("init.picture_shapes", most=most)
-    said = {"classes": len(seen.classes), **clues.shares(seen.classes), "shape": shape}
+    shown = most if len(seen.shapes) == 1 else messages.text("init.picture_shapes", most=most)
+    said = {"classes": len(seen.classes), **clues.shares(seen.classes), "shape": shown}
     files = {split: each[0] for split, each in splits.items()}
     beside = {each[0]: each[1] for each in splits.values() if len(each) > 1}
     count = seen.classes.total()
@@ -157,8 +157,8 @@ def _seen(files: Sequence[Path]) -> _Seen:
     classes, shapes = Counter[str](), Counter[str]()
     for record in islice(_records(files[0]), _MOST):
         classes[str(record["label"])] += 1
-        if shapes.total() < _SIZED and (shape := _shape(record)):
-            shapes[shape] += 1
+        if shapes.total() < _SIZED and (told := shape(record)):
+            shapes[told] += 1
     return _Seen(classes, shapes)
 
 
@@ -178,7 +178,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
         return
 
 
-def _shape(record: Mapping[str, Any]) -> str:
+def shape(record: Mapping[str, Any]) -> str:
     """The size of a picture and whether it is grey; nothing of one that cannot be read."""
     image = _opened(record)
     return _told(image) if image else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from danlu import messages
-from danlu.data import filters, formats, pictures, shapes
+from danlu.data import filters, formats, masks, pictures, shapes
 from danlu.data.shapes import Flaw, Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError, raise_all
@@ -52,7 +52,9 @@ class Reader:
     ignore: Sequence[str] = ()  # columns that are no part of them
     flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
     flawed: int = 0
-    listed: frozenset[Path] = frozenset()  # pictures that tables name: they are no rows of their own
+    listed: frozenset[Path] = frozenset()  # pictures that tables name, or masks: they are no rows of their own
+    masks: Mapping[Path, Path] = field(default_factory=dict)  # picture -> its mask
+    void: int | None = None  # the number of a mask's pixels that are of no class
     read: int = 0
 
     @classmethod
@@ -60,12 +62,17 @@ class Reader:
         """A reader as a recipe asks for it.
 
         Raises:
-            UserError: E211, a cleaning step that does not exist; E221, columns to ignore where there is no table.
+            UserError: E211, a cleaning step that does not exist; E221, columns to ignore where there
+                is no table; E280, a number of pixels without a class where there is no mask.
         """
         if config.ignore and config.shape != "record":
             raise UserError("E221", shape=config.shape)
+        if config.void is not None and config.shape != "masked":
+            raise UserError("E280", shape=config.shape)
         cut = formats.Cut(config.record, config.section, config.header, config.pattern)
-        return cls(cut, config.columns, filters.plan(config.clean), config.bad_records, config.shape, config.ignore)
+        made = cls(cut, config.columns, filters.plan(config.clean), config.bad_records, config.shape, config.ignore)
+        made.void = config.void
+        return made
 
     def shape(self, files: Sequence[SourceFile]) -> Shape:
         """The one shape of all files.
@@ -79,6 +86,9 @@ class Reader:
         problems: list[UserError] = []
         if self.wanted == "picture" and any(file.format in _TABLES for file in files):
             self.listed = frozenset(file.path.resolve() for file in files if file.format == "picture")
+        if self.wanted == "masked":
+            self.masks = masks.pairs(file.path for file in files)
+            self.listed = frozenset(mask.resolve() for mask in self.masks.values())
         for file in (each for each in files if each.path.resolve() not in self.listed):
             try:
                 found.setdefault(self._shape_of_file(file), file)
@@ -101,6 +111,9 @@ class Reader:
                 named = self._named(raw)
                 if shape == "picture" and file.format in _TABLES:
                     named = pictures.fetched(named, file.path.parent, self.listed)
+                if shape == "masked":
+                    named = masks.joined(named, self.masks.get(file.path)) if file.format == "picture" else named
+                    named["void"] = self.void
                 row = shapes.canonical(named, shape)
                 yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
             except Flaw as flaw:
@@ -130,6 +143,8 @@ class Reader:
     def _shape_of_file(self, file: SourceFile) -> Shape:
         if file.format in ("text", "code") and self.wanted in ("auto", "text"):
             return "text"
+        if self.wanted == "masked" and file.format == "picture":  # its mask is another file
+            return "masked"
         seen = [raw for _, raw in islice(formats.read(file, self.cut), _LOOKED_AT) if isinstance(raw, dict)]
         if self.wanted != "auto":
             return self._as_wanted(file, seen)

@@ -67,7 +67,8 @@ class SourceFile:
 
 def endings(shape: str) -> tuple[str, ...]:
     """How the names of files end that may hold rows of a shape."""
-    return (*PICTURES, *ARCHIVES, IDX, *TABLES) if shape == "picture" else (*TEXT, *CODE, *TABLES)
+    seen = {"picture": (*PICTURES, *ARCHIVES, IDX, *TABLES), "masked": (*PICTURES, ".parquet", ".jsonl")}
+    return seen.get(shape, (*TEXT, *CODE, *TABLES))
 
 
 def discover(

@@ -19,6 +19,7 @@ SPLITS = {
     "test": ("test",),
 }
 _KINDS = {  # task: who recognises its raw files, the more particular first
+    "segmentation": "masked",
     "image_classification": "pictured",
     "reading_comprehension": "questions",
     "token_classification": "tagged",

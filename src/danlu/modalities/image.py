@@ -74,6 +74,15 @@ class Image(Modality):
         """One place, whatever the context."""
         return 1
 
+    @staticmethod
+    def opened(value: str) -> Any:
+        """The upright picture that a file's bytes in base64 are.
+
+        Raises:
+            UserError: as of `encode`.
+        """
+        return _image(value)
+
     def encode(self, value: Any) -> np.ndarray:
         """Pixels uint8 (C, S, S) of a file's bytes in base64, with or without "data:image/...;base64," before it.
 

@@ -41,6 +41,7 @@ FAMILIES = (
     "mlp",
     "cnn",
     "resnet",
+    "unet",
 )
 ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 

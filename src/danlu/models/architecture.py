@@ -28,6 +28,7 @@ from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Records
 from danlu.nn.norm import Norm
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
+from danlu.nn.unet import UNet, UNetConfig
 
 EMBEDDING_STD = 0.02
 
@@ -126,7 +127,7 @@ def empty(architecture: Architecture) -> Network:
         if isinstance(architecture.embed, ConvolutionsConfig | PatchesConfig):
             assert isinstance(architecture.head, LabelConfig)
             config = architecture.embed
-            seen = Convolutions(config) if isinstance(config, ConvolutionsConfig) else Patches(config, dim)
+            seen = _seen(config, dim)
             return Pictures(seen, core, Label(architecture.head, dim))  # type: ignore[arg-type]
         embed = _embedding(architecture.embed, dim)
         if architecture.encoder is None:
@@ -141,6 +142,12 @@ def empty(architecture: Architecture) -> Network:
         if isinstance(architecture.head, PairConfig):
             return Towers(embed, core, Pair(architecture.head, dim, side.core.dim), stack)
         return EncoderDecoder(embed, core, _head(architecture.head, dim, embed), stack)
+
+
+def _seen(config: ConvolutionsConfig | PatchesConfig, dim: int) -> Convolutions | Patches:
+    if isinstance(config, UNetConfig):
+        return UNet(config)
+    return Convolutions(config) if isinstance(config, ConvolutionsConfig) else Patches(config, dim)
 
 
 def _embedding(

@@ -21,12 +21,16 @@ _EPS = 1e-5
 
 @dataclass(frozen=True)
 class Layer:
-    """A block: channels that come in and go out, pixels on each side of what goes out, and whether it halves them."""
+    """A block: channels in and out, pixels on each side of what goes out, and whether it halves them first.
+
+    `stride` is that of its first convolution.
+    """
 
     inputs: int
     outputs: int
     side: int
     halves: bool
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class ConvolutionsConfig:
     stages: int
     depth: int  # blocks of each stage
     kind: str = "plain"  # plain (a convolution; LeCun 1998) | residual (two, and around them what came in; 1512.03385)
+    stem: int = 1  # stride of the very first convolution: pixels from one place of the first stage to the next
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -50,19 +55,25 @@ class ConvolutionsConfig:
         return self.width * 2 ** (self.stages - 1)
 
     @property
+    def side(self) -> int:
+        """Places on each side of the first stage."""
+        return -(-self.image // self.stem)
+
+    @property
     def layers(self) -> Iterator[Layer]:
         """The blocks; residual ones stand behind one plain convolution."""
         before = self.channels
         if self.kind == "residual":
-            yield Layer(before, self.width, self.image, False)
+            yield Layer(before, self.width, self.side, False, self.stem)
             before = self.width
         for stage in range(self.stages):
             for place in range(self.depth):
-                yield Layer(before, self.width * 2**stage, self.image >> stage, stage > 0 and not place)
+                stride = 1 if self.kind == "residual" or stage + place else self.stem
+                yield Layer(before, self.width * 2**stage, self.side >> stage, stage > 0 and not place, stride)
                 before = self.width * 2**stage
 
     @property
-    def _products(self) -> Iterator[tuple[int, int, int]]:
+    def products(self) -> Iterator[tuple[int, int, int]]:
         """(numbers read for each one written, channels written, pixels on each side) of each convolution."""
         for place, layer in enumerate(self.layers):
             yield 9 * layer.inputs, layer.outputs, layer.side
@@ -74,12 +85,12 @@ class ConvolutionsConfig:
     @property
     def flops(self) -> float:
         """Operations of a forward pass over one picture."""
-        return sum(2.0 * read * written * side**2 for read, written, side in self._products)
+        return sum(2.0 * read * written * side**2 for read, written, side in self.products)
 
     @property
     def kept(self) -> int:
         """Numbers kept of one picture for backward: what goes into convolutions, norms, activations and pooling."""
-        return sum((read // 9 + 3 * written) * side**2 for read, written, side in self._products)
+        return sum((read // 9 + 3 * written) * side**2 for read, written, side in self.products)
 
 
 class GroupNorm(nn.Module):
@@ -102,7 +113,7 @@ class Convolution(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.halves = layer.halves
-        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, layer.stride, padding=1, bias=False)
         self.norm = GroupNorm(layer.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,9 +160,19 @@ class Convolutions(nn.Module):
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """pixels (B, C, H, H) -> (B, places, D). Raises ValueError for a picture of another size."""
+        self.check(pixels)
+        return self.stages(pixels)[-1].flatten(2).transpose(1, 2)
+
+    def check(self, pixels: Tensor) -> None:
+        """Raise ValueError for pictures of another size."""
         if pixels.shape[-2:] != (self.config.image, self.config.image):
             raise ValueError(f"made for {self.config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
-        x = pixels.to(self.dtype)
-        for block in self.blocks:
+
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """What each stage makes of pixels (B, C, H, H): (B, channels, side, side) each, the finest first."""
+        x, found = pixels.to(self.dtype), list[Tensor]()
+        for block, layer in zip(self.blocks, self.config.layers, strict=True):
+            if layer.halves:
+                found.append(x)
             x = block(x)
-        return x.flatten(2).transpose(1, 2)
+        return [*found, x]

@@ -50,15 +50,21 @@ def mask(twin: Twin) -> Check:
 
 
 def _labels(twin: Twin) -> Check:
-    """Rows that do not carry their labels, or carry others beside them, in the batches that training would see."""
+    """Rows that do not carry their labels, or carry others beside them, in the batches that training would see.
+
+    So with what stands beside as a whole: pixels, and their classes.
+    """
     loader, offsets = twin.loader(), np.asarray(twin.columns().offsets("input_ids"))
     wrong = 0
     for place, group in enumerate(loader.groups):
         batch = loader.assemble([place])
         at = 0
-        for window in group:
+        for number, window in enumerate(group):
             size = int(loader.windows.length[window])
             example = twin.examples[int(np.searchsorted(offsets, loader.windows.start[window], side="right")) - 1]
+            wrong += any(not np.array_equal(batch[name][number].numpy(), example[name]) for name in loader.whole)
+            if "labels" not in example:
+                continue
             said = batch["labels"][0][at : at + size].numpy()
             at += size
             wrong += not np.array_equal(said, example["labels"], equal_nan=said.dtype.kind == "f")

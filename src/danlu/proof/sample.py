@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import tasks
-from danlu.data import derive, records, shapes, sources, store
+from danlu.data import derive, masks, records, shapes, sources, store
 from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
@@ -73,7 +73,8 @@ def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
 def _read(node: Node, life: Life) -> Iterator[Row]:
     """Rows of the smallest raw files, one after the other, cleaned as the recipe says."""
     config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
-    found = [_source(path, config) for path in paths[:_FILES]]
+    some = masks.some(paths, _FILES) if config.shape == "masked" else paths[:_FILES]
+    found = [_source(path, config) for path in some]
     reader = records.Reader.of(config)
     shape, started = reader.shape(found), time.monotonic()
     for file in found:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from danlu.tasks.task import Row, Task
 
 VERSION = 3
-_PICTURES = 128  # of a batch, and what else takes one place but is large
+_PICTURES, _NUMBERS = 128, 2**21  # of a batch, at most: what takes one place but is large, and its numbers
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
 _SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
 _ERRORS, _FLIPS = 20, 20  # that are shown
@@ -260,7 +260,11 @@ def _loader(encoded: Path, task: "Task", model: "Model") -> "Loader":
 
 def _together(loader: "Loader") -> int:
     """Packed rows of a batch."""
-    return max(1, min(_TOKENS // loader.context, _PICTURES) if loader.whole else _TOKENS // loader.context)
+    rows = _TOKENS // loader.context
+    if loader.whole:
+        numbers = sum(math.prod(loader.columns.shape(name) or ()) for name in loader.whole)
+        rows = min(rows, _PICTURES, _NUMBERS // numbers)
+    return max(1, rows)
 
 
 def _fitting(columns: "Columns", model: "Model") -> int:

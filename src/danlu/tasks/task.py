@@ -249,6 +249,10 @@ class Task(ABC):
         """Whether an answer is right; None where answers are better or worse, but not that."""
         return None
 
+    def drawn(self, answer: Row, row: Row) -> dict[str, bytes]:
+        """{field: PNG file} of what can be looked at of the answer to a row."""
+        return {}
+
     def told(self, answer: Row) -> str:
         """A prediction in a few words; so is the true answer of a row."""
         return ""

@@ -35,7 +35,7 @@ class Vocabulary:
 class Synthetic:
     """A loader of random tokens, or cells of a table, in the shape of the real one; judged rows have a label each.
 
-    `picture` is the shape of pixels that each has.
+    `picture` is the shape of pixels that each has, and of these some have one class and some another.
     """
 
     whole = ()
@@ -62,6 +62,7 @@ class Synthetic:
         if self.picture:
             wanted = (size[0], *self.picture)
             batch["pixel_values"] = torch.randint(256, wanted, generator=self.random, dtype=torch.uint8)
+            batch["pixel_labels"] = batch["pixel_values"][:, 0] % 2
         return batch | ({"type_ids": ones - 1, "values": ones.float()} if self.judged else {})
 
 

@@ -21,17 +21,32 @@ def canonical(row: Mapping[str, Any]) -> Row:
         Flaw: it could not; or there is no label.
     """
     required(row, COLUMNS)
-    given = row["image"]
+    data = bytes_of(row["image"])
+    try:
+        pixels.opened(data)
+    except pixels.Unreadable as why:
+        raise Flaw(why.key, **why.fields) from why
+    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": name_of(row, data)}
+
+
+def bytes_of(given: Any) -> bytes:
+    """The bytes of a file that a record holds, as they are or in base64.
+
+    Raises:
+        Flaw: they are neither.
+    """
     given = given.get("bytes") if isinstance(given, dict) else given  # as data sets in parquet have it
     if not isinstance(given, bytes | str) or not given:
         raise Flaw("picture", reason=f"{type(given).__name__}")
     try:
-        data = given if isinstance(given, bytes) else pixels.read(given)
-        pixels.opened(data)
+        return given if isinstance(given, bytes) else pixels.read(given)
     except pixels.Unreadable as why:
         raise Flaw(why.key, **why.fields) from why
-    name = text(row.get("name") or hashlib.sha256(data).hexdigest()[:12], "name")
-    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": name}
+
+
+def name_of(row: Mapping[str, Any], data: bytes) -> str:
+    """What a picture is called: as the record says, else by the first of its digest."""
+    return text(row.get("name") or hashlib.sha256(data).hexdigest()[:12], "name")
 
 
 def plain(row: Row) -> str:

@@ -1,0 +1,58 @@
+"""A picture and its mask, as the bytes of their files in base64; the mask holds a class for each pixel."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from danlu import pixels
+from danlu.data.shapes import picture
+from danlu.data.shapes.value import Flaw, Row, required
+
+MARK = "mask"
+COLUMNS = ("image", "mask")
+OPTIONAL = ("void", "name")
+CLEAN = ()
+VOID = 255  # the usual number of pixels of no class
+
+
+def canonical(row: Mapping[str, Any]) -> Row:
+    """The row, once both could be decoded; `void` is the number of pixels that are of no class.
+
+    Raises:
+        Flaw: one could not; their sizes differ; no pixel has a class.
+    """
+    required(row, COLUMNS)
+    image, mask = (picture.bytes_of(row[name]) for name in COLUMNS)
+    void = int(VOID if row.get("void") in (None, "") else row["void"])
+    try:
+        (width, height), numbers = pixels.opened(image).size, pixels.classes(mask)
+    except pixels.Unreadable as why:
+        raise Flaw(why.key, **why.fields) from why
+    if numbers.shape != (height, width):
+        found = f"{numbers.shape[1]} x {numbers.shape[0]}"
+        raise Flaw("mask_size", found=found, wanted=f"{width} x {height}")
+    if (numbers == void).all():
+        raise Flaw("mask_void", void=void)
+    shown = {"image": pixels.written(image), "mask": pixels.written(mask), "void": str(void)}
+    return shown | {"name": picture.name_of(row, image)}
+
+
+def plain(row: Row) -> str:
+    """What people call the picture."""
+    return picture.plain(row)
+
+
+def mapped(row: Row, change: Callable[[str], str]) -> Row:
+    return row
+
+
+def group(row: Row) -> str:
+    """Pictures of the very same bytes stay in one split."""
+    return picture.group(row)
+
+
+def stored(row: Row) -> dict[str, str]:
+    return {**row, "text": plain(row)}
+
+
+def loaded(row: Mapping[str, Any]) -> Row:
+    return {"image": row["image"], "mask": row["mask"], "void": row["void"], "name": row.get("name") or ""}
