@@ -364,7 +364,10 @@ VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "prove": (_prove, [_RECIPE, _OVERRIDES]),
     "evaluate": (_of("danlu.compare", "evaluate"), [("models", {"nargs": "+"}), ("data", {}), _PAGE, _DEVICE]),
     "explain": (_of("danlu.why", "explain"), [_MODEL, _INPUT, ("--target", {"default": ""}), _PAGE, _DEVICE]),
-    "predict": (_of("danlu.asking", "predict"), [_MODEL, _INPUT, ("--among", {"metavar": "FILE"}), _DEVICE]),
+    "predict": (
+        _of("danlu.asking", "predict"),
+        [_MODEL, _INPUT, ("--among", {"metavar": "FILE"}), ("--picture", {"metavar": "FILE"}), _DEVICE],
+    ),
     "chat": (_chat, [_MODEL, _DEVICE]),
     "compress": (_compress, [_MODEL, ("--out", {"required": True}), _DEVICE]),
     "serve": (

@@ -211,6 +211,18 @@ def shape_of(folder: Path) -> Architecture:
     return described(carried, folder / CONFIG)[1]
 
 
+def task_of(folder: Path) -> str:
+    """The task that the model in a folder learned; "" where its config.json does not say.
+
+    Raises:
+        UserError: E301, E303, its config.json cannot be read.
+    """
+    config = _config(folder)
+    ours = config.get("danlu", {})
+    carried = ours.get("carrier", config)
+    return ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ()) or ""
+
+
 def taught(folder: Path, task: str) -> list[str]:
     """The labels that the model in a folder was taught for a task; none where it was taught another, or without names.
 
@@ -219,10 +231,8 @@ def taught(folder: Path, task: str) -> list[str]:
     """
     config = _config(folder)
     ours = config.get("danlu", {})
-    carried = ours.get("carrier", config)
-    known = ours["task"] if "task" in ours else catalogue.task_of(carried.get("architectures") or ())
-    labels = ours.get("labels") or numbered_labels(carried)
-    return labels if known == task and not unnamed(labels) else []
+    labels = ours.get("labels") or numbered_labels(ours.get("carrier", config))
+    return labels if task_of(folder) == task and not unnamed(labels) else []
 
 
 def unnamed(labels: Sequence[str]) -> bool:

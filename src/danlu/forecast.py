@@ -278,7 +278,7 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     if picture := size.pictures() if _seen(config["task"]) else None:
         loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
         task = tasks.load(config["task"])(picture, ("", ""), 1, config.get("options", {}))
-    shape = replace(shape, head=task.head(shape)) if judged else shape
+    shape = task.shaped(shape) if judged else shape
     pretraining = state.node.stage == "pretrain"
     request = Request(task, config["train"], loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))

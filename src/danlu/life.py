@@ -52,7 +52,9 @@ def life(recipe: Recipe) -> list[Node]:
         inputs = {"columns": "encode_finetune", "base": trained}
         nodes.append(Node("finetune", "finetune", _training(recipe, "finetune", tune), inputs))
         models, columns = models | {"tuned": "finetune"}, columns | {"tuning_columns": "encode_finetune"}
-    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, models | columns | _judged(recipe)))
+    judge = {"judge": recipe.evaluate.judge} if recipe.evaluate.judge else {}
+    inputs = models | columns | _judged(recipe)
+    nodes.append(Node("evaluate", "evaluate", {"evaluate": recipe.evaluate}, inputs, external=judge))
     if recipe.compress:
         nodes.append(Node("compress", "compress", {"compress": recipe.compress}, {"model": nodes[-2].name} | columns))
     return nodes

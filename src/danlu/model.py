@@ -84,8 +84,15 @@ class Model(nn.Module):
         return "embedding" in self.task.outputs
 
     @property
+    def makes(self) -> bool:
+        """Whether it makes new things of next to nothing."""
+        return self.task.makes
+
+    @property
     def asks(self) -> dict[str, bool]:
-        """The texts that it reads of a row, and whether each must be there."""
+        """What it reads of a row, and whether each must be there."""
+        if self.task.wishes:
+            return dict.fromkeys(self.task.wishes, False)
         return {name: name not in self.task.optional for name in self.task.inputs}
 
     @property
@@ -135,8 +142,10 @@ class Model(nn.Module):
         """The row that a text stands for: its one input, or a JSON object of them.
 
         Raises:
-            UserError: E607, as of `checked`.
+            UserError: E607, as of `checked`; E622, it is no wish.
         """
+        if self.task.wishes:
+            return self._wish(given)
         if read := getattr(self.processor, "read", None):
             return {next(iter(self.asks)): read(given)}
         row: Any = {next(iter(self.asks)): given}
@@ -144,6 +153,16 @@ class Model(nn.Module):
             with suppress(ValueError):
                 row = json.loads(given)
         return self.checked(row)
+
+    def _wish(self, given: str) -> Row:
+        """What is wished for, in JSON; all as usual where nothing is said. Raises UserError E622 for anything else."""
+        try:
+            row = json.loads(given) if given.strip() else {}
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError("E622", usual=json.dumps({name: each[0] for name, each in self.task.wishes.items()}))
+        return row
 
     def checked(self, row: Mapping[str, Any]) -> Row:
         """The row, which has the inputs of the task.

@@ -1,5 +1,6 @@
 """The report of a run: one static page that needs nothing but itself, and the same figures for the terminal."""
 
+import base64
 import html
 import json
 import math
@@ -271,12 +272,22 @@ def _step(name: str) -> str:
 
 
 def _samples(run: Run, answers: Sequence[dict[str, str]]) -> Iterator[str]:
+    if (made := run.folders.get("evaluate", run.folder) / "samples.png").exists():
+        yield _heading("pictures")
+        yield _picture(made)
     if answers:
         yield _heading("answers_title")
         yield from (_said(each["prompt"], each["answer"]) for each in answers)
     if continued := table(run, "evaluate", "samples.json"):
         yield _heading("samples")
         yield from (_said(each["prompt"], each["text"]) for each in continued)
+
+
+def _picture(path: Path) -> str:
+    """A picture inside the page, its pixels as they are and twice as large."""
+    written = base64.b64encode(path.read_bytes()).decode("ascii")
+    named = text("report.pictures")
+    return f'<figure><img class="pixels" src="data:image/png;base64,{written}" alt="{named}"></figure>'
 
 
 def _said(given: str, made: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from danlu import catalogue, tasks
 
-READ = ("arch", "judges", "labelled", "options", "shape", "sized", "stock")
+READ = ("adversarial", "arch", "judges", "labelled", "makes", "options", "shape", "sized", "stock")
 
 
 @pytest.mark.parametrize("name", catalogue.names())

@@ -33,6 +33,7 @@ from tests.serve.tiny import CORPUS, fitted
 
 CONTEXT = 24
 LABELS = ("good", "bad", "neither")
+SEEING = ("cnn", "unet", "ddpm", "dcgan")
 CUT = ("accumulated", "packed and accumulated")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 UNIT = {"tokens.weight": 50.0, "positions.weight": 10.0, "types.weight": 10.0, "table.weight": 10.0, "v.weight": 8.0}
@@ -63,7 +64,7 @@ def pictures() -> Image:
 
 def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token, a scale of numbers."""
-    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, "cnn": pictures, "unet": pictures}
+    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, **dict.fromkeys(SEEING, pictures)}
     processor = known.get(catalogue.stated(name, "arch"), text)()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))
@@ -84,7 +85,7 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     learned = task_of(task, **options)
     arch = catalogue.stated(task, "arch") or "qwen3"
     sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2}) | {"hidden": 32}
-    sizes = learned.processor.sizes if arch in ("cnn", "unet") else sizes
+    sizes = learned.processor.sizes if arch in SEEING else sizes
     vocab = learned.processor.vocab_size
     shape = models.preset(arch, vocab, CONTEXT, 1, width=16, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)

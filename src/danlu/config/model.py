@@ -26,12 +26,23 @@ class Tokenizer(Section):
 
 
 READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
-ALONE = ("t5", "mlp", "cnn", "resnet", "unet", "vit")  # forms that suit no task but those that ask for them
+ALONE = (
+    "t5",
+    "mlp",
+    "cnn",
+    "resnet",
+    "unet",
+    "vit",
+    "ddpm",
+    "dcgan",
+)  # forms that suit no task but those that ask for them
 PICTURED = ("picture", "masked")  # shapes of rows that are pictures
 WORDLESS = ("record", *PICTURED)  # those that have no tokens
 
 
-Form = Literal["auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "unet", "vit"]
+Form = Literal[
+    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "unet", "vit", "ddpm", "dcgan"
+]  # fmt: skip
 
 
 class ModelSection(Section):

@@ -22,6 +22,9 @@ class Evaluate(Section):
     samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(
         3, description="held-out rows that are shown in the report, continued or answered"
     )
+    judge: str | None = Field(
+        None, description="folder of a model that classifies pictures, by which those that are made are judged"
+    )
 
 
 class Compress(Section):
@@ -134,6 +137,19 @@ class Recipe(Section):
         given = [name for name in given if getattr(self.evaluate, name)]
         if given and not self._some_task(_speaks, _judges):
             raise ValueError(text("recipe.no_effect", key=f"evaluate.{given[0]}", why=f'task = "{self.task}"'))
+        return self
+
+    @model_validator(mode="after")
+    def _is_judged(self) -> "Recipe":
+        """A judge is for pictures that are made, and n-grams and rows for others; no adversaries stop by their loss."""
+        makes, usual = bool(catalogue.stated(self.task, "makes")), Evaluate()
+        keys = [f"evaluate.{name}" for name in (("ngram", "samples") if makes else ("judge",))
+                if getattr(self.evaluate, name) and getattr(self.evaluate, name) != getattr(usual, name)]  # fmt: skip
+        if catalogue.stated(self.task, "adversarial"):
+            sections = [name for name in ("train", self.trained) if getattr(getattr(self, name), "stop_early", None)]
+            keys += [f"{name}.stop_early" for name in sections]
+        if keys:
+            raise ValueError(text("recipe.no_effect", key=keys[0], why=f'task = "{self.task}"'))
         return self
 
     @model_validator(mode="after")

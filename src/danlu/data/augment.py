@@ -31,13 +31,24 @@ class Lots:
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(N,) fp32 in [low, high)."""
-        self.drawn += 1
+        return low + (high - low) * self._next(1)[:, 0]
+
+    def normal(self, count: int) -> Tensor:
+        """(N, count) fp32 of mean 0 and variance 1, two from each pair of draws (Box & Muller 1958)."""
+        half = -(-count // 2)
+        draws = self._next(2 * half)
+        length, angle = (-2 * (1 - draws[:, :half]).log()).sqrt(), 2 * math.pi * draws[:, half:]
+        return torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count]
+
+    def _next(self, count: int) -> Tensor:
+        """(N, count) fp32 in [0, 1)."""
+        numbers = np.arange(self.drawn + 1, self.drawn + 1 + count, dtype=np.uint64)
+        self.drawn += count
         with np.errstate(over="ignore"):
-            mixed = self.lots + np.uint64(self.drawn) * _GOLDEN
+            mixed = self.lots[:, None] + numbers * _GOLDEN
             mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
             mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
-        shares = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / 2**24
-        return torch.from_numpy(low + (high - low) * shares)
+        return torch.from_numpy(((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / 2**24)
 
     def whole(self, low: int, high: int) -> Tensor:
         """(N,) int64 from low to high, both among them."""

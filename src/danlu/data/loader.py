@@ -106,7 +106,7 @@ class Loader:
 
     def _lots(self, places: range) -> Tensor:
         """What is drawn for the texts in these rows: a function of the seed, the epoch and the text."""
-        found = [self._drawn(place // len(self), self._examples([self._row(place)])) for place in places]
+        found = [self._drawn(place // len(self), self.examples([self._row(place)])) for place in places]
         return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *found]))
 
     def _drawn(self, epoch: int, examples: np.ndarray) -> np.ndarray:
@@ -151,9 +151,9 @@ class Loader:
 
     def _arrays(self, rows: list[int]) -> dict[str, np.ndarray]:
         """Whole columns of the texts in these rows."""
-        return {name: self.columns.arrays(name, self._examples(rows)) for name in self.whole}
+        return {name: self.columns.arrays(name, self.examples(rows)) for name in self.whole}
 
-    def _examples(self, rows: list[int]) -> np.ndarray:
+    def examples(self, rows: list[int]) -> np.ndarray:
         """The texts in these rows, in order."""
         assert self.example is not None
         return np.concatenate([np.empty(0, np.int64), *(self.example[self.groups[row]] for row in rows)])

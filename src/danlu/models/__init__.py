@@ -42,6 +42,8 @@ FAMILIES = (
     "cnn",
     "resnet",
     "unet",
+    "ddpm",
+    "dcgan",
 )
 ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
 

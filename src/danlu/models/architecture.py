@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from danlu.nn.adversarial import AdversarialConfig, Discriminator, Generator
 from danlu.nn.config import TransformerConfig
 from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm
+from danlu.nn.denoiser import Denoiser, DenoiserConfig
 from danlu.nn.dropout import use_generator
 from danlu.nn.embed import Tokens, TokensConfig
 from danlu.nn.heads import (
@@ -24,6 +26,7 @@ from danlu.nn.heads import (
     PairConfig,
     Vocabulary,
 )
+from danlu.nn.making import Adversarial, Denoising
 from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Records, Stack, Towers
 from danlu.nn.norm import Norm
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
@@ -31,6 +34,7 @@ from danlu.nn.transformer import Transformer
 from danlu.nn.unet import UNet, UNetConfig
 
 EMBEDDING_STD = 0.02
+ADVERSARIAL_STD = 0.02  # of all that a DCGAN begins with (1511.06434, section 4)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Architecture:
     """All that decides the shape of a model's tensors and what is computed with them."""
 
     core: TransformerConfig
-    embed: TokensConfig | PatchesConfig | CellsConfig | ConvolutionsConfig
+    embed: TokensConfig | PatchesConfig | CellsConfig | ConvolutionsConfig | DenoiserConfig | AdversarialConfig
     head: HeadConfig
     context: int  # tokens that it was made for
     # What the core, then a decoder, attends to; where the head is a pair, what it is compared with; where it is joint,
@@ -48,7 +52,7 @@ class Architecture:
     @property
     def depth(self) -> int:
         """The dial that its family was made by."""
-        return self.embed.depth if isinstance(self.embed, ConvolutionsConfig) else self.core.layers
+        return int(getattr(self.embed, "depth", self.core.layers))
 
     @property
     def tokens(self) -> TokensConfig:
@@ -129,6 +133,8 @@ def empty(architecture: Architecture) -> Network:
             config = architecture.embed
             seen = _seen(config, dim)
             return Pictures(seen, core, Label(architecture.head, dim))  # type: ignore[arg-type]
+        if isinstance(architecture.embed, DenoiserConfig | AdversarialConfig):
+            return _making(architecture.embed, core, architecture.head)
         embed = _embedding(architecture.embed, dim)
         if architecture.encoder is None:
             assert not isinstance(embed, Frames)
@@ -148,6 +154,15 @@ def _seen(config: ConvolutionsConfig | PatchesConfig, dim: int) -> Convolutions 
     if isinstance(config, UNetConfig):
         return UNet(config)
     return Convolutions(config) if isinstance(config, ConvolutionsConfig) else Patches(config, dim)
+
+
+def _making(config: DenoiserConfig | AdversarialConfig, core: Transformer, head: HeadConfig) -> Denoising | Adversarial:
+    """A network that makes pictures: it has neither stack nor head."""
+    assert isinstance(head, LabelConfig)
+    none, dropout = Label(head, config.dim), core.config.dropout
+    if isinstance(config, DenoiserConfig):
+        return Denoising(Denoiser(config, dropout), core, none)  # type: ignore[arg-type]
+    return Adversarial(config, core, none, Generator(config), Discriminator(config, dropout))
 
 
 def _embedding(
@@ -182,6 +197,8 @@ def initialise(network: Network, generator: torch.Generator) -> None:
             module.weight.normal_(0, std, generator=generator)
         elif isinstance(module, nn.Conv2d) and isinstance(network.embed, Convolutions):  # ReLU halves it (1502.01852)
             module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
+        elif isinstance(network, Adversarial) and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.weight.normal_(0, ADVERSARIAL_STD, generator=generator)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             module.weight.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
         elif isinstance(module, nn.Linear):

@@ -12,8 +12,10 @@ from danlu.models import foreign
 from danlu.models.architecture import Architecture, check_sizes
 from danlu.models.encoder import both
 from danlu.models.layout import Form, Layout
+from danlu.nn.adversarial import AdversarialConfig
 from danlu.nn.config import TransformerConfig
 from danlu.nn.convolutions import ConvolutionsConfig
+from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.heads import LabelConfig
 
 _SMALLEST = 6  # pixels on each side of the last stage, at least
@@ -69,7 +71,9 @@ def from_hf(made: Layout, config: Mapping[str, Any], kind: str) -> Architecture:
     return architecture(embed, dropout, head)
 
 
-def architecture(embed: ConvolutionsConfig, dropout: float, head: LabelConfig) -> Architecture:
+def architecture(
+    embed: ConvolutionsConfig | DenoiserConfig | AdversarialConfig, dropout: float, head: LabelConfig
+) -> Architecture:
     """Behind the convolutions the stack has no layers."""
     core = TransformerConfig(
         dim=embed.dim, layers=0, heads=0, kv_heads=0, head_dim=0, hidden=0, mlp="relu", norm="layer", placement="post",

@@ -155,12 +155,17 @@ class Pictures(Network):
         """The states after the last layer (N, T, D), T of each picture."""
         return self.core(self.embed(batch[self.embed.reads]))
 
-    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
-        """Logits (N, C)."""
+    def features(self, batch: Batch) -> Tensor:
+        """What the head makes its answer of (N, D)."""
         assert isinstance(self.head, Label)
         states = self.hidden(batch)
         whole = {"mean": lambda: states.mean(1), "max": lambda: states.amax(1)}.get(self.head.config.pool)
-        return self.head(whole() if whole else self.head.pool(states, {}))
+        return whole() if whole else self.head.pool(states, {})
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Logits (N, C)."""
+        logits: Tensor = self.head(self.features(batch))
+        return logits
 
 
 class EncoderDecoder(Network):

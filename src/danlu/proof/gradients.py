@@ -23,7 +23,7 @@ from danlu.proof.twin import Twin
 from danlu.tasks.task import Batch, Task
 from danlu.train import compiling
 from danlu.train.distributed import Alone
-from danlu.train.loop import Training
+from danlu.train.loop import Training, prefix
 from danlu.train.plan import Plan
 from danlu.train.precision import Masters
 
@@ -109,17 +109,33 @@ def counted(task: Task, batches: Sequence[Batch]) -> dict[str, float]:
 
 
 def gradient(task: Task, net: nn.Module, batches: Sequence[Batch], counts: Mapping[str, float] | None = None) -> Named:
-    """By automatic differentiation of sum_k total_k / count_k; `counts` are those of the batches unless given."""
+    """By automatic differentiation of sum_k total_k / count_k; `counts` are those of the batches unless given.
+
+    Of a network of several parts each has the gradient of its own loss, the others as they are.
+    """
     counts = counted(task, batches) if counts is None else counts
-    terms = [task.loss(net, batch, task.parts[-1]) for batch in batches]
-    total = torch.stack([value / max(counts[name], 1.0) for each in terms for name, value in each.items()]).sum()
-    params = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(total, list(params.values()), allow_unused=True)
-    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(params.items(), found, strict=True)}
+    found = dict[str, Tensor]()
+    for part in task.parts:
+        params = {n: p for n, p in net.named_parameters() if p.requires_grad and n.startswith(prefix(part))}
+        terms = [task.loss(net, batch, part) for batch in batches]
+        total = torch.stack([value / max(counts[name], 1.0) for each in terms for name, value in each.items()]).sum()
+        gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+        found |= {
+            n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(params.items(), gradients, strict=True)
+        }
+    return found
 
 
 class Wide(Masters):
-    """Masters that add gradients in their own precision, so that float64 stays float64."""
+    """Masters that add gradients in their own precision, so that float64 stays float64, and keep those of all parts."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
+        super().__init__(net, dtype)
+        self.every = Named()
+
+    def clear(self) -> None:
+        self.every |= self.gradients
+        super().clear()
 
     def collect(self) -> None:
         for name, p in self.working.items():
@@ -150,13 +166,13 @@ def first_step(
 ) -> Named:
     """The gradient of the first optimizer step of the training loop, summed over the ranks where there are several."""
     plan = Plan(
-        depth=0, rows=shape.rows, accumulate=shape.accumulate, context=loader.context, optimizer="sgd", lr=1e-6,
+        depth=0, rows=shape.rows, accumulate=shape.accumulate, context=loader.context, optimizer="sgd", lr=0.0,
         weight_decay=0.0, precision="fp32", threads=torch.get_num_threads(), steps=1,
     )  # fmt: skip
     training = Training(task, copy.deepcopy(net), Train(clip=0.0), plan, seed, together)
-    training.masters = Wide(training.net, torch.float32)
-    next(training.events(loader, None))
-    found, params = training.masters.gradients, training.masters.params
+    training.masters = masters = Wide(training.net, torch.float32)
+    next(training.events(loader, None))  # at a rate of 0: what a part learns, the next one does not see
+    found, params = masters.every | masters.gradients, masters.params
     return {name: found[name] if name in found else torch.zeros_like(p) for name, p in params.items()}
 
 

@@ -18,7 +18,9 @@ from danlu.graph import Life
 from danlu.life import Node
 from danlu.messages import text
 from danlu.models.architecture import Architecture, build
+from danlu.nn.adversarial import AdversarialConfig
 from danlu.nn.convolutions import ConvolutionsConfig
+from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
 from danlu.nn.stems import CellsConfig, PatchesConfig
@@ -202,7 +204,7 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
     if isinstance(whole.embed, CellsConfig):
         core = replace(whole.core, layers=layers, dim=WIDTH, hidden=HIDDEN)
         return replace(whole, core=core, embed=replace(whole.embed, vocab=vocab), context=context)
-    if isinstance(whole.embed, ConvolutionsConfig):
+    if isinstance(whole.embed, ConvolutionsConfig | DenoiserConfig | AdversarialConfig):
         small = replace(whole.embed, width=WIDTH // 8, depth=1)
         return replace(whole, core=replace(whole.core, dim=small.dim), embed=small, context=context)
     if isinstance(whole.embed, PatchesConfig):

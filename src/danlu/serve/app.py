@@ -102,7 +102,8 @@ def _add_judgement(app: FastAPI, judge: Judge, name: str) -> None:
     predict.__annotations__["wish"] = predict_request(judge.served.asks)
     explain.__annotations__["wish"] = explain_request(judge.served.asks)
     app.post("/predict")(predict)
-    app.post("/explain")(explain)
+    if not judge.served.makes:
+        app.post("/explain")(explain)
 
 
 def _add_embeddings(app: FastAPI, judge: Judge, name: str) -> None:

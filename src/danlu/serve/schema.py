@@ -101,6 +101,7 @@ Record = dict[str, str | float | int | bool | None]  # a row of a table, by its 
 Records = Annotated[Record, Field(min_length=1)] | Annotated[list[Record], Field(min_length=1, max_length=256)]
 Candidates = Annotated[list[str], Field(min_length=2, max_length=64)]
 Candidates = Candidates | Annotated[list[Candidates], Field(min_length=1, max_length=256)]  # type: ignore[assignment,misc]
+Number = Annotated[int, Field(ge=0, le=2**53)]  # of a wish; what it may be, the task says
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=256)]
 
 
@@ -125,12 +126,15 @@ class PredictRequest(Strict):
     def rows(self) -> list[dict[str, Any]]:
         """The rows as the task reads them."""
         columns = self._columns()
+        if not columns:  # all may be left out
+            return [{}]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
-    """The request for a task that reads these texts (or, under "record", rows); False where one may be left out."""
-    kinds: dict[str, Any] = {name: {"record": Records, "choices": Candidates}.get(name, Texts) for name in asks}
+    """The request for a task that reads these texts (or rows, or numbers, by name); False where one may be left out."""
+    named = {"record": Records, "choices": Candidates, "count": Number, "seed": Number}
+    kinds: dict[str, Any] = {name: named.get(name, Texts) for name in asks}
     fields: dict[str, Any] = {
         name: (kinds[name], ...) if must else (kinds[name] | None, None) for name, must in asks.items()
     }

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu import files
+from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.data.columns import Columns
     from danlu.data.loader import Loader
     from danlu.graph import Context
+    from danlu.life import Node
     from danlu.metrics.bootstrap import Sample
     from danlu.model import Model
+    from danlu.recipe import Loaded
     from danlu.tasks.task import Row, Task
 
 VERSION = 3
@@ -33,7 +36,7 @@ def run(context: "Context") -> None:
 
     device, wanted = context.use_machine(), context.config["evaluate"]
     roles = [role for role in ("base", "tuned") if role in context.inputs]
-    models = {role: Model.from_pretrained(context.inputs[role], device) for role in roles}
+    models: dict[str, Model] = {role: Model.from_pretrained(context.inputs[role], device) for role in roles}
     steps = len(models) * 2 + bool(wanted.ngram)
     groups = [Group(context.inputs["columns"], context.inputs.get("rows"), models["base"])]
     if wanted.ngram:
@@ -45,7 +48,8 @@ def run(context: "Context") -> None:
         for role, model in models.items():
             group.add(role, model)
             context.progress(sum(len(each.figures) for each in groups), steps, role)
-    _write(context.out, groups)
+    spread = {role: _made(context, role, model, groups[0]) for role, model in models.items() if model.task.makes}
+    _write(context.out, groups, spread)
     last = models.get("tuned") or models["base"]
     shown = samples(last, context.inputs["columns"], wanted.samples) if last.task.ahead else []
     files.write_json(context.out / "samples.json", shown or groups[-1].samples(wanted.samples))
@@ -54,13 +58,37 @@ def run(context: "Context") -> None:
     context.progress(1, 1)
 
 
-def _write(out: Path, groups: "list[Group]") -> None:
+def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
+    """Look at the judge of pictures before anything is learned; E624, it does not tell their classes apart."""
+    from danlu import folder
+
+    for judge in map(loaded.model, node.external.values()):
+        folder.check(judge)
+        if (task := folder.task_of(judge)) != "image_classification":
+            raise UserError("E624", path=judge, task=task)
+
+
+def _made(context: "Context", role: str, model: "Model", group: "Group") -> dict[str, Any]:
+    """Figures of what a model makes, a sheet of it in samples.png, and how often a class is: {who: {label: share}}."""
+    from danlu.model import Model
+    from danlu.tasks.answers import jury
+
+    judge = Model.from_pretrained(path, str(model.net.device)) if (path := context.inputs.get("judge")) else None
+    found = jury.heard(model, judge, group.encoded / "columns", _split(group.encoded))
+    group.figures[role] |= found.figures[jury.MADE]
+    group.figures[jury.REAL] = found.figures[jury.REAL]
+    files.write_bytes(context.out / "samples.png", found.sheet)
+    return found.spread
+
+
+def _write(out: Path, groups: "list[Group]", spread: dict[str, Any]) -> None:
     """metrics.json, and beside it rows that the models got wrong, and rows that one got right and another wrong."""
     named = dict(zip(("models", "answers"), groups, strict=False))
     table: dict[str, Any] = {"schema": files.SCHEMA, "split": _split(groups[0].encoded), "models": {}, "answers": {}}
     table |= {name: group.figures for name, group in named.items()}
     table["intervals"] = {name: group.intervals for name, group in named.items()}
     table |= {"each": groups[-1].each, "confusion": groups[-1].confusion}
+    table |= {"classes": spread} if spread else {}
     compared = [group.compared() for group in groups]
     table["comparisons"] = [comparison for each in compared for comparison, _ in each]
     files.write_json(out / "metrics.json", _finite(table))

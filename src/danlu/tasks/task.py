@@ -56,7 +56,10 @@ class Task(ABC):
     step_tokens: ClassVar[int] = 2048  # of an optimizer step, where the recipe is silent
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
+    adversarial: ClassVar[bool] = False  # its parts work against each other: no loss tells which state is better
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
+    makes: ClassVar[bool] = False  # it makes new things, of which `wishes` say how many
+    wishes: ClassVar[Mapping[str, tuple[int, int, int]]] = {}  # {name: (usual, least, most)}
     judged: ClassVar[int] = 100_000  # held-out rows whose whole answers are measured, at most
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end

@@ -91,7 +91,7 @@ class Training:
         self._compiled: bool | None = None
 
     def _optimizer(self, part: str) -> "optim.Optimizer | rates.Paced":
-        params = {name: p for name, p in self.masters.params.items() if name.startswith(_prefix(part))}
+        params = {name: p for name, p in self.masters.params.items() if name.startswith(prefix(part))}
         made, dtype = self.ranks.optimizer(self.plan.optimizer), DTYPES[self.plan.precision]
         make = partial(made, train=self.train, decay=self.plan.weight_decay, dtype=dtype)
         return rates.optimizer(params, self.train, self.plan.steps, make)
@@ -294,7 +294,7 @@ class Training:
         position, loss = self.position, next(iter(metrics.values()))
         reached = metrics[self.task.selects] if self.task.selects else 0.0
         ahead = position.best is None or (-reached, loss) < (-position.reached, position.best)
-        better = math.isfinite(loss) and ahead
+        better = math.isfinite(loss) and (ahead or self.task.adversarial)
         if better:
             position.best, position.reached, position.best_step, position.stale = loss, reached, position.step, 0
             if self.train.select == "best":
@@ -357,7 +357,7 @@ class Training:
         return self.best if self.best is not None else self.masters.restored(self.net)
 
 
-def _prefix(part: str) -> str:
+def prefix(part: str) -> str:
     """How the names of a part's parameters begin."""
     return "" if part == "model" else f"{part}."
 

@@ -1,0 +1,79 @@
+"""Learn to make pictures, by finding the noise in them: new ones are what pure noise leads to, step by step."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from danlu.data.augment import Lots
+from danlu.modalities.image import Image
+from danlu.nn.diffusion import descended, noised, signal
+from danlu.nn.losses import wide
+from danlu.tasks.answers.picture import NewPictures
+from danlu.tasks.task import Batch
+
+
+class ImageGeneration(NewPictures):
+    """Diffusion (DDPM, 2006.11239), and the way back in few steps (DDIM, 2010.02502).
+
+    Of pixel_values (N, C, S, S) with `noise`, the network finds that noise, `level` (N,) says how much there is.
+    """
+
+    inputs = {"image": Image}
+    outputs = {"image": Image}
+    shape = "picture"
+    arch = "ddpm"
+    long = "drop"
+    judges = True
+    makes = True
+    step_tokens = 128
+    encoded_by = ("size",)
+    options = {
+        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        "schedule": ("cosine", ("cosine", "linear"), "how the noise grows from level to level"),
+        "levels": (1000, [10, 10_000], "levels of noise, from nearly none to nothing else"),
+        "steps": (50, [1, 10_000], "levels that a new picture passes on its way from noise"),
+    }
+
+    @property
+    def choices(self) -> tuple[str, float]:
+        return "e", 2.718281828459045  # who finds no noise has a loss of 1, the logarithm of that
+
+    @property
+    def left(self) -> Tensor:
+        """The share of the variance that is the picture's at each level (T,)."""
+        return signal(self.chosen["levels"], self.chosen["schedule"])
+
+    def chanced(self, batch: Batch, lots: Lots) -> Batch:
+        """A level, and noise, for each picture."""
+        clean, levels = batch["pixel_values"], self.chosen["levels"]
+        places = lots.whole(0, levels - 1)
+        noise = lots.normal(clean[0].numel() if len(clean) else 0).view_as(clean)
+        seen = noised(clean, noise, self.left[places].float())
+        return batch | {"pixel_values": seen, "noise": noise, "level": places.float() / levels}
+
+    def _errors(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The mean square error over the pixels of each picture (N,)."""
+        found = wide(net(batch))
+        return (found - batch["noise"].to(found.dtype)).square().flatten(1).mean(1)
+
+    def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
+        return {"loss": self._errors(net, batch).sum()}
+
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        errors = self._errors(net, batch)
+        return {"loss": errors.double().sum(), "pictures": torch.tensor(len(errors))}
+
+    def report(self, sums: dict[str, Any]) -> dict[str, float]:
+        return {"loss": float(sums["loss"]) / max(float(sums["pictures"]), 1.0)}
+
+    def begins(self, net: Any) -> tuple[int, ...]:
+        config = net.embed.config
+        return config.channels, config.image, config.image
+
+    def made(self, net: Any, noise: Tensor) -> Tensor:
+        def found(pixels: Tensor, level: Tensor) -> Tensor:
+            told: Tensor = net({"pixel_values": pixels, "level": level})
+            return told
+
+        return descended(found, noise, self.left, self.chosen["steps"])

@@ -1,0 +1,286 @@
+"""The life of pictures that make others: raw files in, new pictures over HTTP out, by diffusion and by a GAN."""
+
+import base64
+import io
+import json
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from danlu import Model, cli, files
+from danlu.config import Serve
+from danlu.data.augment import Lots
+from danlu.errors import UserError
+from danlu.graph import Life, Silent, runs
+from danlu.recipe import load_recipe
+from danlu.report import page
+from danlu.serve.run import background
+from danlu.stages.prove import prove
+from danlu.tasks.answers.picture import grid
+from danlu.train.session import Interrupted
+from tests import tiny_task
+from tests.test_pictures import folders
+from tests.tiny_life import no_clock
+
+DIFFUSION, GAN = TASKS = ("image_generation", "adversarial_image_generation")
+RECIPE = """
+task = "{task}"
+
+[data]
+path = "set/train"
+test = "set/test"
+split = {{ valid = 0.1, test = 0.0 }}
+
+[model]
+width = 8
+
+[train]
+steps = {steps}
+lr = {lr}
+optimizer = "adam"
+batch_tokens = 16
+precision = "fp32"
+dropout = 0.0
+
+[system]
+threads = 1
+"""
+
+
+def project(folder: Path, task: str, *keys: str, steps: int = 30) -> Life:
+    folders(folder / "set" / "train", 40)
+    folders(folder / "set" / "test", 12, 100)
+    lr = 0.01 if task == DIFFUSION else 0.001
+    (folder / "recipe.toml").write_text(RECIPE.format(task=task, steps=steps, lr=lr), "utf-8")
+    return Life(load_recipe(folder / "recipe.toml", keys))
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """Each life, judged by a classifier of the same pictures."""
+    root = tmp_path_factory.mktemp("generation")
+    keys = ["task=image_classification", "train.lr=0.01", "model.width=8", "train.steps=60"]
+    judge = project(root / "judge", DIFFUSION, *keys).run(Silent(), "pretrain").folders["pretrain"]
+    steps = {DIFFUSION: 150, GAN: 30}
+    made = {}
+    for task in TASKS:
+        life = project(root / task, task, f"evaluate.judge={judge}", steps=steps[task])
+        made[task] = dict(life.run(Silent()).folders)
+    return made | {"judge": {"pretrain": judge}}
+
+
+def told(folder: dict[str, Path]) -> dict[str, Any]:
+    table: dict[str, Any] = files.read_json(folder["evaluate"] / "metrics.json")
+    return table
+
+
+def test_noise_is_found_better_than_by_nobody(lived: dict[str, dict[str, Path]]) -> None:
+    assert told(lived[DIFFUSION])["models"]["base"]["loss"] < 0.5, "who finds none has a loss of 1"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_made_is_judged_beside_real_pictures(lived: dict[str, dict[str, Path]], task: str) -> None:
+    table = told(lived[task])
+    ours, real = table["models"]["base"], table["models"]["real"]
+    assert set(real) == {"frechet", "sure", "rarest", "commonest", "nearest"} < set(ours)
+    assert 0 <= real["frechet"] < ours["frechet"]
+    assert real["sure"] > 0.5
+    for spread in table["classes"]["base"].values():
+        assert set(spread) == {"across", "down"}
+        assert sum(spread.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_report_shows_what_is_made(lived: dict[str, dict[str, Path]], task: str) -> None:
+    folder = lived[task]["evaluate"]
+    data = (folder / "samples.png").read_bytes()
+    sheet = Pillow.open(io.BytesIO(data))
+    assert sheet.size == (5 * 14 - 2, 5 * 14 - 2)  # 24 pictures of 12 pixels, as many as are held out
+    (run,) = runs(folder.parents[1])
+    assert f"data:image/png;base64,{base64.b64encode(data).decode()}" in page(run, [])
+
+
+def test_without_a_judge_only_what_needs_none_is_said(tmp_path: Path) -> None:
+    table = told(project(tmp_path, GAN, steps=2).run(Silent()).folders)
+    assert set(table["models"]["real"]) == {"nearest"}
+    assert set(table["models"]["base"]) == {"loss", "told_apart", "nearest"}
+    assert "frechet" not in table["models"]["base"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pictures_are_made_alike_by_command_and_server(
+    lived: dict[str, dict[str, Path]], task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = str(lived[task]["pretrain"]), tmp_path / "made.png"
+    assert cli.main(["predict", folder, '{"count": 4, "seed": 7}', "--picture", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    made = np.asarray(Pillow.open(io.BytesIO(path.read_bytes())))
+    assert made.shape == (26, 26, 3)
+    assert cli.main(["predict", folder, '{"count": 4, "seed": 8}', "--json"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert (other["count"], other["seed"]) == (4, 8)
+    with background(Model.from_pretrained(folder), "tiny", Serve(port=0)) as url:
+        (said,) = tiny_task.asked(url, {"count": 4, "seed": 7})["predictions"]
+        assert base64.b64decode(said["image"]) == path.read_bytes()
+        assert said["image"] != other["image"]
+        (usual,) = tiny_task.asked(url, {})["predictions"]
+        assert (usual["count"], usual["seed"]) == (64, 1)
+        for wrong in ({"count": 0}, {"count": 1000}, {"count": "4"}, {"number": 4}):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                tiny_task.asked(url, wrong)
+            assert refused.value.code == 400
+            refused.value.close()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_picture_is_of_its_seed_and_place_alone(lived: dict[str, dict[str, Path]], task: str) -> None:
+    model = Model.from_pretrained(lived[task]["pretrain"])
+    few, many = (model.task.pictures(model.net, count, 3) for count in (2, 5))
+    assert np.abs(few.astype(int) - many[:2]).max() <= 1
+    assert np.abs(many[0].astype(int) - many[1]).max() > 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_makes_the_same_once_it_is_saved(lived: dict[str, dict[str, Path]], task: str, tmp_path: Path) -> None:
+    model = Model.from_pretrained(lived[task]["pretrain"])
+    model.save_pretrained(tmp_path / "again")
+    again = Model.from_pretrained(tmp_path / "again")
+    assert again.predict('{"count": 2}') == model.predict('{"count": 2}')
+    assert again.task.chosen == model.task.chosen
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"), [('{"count": 300}', "E621"), ('{"size": 3}', "E621"), ("[1]", "E622"), ("four", "E622")]
+)
+def test_a_wish_that_cannot_be_is_refused(lived: dict[str, dict[str, Path]], wish: str, code: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Model.from_pretrained(lived[GAN]["pretrain"]).predict(wish)
+    assert refused.value.code == code
+
+
+def test_a_model_that_makes_nothing_writes_none(lived: dict[str, dict[str, Path]], tmp_path: Path) -> None:
+    judge = str(lived["judge"]["pretrain"])
+    assert cli.main(["predict", judge, "x.png", "--picture", str(tmp_path / "x.png")]) != 0
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_killed_and_run_again(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by its deadline between two steps, and gone on with: the same weights, bit by bit."""
+    no_clock(monkeypatch)
+    straight = project(tmp_path / "straight", task).run(Silent(), "pretrain").folders["pretrain"]
+    with pytest.raises(Interrupted):
+        project(tmp_path / "stopped", task, "train.deadline=0.05s", "train.save_every=7").run(Silent(), "pretrain")
+    assert list((tmp_path / "stopped").rglob("checkpoints/*"))
+    again = project(tmp_path / "stopped", task, "train.save_every=7").run(Silent(), "pretrain").folders["pretrain"]
+    assert again.name == straight.name
+    assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_micro_batches_learn_the_same(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn for a picture in an epoch does not depend on which others are cut off with it."""
+    no_clock(monkeypatch)
+    weights = []
+    for parts in (1, 2, 4):
+        life = project(tmp_path, task, "train.optimizer=sgd", f"train.accumulate={parts}", steps=6)
+        weights.append(Model.from_pretrained(life.run(Silent(), "pretrain").folders["pretrain"]).net.state_dict())
+    for other in weights[1:]:
+        for name, tensor in weights[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_its_training_is_exact(task: str, tmp_path: Path) -> None:
+    certificate = prove(project(tmp_path, task).loaded, Silent())
+    assert certificate.error() is None, certificate.render()
+
+
+OTHERS = [
+    (DIFFUSION, "options.schedule=linear"), (DIFFUSION, "options.levels=100"), (DIFFUSION, "train.dropout=0.2"),
+    (DIFFUSION, "model.depth=2"), (GAN, "options.latent=8"), (GAN, "train.dropout=0.2"), (GAN, "model.depth=2"),
+]  # fmt: skip
+
+
+def test_every_key_changes_what_is_learned(tmp_path: Path) -> None:
+    found = []
+    for task, *keys in [(DIFFUSION,), (GAN,), *OTHERS]:
+        folder = project(tmp_path, task, *keys, steps=3).run(Silent(), "pretrain").folders["pretrain"]
+        found.append(files.sha256(folder / "model.safetensors"))
+    assert len(set(found)) == len(found)
+
+
+def test_more_steps_and_another_size_make_other_pictures(tmp_path: Path, lived: dict[str, dict[str, Path]]) -> None:
+    model = Model.from_pretrained(lived[DIFFUSION]["pretrain"])
+    usual = model.task.pictures(model.net, 1, 1)
+    model.task.chosen = {**model.task.chosen, "steps": 5}
+    assert not np.array_equal(model.task.pictures(model.net, 1, 1), usual)
+    small = project(tmp_path, GAN, "options.size=8", steps=2).run(Silent(), "pretrain").folders["pretrain"]
+    assert Pillow.open(
+        io.BytesIO(base64.b64decode(Model.from_pretrained(small).predict('{"count": 1}')["image"]))
+    ).size == (8, 8)
+
+
+def test_adversaries_are_taken_as_they_end(tmp_path: Path) -> None:
+    """The discriminator's loss says nothing of the pictures: whatever it is, the last weights are the model's."""
+    life = project(tmp_path, GAN, "train.evaluate_every=5", steps=20)
+    told = files.read_json(life.run(Silent(), "pretrain").folders["pretrain"] / "metrics.json")
+    assert told["best_step"] == 20
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        (GAN, "train.stop_early=2"),
+        (DIFFUSION, "evaluate.ngram=3"),
+        (DIFFUSION, "model.arch=cnn"),
+        (DIFFUSION, "model.heads=2"),
+        ("image_classification", "evaluate.judge=x"),
+        ("image_classification", "model.arch=ddpm"),
+    ],
+)
+def test_keys_without_effect_are_refused(tmp_path: Path, task: str, key: str) -> None:
+    project(tmp_path, GAN)
+    with pytest.raises(UserError):
+        load_recipe(tmp_path / "recipe.toml", [f"task={task}", key])
+
+
+def test_a_judge_that_is_none_is_named_before_anything_is_learned(
+    tmp_path: Path, lived: dict[str, dict[str, Path]]
+) -> None:
+    for wrong, code in ((lived[GAN]["pretrain"], "E624"), (tmp_path / "none", "E304")):
+        with pytest.raises(UserError) as refused:
+            project(tmp_path, GAN, f"evaluate.judge={wrong}").run(Silent())
+        assert refused.value.code == code
+    assert not list(tmp_path.rglob("pretrain-*"))
+
+
+def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for task in TASKS:
+        life = project(tmp_path, task)
+        assert cli.main(["run", str(life.loaded.path), "--plan", "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_normal_draws_are_normal_and_of_their_lot_alone() -> None:
+    lots = torch.arange(500) * 977 + 5
+    drawn = Lots(lots).normal(301)
+    assert drawn.shape == (500, 301)
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.01)
+    assert float(drawn.std()) == pytest.approx(1, abs=0.01)
+    assert float(drawn.abs().max()) > 4
+    assert float(torch.corrcoef(drawn.T[:20]).fill_diagonal_(0).abs().max()) < 0.2
+    assert Lots(lots[7:9]).normal(301).equal(drawn[7:9])
+
+
+def test_a_grid_holds_every_picture() -> None:
+    pictures = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((5, 1, 3, 3), np.uint8)
+    sheet = grid(pictures)
+    assert sheet.shape == (8, 13)
+    assert [int(sheet[place // 3 * 5, place % 3 * 5]) for place in range(5)] == [0, 1, 2, 3, 4]
+    assert set(sheet[:, 3]) == {255}
