@@ -81,6 +81,7 @@ TRAIN: dict[str, tuple[Keys, Any, str]] = {  # key: (what stands beside it, its 
     "save_every": ({}, 3, "saved"),
     "stop_early": (WILD, 1, "looked"),
     "select": (WILD, "last", "weights"),
+    "average": ({}, 0.9, "weights"),
     "sample": ({}, "The", "lines"),  # below: a text needs a real vocabulary
 }
 

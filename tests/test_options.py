@@ -33,6 +33,14 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "segmentation": {"size": 8, "crop": 2, "flip": True, "zoom": 0.5, "colour": 0.3, "dice": 1.0},  # test_masks.py does
     "adversarial_image_generation": {"size": 8, "latent": 8},  # test_generation.py tries them
     "image_generation": {"size": 8, "schedule": "linear", "levels": 100, "steps": 10},  # and these
+    "masked_image_modeling": {
+        "share": 0.5,
+        "decoder": 1,
+        "target": "picture",
+        "size": 8,
+        "crop": 2,
+        "flip": True,
+    },  # test_masked_pictures.py tries them
     "masked_language_modeling": {"share": 0.4, "hide": "words", "pairs": "next"},
     "multi_label_classification": {"threshold": 0.2},
     "reading_comprehension": {"overlap": 0.8, "longest": 1},

@@ -138,7 +138,7 @@ def need(cluster: Cluster, net: "nn.Module", plan: "Plan", budget: float | None 
     moving = moved(net, plan) / (cluster.memory_gb_s * 1e9) if cluster.memory_gb_s else 0.0
     passing = traffic(net, plan) / cluster.bandwidth
     step = moving + (max(computing, passing) if plan.parallel == "fsdp" else computing + passing)
-    saved = weights * (4.0 + memory.STATE[plan.optimizer] + 4.0)  # weights, optimizer, the best weights
+    saved = weights * (4.0 + memory.state(plan) + 4.0)  # weights, optimizer, the best weights
     failure = cluster.mtbf_hours * 3600 / cluster.count
     writing = saved / (cluster.disk_gb_s * 1e9)
     interval = math.sqrt(2 * writing * failure)
@@ -219,7 +219,7 @@ def moved(net: "nn.Module", plan: "Plan") -> float:
     from danlu.train import memory
 
     weights = sum(p.numel() for p in net.parameters())
-    update = weights * memory.held(net, plan) * (24.0 + 2 * memory.STATE[plan.optimizer])
+    update = weights * memory.held(net, plan) * (24.0 + 2 * memory.state(plan))
     if plan.ranks == 1 or plan.parallel == "tensor":
         return update
     if plan.parallel == "fsdp":

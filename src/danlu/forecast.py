@@ -189,6 +189,8 @@ class Sizes:
         if (folder := self.life.folders.get("encode")) is not None:
             return Image.load(folder)
         wanted = self.life.loaded.recipe.options.get("size", 0)
+        if base := self.life.loaded.recipe.model.base:
+            return Image.load(self.life.loaded.model(base)).adjusted(size=wanted)
         side, channels = pictured.first(self._unmasked())
         return Image(wanted or side, [0.5] * channels, [0.25] * channels)
 
@@ -316,6 +318,8 @@ def shape_of(life: Life, state: State, size: "Sizes", where: str = "cpu") -> tup
         from danlu.folder import shape_of as stored
 
         shape = stored(life.loaded.model(recipe.model.base))
+        if _seen(recipe.task):
+            return shape.seeing(size.pictures().sizes), 0, tokens
         return shape, shape.tokens.vocab, tokens
     if _seen(recipe.task):
         return architecture(section, first, 0, tokens, where, size.pictures().sizes), 0, tokens

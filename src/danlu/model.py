@@ -23,6 +23,7 @@ from danlu.models.folder import CONFIG
 from danlu.nn.generate import Sampling, generate
 from danlu.nn.heads import inherit
 from danlu.nn.network import Network
+from danlu.nn.stems import PLACES, PatchesConfig, resampled
 from danlu.randomness import generator
 from danlu.tasks.task import Row, Task
 
@@ -262,7 +263,14 @@ class Model(nn.Module):
         return made
 
     def grown(self, processor: Any, seed: int) -> "Model":
-        """This model with a tokenizer that has more tokens than its own; their vectors are first weights."""
+        """This model with a tokenizer that has more tokens than its own; their vectors are first weights. Or for
+        pictures of another size, with places between its own.
+
+        Raises:
+            UserError: E350, it cannot see pictures of that size.
+        """
+        if processor.sizes != self.processor.sizes:
+            return self._seeing(processor)
         if processor.vocab_size <= self.processor.vocab_size:
             return self
         architecture = self.architecture.with_vocabulary(max(processor.vocab_size, self.architecture.tokens.vocab))
@@ -274,6 +282,19 @@ class Model(nn.Module):
         made = Model(net, architecture, type(self.task)(processor, self.task.labels, self.context, self.task.chosen))
         made.taught_chat, made.ways = self.taught_chat, self.ways
         made.new = ("embed.tokens",)
+        return made
+
+    def _seeing(self, processor: Any) -> "Model":
+        architecture = self.architecture.seeing(processor.sizes)
+        net, seen = build(architecture, generator(0, "size")), architecture.embed
+        net, state = adapt.apply(net, staying(self.net).get("adapters", ()), 0), dict(self.net.state_dict())
+        for name in PLACES if isinstance(seen, PatchesConfig) else ():
+            if name in state:
+                state[name] = resampled(state[name], seen.tokens, seen)  # type: ignore[union-attr,arg-type]
+        net.load_state_dict(state)
+        learned = type(self.task)(processor, self.task.labels, architecture.context, self.task.chosen)
+        made = Model(net, architecture, learned)
+        made.new = self.new
         return made
 
     @classmethod

@@ -102,3 +102,9 @@ def prompt(given: str | None) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError("E217", byte=error.start + 1) from error
+
+
+def beside(given: str | None, name: str) -> Path:
+    """Where a picture goes that is made of one that was given: next to its file, or here where it came as bytes."""
+    stem = Path("picture") if given is None or given.startswith("data:") else Path(given).with_suffix("")
+    return stem.with_name(f"{stem.name}-{name}.png")

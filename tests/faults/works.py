@@ -145,7 +145,8 @@ class Work:
         if self.kind in judging.COLUMNS:
             return judging.request(self.kind, data)
         kinds = {"gpt": LanguageModeling, "encoder": MaskedTokens, "pair": Adversarial}
-        return tiny.request(data, Train(), kinds[self.kind](tiny.Processor()))  # type: ignore[abstract, arg-type]
+        train = Train(average=0.9 if self.optimizer == "muon" else 0.0)  # half of them with a mean of their weights
+        return tiny.request(data, train, kinds[self.kind](tiny.Processor()))  # type: ignore[abstract, arg-type]
 
 
 WORKS = {

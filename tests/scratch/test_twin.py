@@ -22,7 +22,8 @@ from danlu.scratch.losses import IGNORE, cross_entropy
 from danlu.scratch.positions import Rotary
 from danlu.scratch.schedule import warm_stable_decay
 from danlu.tasks.language_modeling import LanguageModeling
-from danlu.train.loop import Stepped, Training
+from danlu.train.events import Stepped
+from danlu.train.loop import Training
 from danlu.train.precision import Masters
 from tests.conftest import ROOT
 from tests.scratch.gradients import check_parameters, randomise, rng

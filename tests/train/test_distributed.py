@@ -25,7 +25,8 @@ from danlu.graph import Silent
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint, distributed
-from danlu.train.loop import Stepped, Training, evaluate
+from danlu.train.events import Stepped
+from danlu.train.loop import Training, evaluate
 from danlu.train.plan import Request, draft
 from danlu.train.session import METRICS, Interrupted, fit
 from danlu.train.sharding import Sharded
@@ -82,16 +83,16 @@ def losses(folder: Path, count: int, **how: Any) -> list[list[float]]:
 
 def _trained(
     folder: Path, steps: int = 20, optimizer: str = "adamw", double: bool = False, precision: str = "fp32",
-    task: Any = None, rows: int = 4, parallel: str = "ddp",
+    task: Any = None, rows: int = 4, parallel: str = "ddp", average: float = 0.0,
 ) -> list[Any]:  # fmt: skip
     task, net = task or LanguageModeling(Processor()), network()  # type: ignore[arg-type]
     plan = replace(PLAN, steps=steps, dropout=0.0, optimizer=optimizer, precision=precision, rows=rows)
     together = distributed.strategy(distributed.joined(task), task, parallel)
     loader, held_out = opened(folder)
     loader.share, held_out.share = together.share, together.mine
-    training = Training(task, net.double() if double else net, Train(), plan, 9, together)
+    training = Training(task, net.double() if double else net, Train(average=average), plan, 9, together)
     found = [e.loss if isinstance(e, Stepped) else e.metrics["loss"] for e in training.events(loader, held_out)]
-    weights = files.tensors_hash(together.whole(training.masters.restored(training.net)))
+    weights = files.tensors_hash(together.whole(training.final_weights()))
     ranks.leave()
     return [*found, weights]
 
@@ -121,6 +122,16 @@ def test_sharded_is_replicated(optimizer: str, tmp_path: Path) -> None:
         each = losses(tmp_path, count, optimizer=optimizer, parallel="fsdp")
         assert all(rank == each[0] for rank in each)
         assert _apart(alone, each[0]) < 1e-6
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "tensor"])
+def test_each_rank_takes_the_mean_of_what_it_holds(parallel: str, tmp_path: Path) -> None:
+    """The losses of held-out rows are those of the means."""
+    alone, without = losses(tmp_path, 1, average=0.9)[0], losses(tmp_path, 1)[0]
+    assert _apart(alone, without) > 1e-3
+    each = losses(tmp_path, 3 if parallel == "fsdp" else 2, parallel=parallel, average=0.9)
+    assert all(rank == each[0] for rank in each)
+    assert _apart(alone, each[0]) < 1e-6
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -240,7 +251,7 @@ def _log(path: Path) -> list[tuple[int, int, float]]:
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_stopped_and_continued_on_as_many_ranks_is_exact(parallel: str, tmp_path: Path) -> None:
-    keys = {"dropout": 0.1, "optimizer": "muon", "parallel": parallel}
+    keys = {"dropout": 0.1, "optimizer": "muon", "parallel": parallel, "average": 0.9}
     loaders(tmp_path)
     straight = ranked.ranks(2, tmp_path / "a", lambda: _session(tmp_path, tmp_path / "straight", 0, **keys))
     ranked.ranks(2, tmp_path / "b", lambda: _session(tmp_path, tmp_path / "out", 10, **keys))

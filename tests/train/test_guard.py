@@ -20,8 +20,9 @@ from danlu.errors import UserError
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint, guard
+from danlu.train.events import Incident, Stepped
 from danlu.train.log import said
-from danlu.train.loop import Incident, Stepped, Training
+from danlu.train.loop import Training
 from danlu.train.session import CHECKPOINTS, Interrupted, Result, fit
 from tests.train.tiny import PLAN, Processor, Watch, log, network, request, same, training
 

@@ -20,7 +20,7 @@ from tests.tiny_life import RECIPE, life, no_clock, project
 STEPS = 120
 LONG = RECIPE.replace("steps = 6", f"steps = {STEPS}").replace("evaluate_every = 2", "evaluate_every = 30")
 LONG = LONG.replace("save_every = 2", "save_every = 10")
-LONG = LONG.replace("[pretrain]", "[pretrain]\ndropout = 0.1")
+LONG = LONG.replace("[pretrain]", "[pretrain]\ndropout = 0.1\naverage = 0.9")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from danlu.randomness import stream
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint
-from danlu.train.loop import Evaluated, Stepped, Training, evaluate
+from danlu.train.events import Evaluated, Stepped
+from danlu.train.loop import Training, evaluate
 from danlu.train.session import METRICS, Interrupted, Result, fit
 from tests.train.tiny import PLAN, Processor, Watch, loaders, log, network, request, same, training
 

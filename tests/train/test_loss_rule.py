@@ -33,7 +33,7 @@ from tests.serve.tiny import CORPUS, fitted
 
 CONTEXT = 24
 LABELS = ("good", "bad", "neither")
-SEEING = ("cnn", "unet", "ddpm", "dcgan")
+SEEING = ("cnn", "unet", "ddpm", "dcgan", "vit")
 CUT = ("accumulated", "packed and accumulated")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 UNIT = {"tokens.weight": 50.0, "positions.weight": 10.0, "types.weight": 10.0, "table.weight": 10.0, "v.weight": 8.0}
@@ -86,6 +86,7 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     arch = catalogue.stated(task, "arch") or "qwen3"
     sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2}) | {"hidden": 32}
     sizes = learned.processor.sizes if arch in SEEING else sizes
+    sizes |= {"heads": 2, "hidden": 32, "patch": 2} if arch == "vit" else {}
     vocab = learned.processor.vocab_size
     shape = models.preset(arch, vocab, CONTEXT, 1, width=16, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)

@@ -18,7 +18,7 @@ from danlu.errors import UserError
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
 from danlu.train import checkpoint, cost, mark, memory, plan, probe, room, split
-from danlu.train.loop import Evaluated
+from danlu.train.events import Evaluated
 from danlu.train.plan import Plan, resolve
 from danlu.train.session import CHECKPOINTS, METRICS, Result, fit
 from tests.train.tiny import PLAN, Processor, loaders, network, request, training

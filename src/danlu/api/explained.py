@@ -1,12 +1,13 @@
 """An explanation that shows itself: coloured words in a terminal, in a notebook, and as a page of its own."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import charts, files, page
+from danlu import charts, files, page, pixels
 from danlu.explain import Explanation
+from danlu.explain.pictures import drawn
 from danlu.messages import text
 from danlu.verdicts import shown
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
+
+    from danlu.api.pretrained import Pretrained
+    from danlu.tasks.task import Row
 
 _FOR, _AGAINST = (200, 90, 20), (31, 111, 139)  # what speaks for an answer, and against it
 _FAINT = 0.04  # of the highest score: below it, no colour
@@ -40,11 +44,19 @@ class Explained(Explanation):
         Console(file=sys.stdout, markup=False, emoji=False, highlight=False).print(self.rendered())
 
     def save(self, path: str | Path) -> None:
-        """Write it as a page that stands alone."""
+        """Write it as a page that stands alone; of a picture, under a name in .png, what was seen in it."""
+        if self.seen is not None and str(path).endswith(".png"):
+            files.write_bytes(Path(path), self.picture)
+            return
         style = (Path(page.__file__).parent / "report.css").read_text("utf-8")
         title = text("explain.title", name=self.name)
         body = f"<h1>{shown(title)}</h1>" + "\n".join(self._parts())
         files.write_text(Path(path), page.page(title, body, f"{style}\n{_STYLE}\n"))
+
+    @property
+    def picture(self) -> bytes:
+        """A PNG: the picture, and beside it what speaks for the answer in orange, against it in blue."""
+        return pixels.png(drawn(self))
 
     # --- in words ---
 
@@ -68,6 +80,10 @@ class Explained(Explanation):
         for name, area in self.faithfulness.items():
             yield text(f"explain.{'sooner' if area > 0 else 'later'}", method=_method(name), area=f"{abs(area):.3f}")
 
+    @property
+    def _named(self) -> str:
+        return text("explain.word" if self.seen is None else "explain.region")
+
     def _ranked(self) -> list[int]:
         """The words by how much they do, the most first."""
         own = self.scores["gradients"]
@@ -80,9 +96,10 @@ class Explained(Explanation):
         from rich.console import Group
         from rich.text import Text
 
+        coloured = self._grid() if self.seen is not None else self._coloured()
         lines = [self.sums, *self._faith(), *([text("explain.attention")] if "attention" in self.scores else [])]
         heads = map(Text, [self.head, *self._left()])
-        return Group(*heads, Text(), self._coloured(), Text(), self._table(), Text(), *map(Text, lines))
+        return Group(*heads, Text(), coloured, Text(), self._table(), Text(), *map(Text, lines))
 
     def _coloured(self) -> "Text":
         from rich.text import Text
@@ -90,18 +107,27 @@ class Explained(Explanation):
         made, own = Text(), self.scores["gradients"]
         most = max(map(abs, own), default=0.0) or 1.0
         for word, score in zip(self.words, own, strict=True):
-            share = abs(score) / most
-            colour = _FOR if score > 0 else _AGAINST
-            light = ",".join(str(round(255 - (255 - part) * (0.15 + 0.6 * share))) for part in colour)
-            style = "dim" if word.fixed else f"black on rgb({light})" if share > _FAINT else ""
+            bright = f"black on rgb({_shade(score, most)})" if abs(score) > _FAINT * most else ""
+            style = "dim" if word.fixed else bright
             made.append(f" {word.text}" if word.fixed else _visible(word.text), style)
+        return made
+
+    def _grid(self) -> "Text":
+        """The regions of a picture, row by row."""
+        from rich.text import Text
+
+        own = [score for score, word in zip(self.scores["gradients"], self.words, strict=True) if not word.fixed]
+        most, made = max(map(abs, own), default=0.0) or 1.0, Text()
+        for place, score in enumerate(own):
+            made.append("  ", f"on rgb({_shade(score, most)})")
+            made.append("" if (place + 1) % self.seen.across else "\n")
         return made
 
     def _table(self) -> "Table":
         from rich.table import Column, Table
         from rich.text import Text
 
-        heads = [text("explain.word"), *(_method(name) for name in self.scores)]
+        heads = [self._named, *(_method(name) for name in self.scores)]
         made = Table(*(Column(Text(each)) for each in heads), box=None, pad_edge=False)
         for at in self._ranked()[:_ROWS]:
             cells = (f"{each[at]:+.4f}" for each in self.scores.values())
@@ -116,7 +142,9 @@ class Explained(Explanation):
     def _parts(self) -> Iterator[str]:
         yield f'<p class="lead">{shown(self.head)}</p>'
         yield "".join(f"<p>{shown(line)}</p>" for line in self._left())
-        for name, scores in self.scores.items():
+        if self.seen is not None:
+            yield f'<p><img alt="" src="data:image/png;base64,{pixels.written(self.picture)}"></p>'
+        for name, scores in self.scores.items() if self.seen is None else ():
             yield f'<h2>{shown(_method(name))}</h2><p class="said">{"".join(self._spans(scores))}</p>'
         yield f'<p class="about">{shown(self.sums)}</p>'
         yield f"<h2>{text('explain.deletion')}</h2><p class='about'>{text('explain.deletion_about')}</p>"
@@ -139,7 +167,7 @@ class Explained(Explanation):
             yield f"<i> {shown(word.text)}</i>" if word.fixed else spoken
 
     def _rows(self) -> str:
-        heads = "".join(f"<th>{shown(each)}</th>" for each in (text("explain.word"), *map(_method, self.scores)))
+        heads = "".join(f"<th>{shown(each)}</th>" for each in (self._named, *map(_method, self.scores)))
         rows = (f"<tr><td>{shown(self.words[at].text.strip())}</td>"
                 + "".join(f"<td>{each[at]:+.4f}</td>" for each in self.scores.values()) + "</tr>"
                 for at in self._ranked())  # fmt: skip
@@ -147,8 +175,26 @@ class Explained(Explanation):
         return f'<div class="scroll">{table}</div>'
 
 
+def asked(model: "Pretrained", row: Any) -> "Row":
+    """The row that is explained: of a table, of a picture by its path, or of what `predict` takes.
+
+    Raises:
+        UserError: as of `predict`.
+    """
+    path = isinstance(row, str | Path) and "." in str(row)  # no bytes in base64 have a full stop
+    if "record" in model.asks:
+        return {"record": dict(row)} if isinstance(row, Mapping) else model.asked(str(row))
+    return model.asked(str(row)) if "image" in model.asks and path else model._row(row)
+
+
 def _method(name: str) -> str:
     return text(f"explain.method.{name}")
+
+
+def _shade(score: float, most: float) -> str:
+    """The colour of a score, as light as it is small."""
+    share, colour = abs(score) / most, _FOR if score > 0 else _AGAINST
+    return ",".join(str(round(255 - (255 - part) * (0.15 + 0.6 * share))) for part in colour)
 
 
 def _visible(said: str) -> str:

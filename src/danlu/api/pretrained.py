@@ -307,27 +307,24 @@ class Pretrained(Model):
         return self._said(asked(self, rows), sampling)
 
     def explain(self, row: Any, target: str = "") -> Any:
-        """Which words or columns the answer to a text, a pair of texts or a dict rests on; or what speaks for another
-        answer, `target`: a label, a candidate's number, the text of a token.
+        """Which words, columns or regions the answer to a text, a pair of texts, a dict or a picture (its path, or its
+        bytes in base64) rests on; or what speaks for another answer, `target`: a label, a candidate's number, a token.
 
         Integrated gradients (1703.01365) and attention rollout (2005.00928), each with how much sooner the answer
         falls when its words go first than when any do.
 
         Returns:
-            Explained: `.show()`, `.save("page.html")`, `.words`, `.scores`, `.faithfulness`, `.table()`.
+            Explained: `.show()`, `.save("page.html")` or, of a picture, `.save("why.png")`, `.words`, `.scores`,
+            `.faithfulness`, `.table()`.
 
         Raises:
             UserError: E609 there is no number to explain, E610 no such answer, E611 no word, E613 one text where the
                 likeness of two is explained; those of `predict`.
         """
-        from danlu.api.explained import Explained
+        from danlu.api.explained import Explained, asked
         from danlu.explain import explain
 
-        if "record" in self.asks:
-            asked = {"record": dict(row)} if isinstance(row, Mapping) else self.asked(str(row))
-        else:
-            asked = self._row(row)
-        return Explained.of(explain(self, asked, target))
+        return Explained.of(explain(self, asked(self, row), target))
 
     def _said(self, rows: Sequence[Any], sampling: Any) -> list[Any]:
         if not self.judges and not self.task.ahead:  # it fills what is masked

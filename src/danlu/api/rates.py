@@ -68,7 +68,8 @@ def find(
 ) -> Rates:
     """Run the test on a copy of the model; arguments as of `Pretrained.lr_find`."""
     from danlu.train import plan as plans
-    from danlu.train.loop import Evaluated, Training
+    from danlu.train.events import Evaluated
+    from danlu.train.loop import Training
 
     lowest, highest = span
     with opened(model, train, None, quiet, given, "lr_find") as work:

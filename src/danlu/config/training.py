@@ -78,6 +78,10 @@ class Train(_Training):
     save_every: PositiveInt | Auto = Field("auto", description="steps between checkpoints")
     stop_early: PositiveInt | None = Field(None, description="stop after this many evaluations without a better loss")
     select: Literal["best", "last"] = Field("best", description="which weights: best by the task's metric or the loss")
+    average: Fraction = Field(
+        0.0,
+        description="judge and save a mean of the weights, of which each step keeps this share, as 0.999; 0: none",
+    )
     sample: str | None = Field(None, description="a text continued at every evaluation")
 
     def idle(self) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from danlu.errors import UserError
 from danlu.explain import deletion
@@ -17,9 +17,10 @@ from danlu.explain.gradients import complete, integrated
 from danlu.explain.rollout import rollout
 from danlu.modalities.chat import prompted
 from danlu.modalities.modality import Word
+from danlu.nn.convolutions import Convolutions
 from danlu.nn.embed import Tokens
-from danlu.nn.network import EncoderDecoder, Towers
-from danlu.nn.stems import Cells
+from danlu.nn.network import EncoderDecoder, Pictures, Towers
+from danlu.nn.stems import Cells, Patches
 from danlu.tasks.task import Answer, Example, Row
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Explanation:
     curves: Mapping[str, Sequence[float]]
     faithfulness: Mapping[str, float]
     left_out: int = 0
+    seen: Any = None  # of a picture: pictures.Seen
 
     def table(self) -> dict[str, Any]:
         """As JSON."""
@@ -59,7 +61,8 @@ class Explanation:
         deleted = {"words": list(self.gone), "share": {name: list(each) for name, each in self.curves.items()}}
         told = {"explained": self.name, "number": self.number, "blank": self.blank, "share": self.share}
         made = {"points": self.points, "gap": self.gap, "faithfulness": dict(self.faithfulness)}
-        return told | {"words": rows, "deletion": deleted} | made | {"left_out": self.left_out}
+        regions = {"regions": {"side": self.seen.side, "across": self.seen.across}} if self.seen else {}
+        return told | {"words": rows, "deletion": deleted} | made | {"left_out": self.left_out} | regions
 
 
 def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
@@ -70,7 +73,7 @@ def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
             says nothing; those of `predict`.
     """
     net, training = model.net, model.net.training
-    if not isinstance(net.embed, Tokens | Cells) or isinstance(net, EncoderDecoder | Towers):
+    if not isinstance(net.embed, Tokens | Cells | Patches | Convolutions) or isinstance(net, EncoderDecoder | Towers):
         raise UserError("E609", task=model.task_name)
     examples, left_out = _read(model, row)
     if not any(not word.fixed for each in examples for word in model.processor.words(each)):
@@ -78,9 +81,17 @@ def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
     net.eval()
     try:
         place, answer = model.task.explained(net, [_batch(model, each) for each in examples], wanted)
-        return replace(_Case(model, examples[place], answer).explained(), left_out=left_out)
+        return replace(_explained(model, examples[place], answer), left_out=left_out)
     finally:
         net.train(training)
+
+
+def _explained(model: "Model", example: Example, answer: Answer) -> Explanation:
+    if isinstance(model.net, Pictures):
+        from danlu.explain import pictures
+
+        return pictures.explain(model, example, answer)
+    return Case(model, example, answer).explained()
 
 
 def _read(model: "Model", row: Row) -> tuple[list[Example], int]:
@@ -100,14 +111,19 @@ def _batch(model: "Model", example: Example) -> Batch:
     return {name: each.to(model.net.device) for name, each in model.processor.collate([example]).items()}
 
 
-class _Case:
+class Case:
     """One example, with any of its words gone."""
 
+    bend = 1  # of the way along which gradients are taken
+
     def __init__(self, model: "Model", example: Example, answer: Answer):
-        self.net, self.answer, self.words = model.net, answer, model.processor.words(example)
+        self.net, self.answer, self.words = model.net, answer, self.words_of(model, example)
         self.free = [place for place, word in enumerate(self.words) if not word.fixed]
         self._real, *self._blanks = (_batch(model, each) for each in (example, *model.task.blanks(example)))
         self.share = self.shares([[]])[0]
+
+    def words_of(self, model: "Model", example: Example) -> Sequence[Word]:
+        return model.processor.words(example)
 
     def without(self, gone: Sequence[Sequence[int]], blank: Batch | None = None) -> Batch:
         """Copies of the example, each with these of its words blank."""
@@ -152,9 +168,15 @@ class _Case:
         with torch.no_grad():
             end = self._vectors(self.without([[]]))
             starts = [self._vectors(self.without([self.free], each)) for each in self._blanks]
-        ways = [integrated(self.number, self.net.embed, lambda n: self.without([[]] * n), (start, end), points)
+        ways = [integrated(self.number, self._source, lambda n: self.without([[]] * n), (start, end), points,
+                           self.bend)
                 for start in starts]  # fmt: skip
         return torch.stack(ways).mean(0)
+
+    @property
+    def _source(self) -> nn.Module:
+        """What gives the vectors that lie between nothing and the example."""
+        return self.net.embed
 
     def _vectors(self, batch: Batch) -> Tensor:
         """What the network's embedding gives (N, T, D), while it reads a batch."""

@@ -29,7 +29,7 @@ def replaced(module: nn.Module, vectors: Tensor) -> Iterator[None]:
 
 def integrated(
     number: Callable[[Batch], Tensor], embed: nn.Module, copies: Callable[[int], Batch], ends: tuple[Tensor, Tensor],
-    points: int,
+    points: int, bend: int = 1,
 ) -> Tensor:  # fmt: skip
     """(T,) float64 on the processor: (x - x') · the integral of the gradient along the straight way from x' to x.
 
@@ -39,12 +39,14 @@ def integrated(
         copies: a batch of so many copies.
         ends: the vectors x' and x (1, T, D).
         points: of the way at which gradients are taken (Gauss and Legendre's rule); complete up to its error.
+        bend: shares of the way are powers of the rule's points: where what happens, happens at its beginning.
     """
     start, end = ends
     nodes, weights = np.polynomial.legendre.leggauss(points)
     wide = torch.promote_types(start.dtype, torch.float32)  # points that are rounded to bf16 are others
-    shares = torch.tensor((nodes + 1) / 2, dtype=wide, device=start.device)
-    scales = torch.tensor(weights / 2)
+    even = (nodes + 1) / 2
+    shares = torch.tensor(even**bend, dtype=wide, device=start.device)
+    scales = torch.tensor(weights / 2 * bend * even ** (bend - 1))
     total = torch.zeros(start.shape[1:], dtype=torch.float64)
     for share, scale in zip(shares.split(_TOGETHER), scales.split(_TOGETHER), strict=True):
         total += torch.einsum("n,ntd->td", scale, _slopes(number, embed, copies, start, end, share))

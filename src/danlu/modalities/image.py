@@ -70,6 +70,10 @@ class Image(Modality):
         kept = 3 if colour else 1
         return cls(size, _rounded(mean[:kept]), _rounded(np.maximum(std[:kept], _LEAST_STD)))
 
+    def adjusted(self, **options: Any) -> Self:
+        """Pictures of `size` pixels on each side, where that is not 0."""
+        return type(self)(options.get("size") or self.size, self.mean, self.std, self.resample)
+
     def length(self, context: int) -> int:
         """One place, whatever the context."""
         return 1

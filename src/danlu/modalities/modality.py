@@ -36,6 +36,10 @@ class Modality(ABC):
         """Places that a row takes at most: those of the context, unless all rows take as many."""
         return context
 
+    def adjusted(self, **options: Any) -> Self:
+        """A fitted one as a task's options would have it, where they may say so afterwards."""
+        return self
+
     @property
     def sizes(self) -> dict[str, int]:
         """What a network must know of the rows, beside its vocabulary and the context."""

@@ -36,6 +36,7 @@ FAMILIES = (
     "bart",
     "marian",
     "vit",
+    "vit_mae",
     "clip",
     "whisper",
     "mlp",
@@ -114,6 +115,7 @@ def label_head(architecture: Architecture, count: int, *, each: bool = False, an
     from danlu.nn.heads import LabelConfig
 
     name = carrier(architecture)
+    name = name and getattr(family(name), "LABELLED", name)
     for form in family(name).LAYOUT.forms if name else ():
         head = form.head
         if isinstance(head, LabelConfig) and head.answer == answer and head.count and (head.pool == "each") == each:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from danlu.errors import UserError
 from danlu.nn.adversarial import AdversarialConfig, Discriminator, Generator
 from danlu.nn.config import TransformerConfig
 from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm
@@ -27,8 +28,9 @@ from danlu.nn.heads import (
     Vocabulary,
 )
 from danlu.nn.making import Adversarial, Denoising
-from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Records, Stack, Towers
+from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Reconstruction, Records, Stack, Towers
 from danlu.nn.norm import Norm
+from danlu.nn.painting import Pixels, PixelsConfig, grid
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
 from danlu.nn.unet import UNet, UNetConfig
@@ -59,6 +61,24 @@ class Architecture:
         """The embedding of a model that reads text."""
         assert isinstance(self.embed, TokensConfig)
         return self.embed
+
+    def seeing(self, sizes: Mapping[str, int]) -> Architecture:
+        """The same for pictures of another size, as their processor tells it; what sees none stays as it is.
+
+        Raises:
+            UserError: E350, they are too small, or its weights or its way are those of one size.
+        """
+        embed, image = self.embed, sizes.get("image", 0)
+        if isinstance(embed, TokensConfig | CellsConfig) or image in (0, embed.image):
+            return self
+        least = embed.patch if isinstance(embed, PatchesConfig) else 2 ** getattr(embed, "stages", 1)
+        free = type(embed) is ConvolutionsConfig or getattr(embed, "places", "none") == "learned"
+        if image < least or not free:
+            raise UserError("E350", found=image, made=embed.image, least=least)
+        seen, head = replace(embed, image=image), self.head
+        if isinstance(head, PixelsConfig) and isinstance(seen, PatchesConfig):
+            head = replace(head, patches=seen.count - seen.tokens)
+        return replace(self, embed=seen, head=head, context=getattr(seen, "count", self.context))
 
     def with_vocabulary(self, size: int) -> Architecture:
         """The same for so many tokens, whoever reads them."""
@@ -128,6 +148,9 @@ def empty(architecture: Architecture) -> Network:
         if isinstance(architecture.embed, CellsConfig):
             assert isinstance(architecture.head, LabelConfig)
             return Records(Cells(architecture.embed, dim), core, Label(architecture.head, dim))
+        if isinstance(architecture.head, PixelsConfig):
+            assert isinstance(architecture.embed, PatchesConfig)
+            return Reconstruction(Patches(architecture.embed, dim), core, Pixels(architecture.head, dim))
         if isinstance(architecture.embed, ConvolutionsConfig | PatchesConfig):
             assert isinstance(architecture.head, LabelConfig)
             config = architecture.embed
@@ -176,7 +199,7 @@ def _embedding(
 def _head(config: HeadConfig, dim: int, embed: nn.Module) -> Vocabulary | Label | Joint:
     if isinstance(config, LabelConfig):
         return Label(config, dim)
-    assert isinstance(embed, Tokens) and embed.tokens is not None and not isinstance(config, PairConfig)
+    assert isinstance(embed, Tokens) and embed.tokens is not None and not isinstance(config, PairConfig | PixelsConfig)
     return (
         Joint(config, dim, embed.tokens) if isinstance(config, JointConfig) else Vocabulary(config, dim, embed.tokens)
     )
@@ -212,10 +235,13 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-        elif name.endswith("embed.token"):
+        elif name.endswith(("embed.token", "head.token")):
             parameter.normal_(0, EMBEDDING_STD, generator=generator)
         elif name == "head.sharpness":
             parameter.fill_(FIRST_SHARPNESS)
+    if isinstance(network, Reconstruction):
+        for table in network.tables:
+            table.weight.copy_(grid(math.isqrt(len(table.weight) - 1), table.weight.shape[1]))
     for module in network.modules():
         if isinstance(module, Frames):
             module.positions.weight.copy_(waves(*module.positions.weight.shape))

@@ -57,6 +57,7 @@ class Layout:
     copies: Mapping[str, str] = field(default_factory=dict)  # tied tensors that some files hold twice: copy -> original
     to_theirs: Callable[[Weights], Weights] = dict  # of tensors under our names: fuse, turn, leave out
     to_ours: Callable[[Weights], Weights] = dict
+    aliases: Mapping[str, str] = field(default_factory=dict)  # parts of names as some versions write them -> as here
 
     def form_of(self, head: HeadConfig) -> Form | None:
         """The class that has such a head."""
@@ -101,6 +102,8 @@ class Layout:
 
     def _modern(self, name: str) -> str:
         """The name as the family's classes write it today."""
+        for alias, usual in self.aliases.items():
+            name = name.replace(alias, usual)
         for old, new in _OLD.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
         longer = self.prefix + name

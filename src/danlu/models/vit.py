@@ -6,6 +6,7 @@ Its files keep the names of transformers 4, which every version reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from danlu.models import encoder, foreign
@@ -22,19 +23,32 @@ TASK = "image_classification"  # of a folder whose class names none
 DEPTH = 4  # where the recipe leaves it open
 _LARGE = 128  # pixels on each side
 ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}
-_LAYER, _ROOT = "vit.encoder.layer.{n}", "vit.embeddings"
+_ROOT = "vit.embeddings"
 _PARTS = {"q": "query", "k": "key", "v": "value"}
+
+
+def block(ours: str, theirs: str) -> dict[str, str]:
+    """The modules of a layer: our names, and theirs."""
+    return {
+        **{f"{ours}.attention.inner.{own}": f"{theirs}.attention.attention.{name}" for own, name in _PARTS.items()},
+        f"{ours}.attention.inner.o": f"{theirs}.attention.output.dense",
+        f"{ours}.attention.norm": f"{theirs}.layernorm_before",
+        f"{ours}.mlp.norm": f"{theirs}.layernorm_after",
+        f"{ours}.mlp.inner.up": f"{theirs}.intermediate.dense",
+        f"{ours}.mlp.inner.down": f"{theirs}.output.dense",
+    }
+
+
 _MODULES = {
-    **{f"{BLOCK}.attention.inner.{ours}": f"{_LAYER}.attention.attention.{name}" for ours, name in _PARTS.items()},
-    f"{BLOCK}.attention.inner.o": f"{_LAYER}.attention.output.dense",
-    f"{BLOCK}.attention.norm": f"{_LAYER}.layernorm_before",
-    f"{BLOCK}.mlp.norm": f"{_LAYER}.layernorm_after",
-    f"{BLOCK}.mlp.inner.up": f"{_LAYER}.intermediate.dense",
-    f"{BLOCK}.mlp.inner.down": f"{_LAYER}.output.dense",
+    **block(BLOCK, "vit.encoder.layer.{n}"),
     "core.norm": "vit.layernorm",
     "embed.project": f"{_ROOT}.patch_embeddings.projection",
 }
-_BATCHED = {"embed.token": (1, 1), "embed.positions.weight": (1,)}  # stored with axes of length 1 before
+_BATCHED = {
+    f"{part}.{name}": axes
+    for part in ("embed", "head")
+    for name, axes in (("token", (1, 1)), ("positions.weight", (1,)))
+}  # stored with axes of length 1 before
 
 
 def _wrapped(state: Weights) -> Weights:
@@ -92,12 +106,16 @@ def usual_patch(image: int) -> int:
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
     """config.json; an image model has no tokens."""
-    form, core, embed = LAYOUT.form_of(architecture.head), architecture.core, architecture.embed
+    form = LAYOUT.form_of(architecture.head)
     assert form is not None
+    return {**form.write(architecture.head), "model_type": "vit", **written(architecture, dtype)}
+
+
+def written(architecture: Architecture, dtype: str) -> dict[str, Any]:
+    """What config.json says of stack and stem."""
+    core, embed = architecture.core, architecture.embed
     patches = embed if isinstance(embed, PatchesConfig) else PatchesConfig(1, 1)
     return {
-        **form.write(architecture.head),
-        "model_type": "vit",
         "hidden_size": core.dim,
         "num_hidden_layers": core.layers,
         "num_attention_heads": core.heads,
@@ -117,8 +135,14 @@ def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "f
 
 def from_hf(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json; raises UserError E320 for what danlu does not carry."""
-    foreign.only(config, qkv_bias=True, pooler_act="tanh")
+    foreign.only(config, pooler_act="tanh")
     foreign.only(config, pooler_output_size=config.get("hidden_size", 768))
+    return replace(body(config), head=LAYOUT.form_named(config).read(config))
+
+
+def body(config: Mapping[str, Any]) -> Architecture:
+    """All but the head of a config.json."""
+    foreign.only(config, qkv_bias=True)
     dim, heads = foreign.positive(config, "hidden_size", 768), foreign.positive(config, "num_attention_heads", 12)
     kind = config.get("hidden_act", "gelu")
     if dim % heads or kind not in ACTIVATIONS:
@@ -134,7 +158,7 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
         attention_dropout=foreign.number(config, "attention_probs_dropout_prob", 0.0),
     )
     embed = patches(config, 224, 16)
-    return Architecture(core, embed, LAYOUT.form_named(config).read(config), embed.count)
+    return Architecture(core, embed, LabelConfig(1, "first"), embed.count)
 
 
 def patches(config: Mapping[str, Any], image: int, patch: int, **form: Any) -> PatchesConfig:

@@ -17,6 +17,7 @@ from danlu.nn.linear import Linear, evened
 from danlu.nn.masks import endings, openings
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
+from danlu.nn.painting import Pixels, PixelsConfig
 
 POOLS = ("first", "last", "mean", "max", "each")
 ANSWERS = ("labels", "span", "choice", "replaced")
@@ -70,7 +71,7 @@ class PairConfig:
     eos: int  # the id whose first occurrence ends a text; -1 = the highest id of each text does (old files)
 
 
-HeadConfig = VocabularyConfig | LabelConfig | JointConfig | PairConfig
+HeadConfig = VocabularyConfig | LabelConfig | JointConfig | PairConfig | PixelsConfig
 
 
 class Vocabulary(nn.Module):
@@ -186,7 +187,8 @@ class Pair(nn.Module):
 
 
 def inherit(head: nn.Module, before: nn.Module) -> None:
-    """Take over what a head shares with the one it replaces: the layer before labels (BERT's pooler), or all of words'.
+    """Take over what a head shares with the one it replaces: the layer before labels (BERT's pooler), or all of words'
+    and of a decoder of pixels'.
 
     A table of labels is never taken: other labels are meant.
     """
@@ -194,8 +196,15 @@ def inherit(head: nn.Module, before: nn.Module) -> None:
         if isinstance(own, Label) and isinstance(known, Label) and own.config.hidden == known.config.hidden:
             if own.dense is not None and known.dense is not None:
                 own.dense.load_state_dict(known.dense.state_dict())
-        elif isinstance(own, Vocabulary) and isinstance(known, Vocabulary) and own.config == known.config:
+        elif _alike(own, known):
             own.load_state_dict(known.state_dict())
+
+
+def _alike(own: nn.Module, known: nn.Module) -> bool:
+    """Whether they are heads over words of one form, or paint pixels by weights of the same shapes."""
+    if isinstance(own, Vocabulary) and isinstance(known, Vocabulary):
+        return own.config == known.config
+    return isinstance(own, Pixels) and isinstance(known, Pixels) and own.shapes == known.shapes
 
 
 def pooled(hidden: Tensor, segments: Tensor | None, way: str) -> Tensor:

@@ -84,3 +84,27 @@ def _begun(share: float) -> float:
         found = 1 - math.prod(1 - middle * each for each in reaching)
         low, high = (middle, high) if found < share else (low, middle)
     return low
+
+
+def _signed(number: int) -> int:
+    """64 bits as int64 has them."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+_GOLDEN, _FIRST, _SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_APART = 0x2545F4914F6CDD1D  # from what else is drawn by the same numbers
+
+
+def patches(lots: Tensor, count: int, seen: int) -> Tensor:
+    """Of pictures with a number each (N,), the places (N, seen) of `count` patches that are not hidden, in order: a
+    function of that number alone, the same on every device (SplitMix64)."""
+    mixed = (lots[:, None] ^ _APART) + torch.arange(1, count + 1, device=lots.device) * _GOLDEN
+    mixed = (mixed ^ _right(mixed, 30)) * _FIRST
+    mixed = (mixed ^ _right(mixed, 27)) * _SECOND
+    order = _right(mixed ^ _right(mixed, 31), 1).argsort(dim=1, stable=True)
+    return order[:, :seen].sort(1).values
+
+
+def _right(x: Tensor, bits: int) -> Tensor:
+    """int64 moved right, zeros coming in."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -14,6 +14,7 @@ from danlu.nn.convolutions import Convolutions
 from danlu.nn.embed import Tokens
 from danlu.nn.heads import Joint, Label, Pair, Vocabulary, pooled
 from danlu.nn.masks import across_mask, segment_mask, segment_positions
+from danlu.nn.painting import Pixels, along
 from danlu.nn.stems import Cells, Frames, Patches
 from danlu.nn.transformer import Transformer
 
@@ -166,6 +167,54 @@ class Pictures(Network):
         """Logits (N, C)."""
         logits: Tensor = self.head(self.features(batch))
         return logits
+
+
+class Reconstruction(Pictures):
+    """Pictures of which some patches are hidden, and all are painted from those that are seen (MAE, 2111.06377).
+
+    A batch holds pixel_values (N, C, H, H), and the places of what is seen, shown (N, V); without it, all is.
+    """
+
+    embed: Patches
+
+    def __init__(self, embed: Patches, core: Transformer, head: Pixels) -> None:
+        super().__init__(embed, core, head)  # type: ignore[arg-type]
+
+    @property
+    def places(self) -> int:
+        return 1 + self._painter.config.seen
+
+    @property
+    def flops(self) -> float:
+        """Operations of a forward pass over one picture: of the patches that are seen, then of all."""
+        painter = self._painter
+        first, second = (sum(p.numel() for p in part.parameters() if p.ndim == 2) for part in (self.core, painter))
+        return 2.0 * (first * self.places + second * (1 + painter.config.patches))
+
+    @property
+    def kept(self) -> int:
+        """Numbers that the decoder keeps of one picture for backward."""
+        core, count = self._painter.core.config, 1 + self._painter.config.patches
+        return count * core.layers * (5 * core.dim + 9 * core.heads * core.head_dim + 4 * core.hidden)
+
+    @property
+    def tables(self) -> list[nn.Embedding]:
+        """Those of places: of the encoder, where it has one, and of the decoder."""
+        own = self.embed.positions
+        return [*([] if own is None else [own]), self._painter.positions]
+
+    @property
+    def _painter(self) -> Pixels:
+        assert isinstance(self.head, Pixels)
+        return self.head
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """(N, patches, numbers of each)."""
+        x, shown = self.embed(batch["pixel_values"]), batch.get("shown")
+        if shown is not None:
+            x = torch.cat((x[:, :1], x[:, 1:].gather(1, along(shown, x))), 1)
+        painted: Tensor = self._painter(self.core(x), shown)
+        return painted
 
 
 class EncoderDecoder(Network):

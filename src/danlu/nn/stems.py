@@ -17,6 +17,8 @@ from danlu.nn.embed import table_of
 from danlu.nn.linear import linear
 from danlu.nn.norm import Norm
 
+PLACES = ("embed.positions.weight", "head.positions.weight")  # tables of places in the state of a network
+
 
 @dataclass(frozen=True)
 class PatchesConfig:
@@ -124,6 +126,18 @@ class Patches(nn.Module):
         rows = self.config.image // side
         whole = pixels[..., : rows * side, : rows * side].unflatten(-2, (rows, side)).unflatten(-1, (rows, side))
         return whole.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def resampled(places: Tensor, tokens: int, image: PatchesConfig) -> Tensor:
+    """A table of places (tokens + N, D) for the squares of another image: bicubic between the old ones, as
+    interpolate_pos_encoding of transformers has it; those of class tokens stay."""
+    before, side = math.isqrt(len(places) - tokens), image.image // image.patch
+    if side == before:
+        return places
+    wide = places.to(torch.promote_types(places.dtype, torch.float32))
+    grid = wide[tokens:].T.unflatten(1, (before, before))[None]
+    between = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat((places[:tokens], between[0].flatten(1).T.to(places.dtype)))
 
 
 class Frames(nn.Module):

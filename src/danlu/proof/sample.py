@@ -53,7 +53,8 @@ class Sample:
         if "encode" in self.life.folders:
             return modality.load(self.life.folders["encode"])
         if base := encode.external.get("base"):
-            return modality.load(self.life.loaded.model(base))
+            known = modality.load(self.life.loaded.model(base))
+            return known.adjusted(**kind.read_by(encode.config.get("options", {})))
         values = (row[modality.column] for row in self.rows("prepare"))
         if (wanted := encode.config.get("tokenizer")) is None:
             return modality.fit(values, **kind.read_by(encode.config.get("options", {})))

@@ -185,7 +185,8 @@ def _form(life: Life, processor: Any) -> Architecture:
     if recipe.model.base:
         config = files.read_json(life.loaded.model(recipe.model.base) / "config.json")
         carried = config.get("danlu", {}).get("carrier", config)
-        return models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+        whole: Architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
+        return whole.seeing(processor.sizes)
     depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
     section = recipe.backbone.model_copy(update={"depth": depth, "context": processor.length(recipe.model.context)})
     return size.architecture(section, recipe.train, processor.vocab_size, 0, seen=processor.sizes)

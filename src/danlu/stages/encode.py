@@ -74,7 +74,8 @@ def _processor(context: "Context", rows: Path, kind: Any) -> Any:
     modality = kind.modality()
     given = context.inputs.get("tokenizer") or context.inputs.get("base")
     if given:
-        return modality.load(given).with_control(kind.markers)
+        known = modality.load(given).adjusted(**kind.read_by(context.config.get("options", {})))
+        return known.with_control(kind.markers)
     context.progress(0, 1, message("encode.learning"))
     wanted = context.config.get("tokenizer")
     values = (row[modality.column] for row in _read(rows, "train"))

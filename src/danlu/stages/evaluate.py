@@ -154,7 +154,7 @@ class Group:
 
     def add(self, role: str, model: "Model") -> None:
         """Measure a model, where it answers as the one does that the rows are for."""
-        if model.judges == self.model.judges:
+        if model.judges == self.model.judges and model.task.outputs.keys() == self.model.task.outputs.keys():
             self.figures[role] = measure(model, self.encoded, self.model.task)
             self._answered(role, Judged(model.task, self.rows, judged(model, self.rows)))
 

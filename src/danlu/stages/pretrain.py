@@ -62,7 +62,8 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
     """Look at what a training needs beside its rows.
 
     Raises:
-        UserError: E136, the device does not have the precision; what `folder.check` raises of the base.
+        UserError: E136, the device does not have the precision; what `folder.check` raises of the base; E350, it
+            cannot see such pictures.
     """
     if node.config["train"].precision == "fp8":
         devices.multiplies("fp8", loaded.recipe.system.device)
@@ -70,6 +71,7 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
         from danlu import folder
 
         folder.check(loaded.model(base))
+        folder.shape_of(loaded.model(base)).seeing({"image": node.config.get("options", {}).get("size", 0)})
 
 
 def from_base(context: "Context") -> "Model":

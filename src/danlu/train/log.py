@@ -5,8 +5,8 @@ from pathlib import Path
 
 from danlu import files
 from danlu.messages import text
+from danlu.train.events import Incident
 from danlu.train.guard import PATIENCE, ROLLBACKS, SIGMAS, WINDOW
-from danlu.train.loop import Incident
 
 
 def clock(value: float) -> str:

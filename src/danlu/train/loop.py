@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,50 +17,14 @@ from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Task
 from danlu.train import allocator, compiling, guard, optim, probe, rates, schedule, split
+from danlu.train.average import Average
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
+from danlu.train.events import Evaluated, Event, Halted, Incident, Stepped
 from danlu.train.feed import Fed, Feed, placed
 from danlu.train.passes import passes
 from danlu.train.plan import Plan
 from danlu.train.precision import DTYPES
-
-
-class Halted(Exception):
-    """Asked to stop inside a step or an evaluation: what it had done is dropped, and done again when resumed."""
-
-
-@dataclass(frozen=True)
-class Incident:
-    """Something that went wrong and was dealt with: skipped, spike, rolled_back or split, and its figures."""
-
-    kind: str
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One optimizer step."""
-
-    step: int
-    loss: float
-    lr: float
-    norm: float
-    tokens: int
-    seconds: float
-    incidents: tuple[Incident, ...] = ()
-    waited: float = 0.0  # of these seconds, for the batches
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One look at the validation rows."""
-
-    step: int
-    metrics: dict[str, float]
-    better: bool
-
-
-Event = Stepped | Evaluated
 
 
 class Training:
@@ -78,6 +41,7 @@ class Training:
         allocator.tune()
         self.masters = self.ranks.masters(net, DTYPES[plan.precision])
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
+        self.average = Average(train.average, self.masters)
         self.device = next(net.parameters()).device
         self.feed = Feed(task, seed, self.ranks, self.device)
         self.dropout = torch.Generator(self.device)  # set anew for each micro-batch: no state to be saved
@@ -147,6 +111,7 @@ class Training:
                 self._update(part, gradients, lr)
             else:
                 good = False
+        self.average.update(position.step)
         position.step += 1
         position.tokens += tokens
         self._count(good)
@@ -289,6 +254,10 @@ class Training:
 
     def _evaluate(self, held_out: Loader | None) -> Evaluated:
         assert held_out is not None
+        with self.average.lent():
+            return self._looked(held_out)
+
+    def _looked(self, held_out: Loader) -> Evaluated:
         start = time.perf_counter()
         metrics = self._measured(held_out)
         position, loss = self.position, next(iter(metrics.values()))
@@ -323,7 +292,7 @@ class Training:
         """Everything needed to go on bit by bit. The best weights are left out where they are the current ones."""
         optimizer = {
             f"{part}/{name}": tensor for part, o in self.optimizers.items() for name, tensor in o.state.items()
-        }
+        } | self.average.state
         best = self.best if self.position.best_step != self.position.step else None
         return Checkpoint(self.position, self.masters.restored(self.net), optimizer, best)
 
@@ -335,12 +304,13 @@ class Training:
         if self.position.anchor:
             self.start = None
         if self.train.select == "best" and saved.position.best is not None:
-            self.best = saved.best if saved.best is not None else saved.weights
+            self.best = saved.best if saved.best is not None else self.average.within(saved.weights, saved.optimizer)
 
     def _load(self, weights: Named, optimizer: Named) -> None:
         """Set the masters and the state of their optimizers; an empty state is that of the start."""
         for name, master in self.masters.params.items():
             master.copy_(weights[name])
+        self.average.restore(weights, optimizer)
         self.masters.publish()
         for part, each in self.optimizers.items():
             if optimizer:
@@ -354,7 +324,8 @@ class Training:
 
     def final_weights(self) -> dict[str, Tensor]:
         """The selected weights in fp32."""
-        return self.best if self.best is not None else self.masters.restored(self.net)
+        current = self.average.within(self.masters.restored(self.net), self.average.state)
+        return current if self.best is None else self.best
 
 
 def prefix(part: str) -> str:

@@ -41,16 +41,21 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     found = {
         "process": _WORKSPACES if plan.device.startswith("cuda") else _PROCESS,
         "weights": part * (weights * 4 + lowered + kept + gradients) + 2 * coded + _whole(net, plan),
-        "optimizer": part * trained * STATE[plan.optimizer],
+        "optimizer": part * trained * state(plan),
         "activations": max(_activations(net, plan) + _loss(net, plan), part * trained * _PASSING[plan.optimizer]),
     }
     saving = max(part * _saving(weights, trained, plan), _holes(net, plan))  # a save finds room in what steps let go
     return found if plan.parallel == "ddp" else found | {"saving": saving}
 
 
+def state(plan: "Plan") -> float:
+    """Bytes per trained weight that a training keeps from step to step: of the optimizer, and of a running mean."""
+    return STATE[plan.optimizer] + 4.0 * bool(plan.average)
+
+
 def _saving(weights: int, trained: int, plan: "Plan") -> float:
     """A checkpoint written beside steps: a copy of what they change, and all of it twice as the bytes of a file."""
-    changing = weights * 4.0 + trained * STATE[plan.optimizer]
+    changing = weights * 4.0 + trained * state(plan)
     return changing + 2 * (changing + weights * 4)
 
 

@@ -39,7 +39,7 @@ _DISTURBED = 0.05  # share of the peak below which other processes may be in the
 _ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
 _HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
-_NEW = ("source", "target")  # what plans of an earlier version do not say
+_NEW = ("source", "target", "average")  # what plans of an earlier version do not say
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -78,6 +78,7 @@ class Plan:
     unsplit: int = 0  # micro-batches of a step before they were cut finer to fit into memory; 0: they were not
     source: int = 0  # tokens of a row that an encoder reads where a decoder writes beside it; 0: there is none
     target: int = 0  # tokens of a row that it writes
+    average: float = 0.0  # what a step keeps of the running mean of the weights; 0: there is none
 
     @property
     def rows_here(self) -> int:
@@ -232,6 +233,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         rows=rows,
         accumulate=accumulate,
         context=request.loader.context,
+        average=train.average,
         optimizer=optimizer,
         lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
         weight_decay=usual.decay(request) if train.weight_decay == "auto" else float(train.weight_decay),
@@ -377,12 +379,8 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
         left / (plan.seconds_per_step * (_LOOKING if request.held_out else 1.0) + saving * plan.seconds_per_step / 60)
     )
     if steps < 1:
-        raise UserError(
-            "E112",
-            budget=train.budget,
-            step=f"{plan.seconds_per_step:.1f} s",
-            spent=f"{time.monotonic() - request.started:.0f} s",
-        )
+        spent = f"{time.monotonic() - request.started:.0f} s"
+        raise UserError("E112", budget=train.budget, step=f"{plan.seconds_per_step:.1f} s", spent=spent)
     return steps
 
 

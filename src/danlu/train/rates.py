@@ -16,9 +16,12 @@ from danlu.train.optim import Named, Optimizer
 Make = Callable[[Named], Optimizer]
 
 
+_BLOCK = re.compile(r"\b(?<!head\.core\.)blocks\.(\d+)\.")  # those of a decoder in the head are part of that
+
+
 def layer(name: str, blocks: int) -> int:
     """The layer of a parameter: 0, or 1 to `blocks`, or blocks + 1."""
-    if number := re.search(r"\bblocks\.(\d+)\.", name):
+    if number := _BLOCK.search(name):
         return int(number[1]) + 1
     return 0 if "embed." in name else blocks + 1
 
@@ -45,7 +48,7 @@ def starts(names: Iterable[str], train: Train, steps: int) -> dict[str, int]:
 
 
 def _blocks(names: Iterable[str]) -> int:
-    return max((int(each[1]) + 1 for name in names if (each := re.search(r"\bblocks\.(\d+)\.", name))), default=0)
+    return max((int(each[1]) + 1 for name in names if (each := _BLOCK.search(name))), default=0)
 
 
 def optimizer(params: Named, train: Train, steps: int, make: Make) -> "Optimizer | Paced":

@@ -19,7 +19,8 @@ from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
 from danlu.train import checkpoint, compiling, cores, distributed, log, mark, memory, split
-from danlu.train.loop import Evaluated, Halted, Stepped, Training
+from danlu.train.events import Evaluated, Halted, Stepped
+from danlu.train.loop import Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
 METRICS = "metrics.jsonl"
@@ -379,7 +380,8 @@ class _Session:
             )
         )
         if self.sample:
-            self.view.line("    " + self.sample())
+            with self.training.average.lent():
+                self.view.line("    " + self.sample())
 
     def _log(self, entry: dict[str, Any]) -> None:
         if not self.leads:
