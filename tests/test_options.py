@@ -31,6 +31,16 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
         "cutmix": 0.5,
     },  # test_pictures.py tries them
     "segmentation": {"size": 8, "crop": 2, "flip": True, "zoom": 0.5, "colour": 0.3, "dice": 1.0},  # test_masks.py does
+    "object_detection": {
+        "size": 8,
+        "most": 1,
+        "crop": 2,
+        "flip": True,
+        "zoom": 0.5,
+        "colour": 0.3,
+        "threshold": 0.9,
+        "overlap": 0.1,
+    },  # test_boxes.py tries them
     "adversarial_image_generation": {"size": 8, "latent": 8},  # test_generation.py tries them
     "image_generation": {"size": 8, "schedule": "linear", "levels": 100, "steps": 10},  # and these
     "masked_image_modeling": {

@@ -112,6 +112,8 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("relation_f1", _share, max),
     ("answer_f1", _share, max),
     ("exact_match", _share, max),
+    ("map_50", _share, max),
+    ("map", _share, max),
     ("mean_iou", _share, max),
     ("dice", _share, max),
     ("pixel_accuracy", _share, max),

@@ -4,6 +4,7 @@ Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is 
 """
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +34,7 @@ from tests.serve.tiny import CORPUS, fitted
 
 CONTEXT = 24
 LABELS = ("good", "bad", "neither")
-SEEING = ("cnn", "unet", "ddpm", "dcgan", "vit")
+SEEING = ("cnn", "unet", "fcos", "ddpm", "dcgan", "vit")
 CUT = ("accumulated", "packed and accumulated")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 UNIT = {"tokens.weight": 50.0, "positions.weight": 10.0, "types.weight": 10.0, "table.weight": 10.0, "v.weight": 8.0}
@@ -170,6 +171,8 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     learned["image"] = pixels.written(pixels.png(seen))
     numbers = random.integers(0, 4, (6, 6)).astype(np.uint8)
     learned |= {"mask": pixels.written(pixels.png(np.where(numbers == 3, 255, numbers))), "void": "255"}
+    corners = random.uniform(0, 3, (2 + answer_words % 3, 2)).round(2).tolist()
+    learned["boxes"] = json.dumps([[x, y, x + 2.5, y + 2.0, LABELS[n % 2]] for n, (x, y) in enumerate(corners)])
     learned["positive"], learned["negative"] = answer, question
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 

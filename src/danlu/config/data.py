@@ -65,6 +65,7 @@ class Data(Section):
         "pair",
         "picture",
         "alike",
+        "boxed",
         "chat",
         "choice",
         "labelled",

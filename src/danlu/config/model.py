@@ -30,25 +30,27 @@ ALONE = (
     "t5",
     "mlp",
     "cnn",
+    "fcos",
     "resnet",
     "unet",
     "vit",
     "ddpm",
     "dcgan",
 )  # forms that suit no task but those that ask for them
-PICTURED = ("picture", "masked")  # shapes of rows that are pictures
+PICTURED = ("picture", "masked", "boxed")  # shapes of rows that are pictures
 WORDLESS = ("record", *PICTURED)  # those that have no tokens
 
 
 Form = Literal[
-    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "resnet", "unet", "vit", "ddpm", "dcgan"
+    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "fcos", "resnet", "unet", "vit", "ddpm",
+    "dcgan",
 ]  # fmt: skip
 
 
 class ModelSection(Section):
     arch: Form = Field(
         "auto",
-        description="gpt is Qwen3's; bert, electra read both ways; t5 fills; mlp tables; cnn, resnet, vit, unet images",
+        description="gpt is Qwen3's; bert, electra read both ways; t5 fills; mlp tables; cnn resnet vit unet fcos see",
     )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(

@@ -20,6 +20,7 @@ _FULL = 255.0
 _GOLDEN, _FIRST, _SECOND = (np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 _STRONGEST = 30  # magnitude of RandAugment (1909.13719)
+_PART = 0.3  # of a box, that must be left for it to be one still
 _AREA, _RATIO = (0.02, 1 / 3), (0.3, 3.3)  # of what is erased: share of the picture, height over width (1708.04896)
 
 
@@ -111,6 +112,21 @@ class Moves:
         if self.zoom is None:
             return found[:, 0]
         return (zoomed(found.float() - void, self.zoom, "nearest") + void).round().to(masks.dtype)[:, 0]
+
+    def of_boxes(self, boxes: Tensor, side: int) -> Tensor:
+        """Boxes (N, M, 5) in pictures of this side, the fifth -1 of none: what is left of them inside."""
+        corners, kinds = boxes[..., :4].clone(), boxes[..., 4]
+        if self.by:
+            corners += torch.stack((self.by[1], self.by[0]) * 2, -1)[:, None]
+        if self.mirrored is not None:
+            turned = torch.stack((side - corners[..., 2], corners[..., 1], side - corners[..., 0], corners[..., 3]), -1)
+            corners = torch.where(self.mirrored[:, None, None], turned, corners)
+        if self.zoom is not None:
+            corners = (corners - side / 2) * self.zoom[:, None, None] + side / 2
+        inside = corners.clamp(0, side)
+        left, whole = ((each[..., 2:] - each[..., :2]).prod(-1) for each in (inside, corners))
+        kinds = torch.where(left < _PART * whole, -1.0, kinds)
+        return torch.cat((inside, kinds[..., None]), -1)
 
     def _whole(self, pixels: Tensor, behind: int) -> Tensor:
         """By whole pixels."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from danlu import messages
-from danlu.data import filters, formats, masks, pictures, shapes
+from danlu.data import boxes, filters, formats, masks, pictures, shapes
 from danlu.data.shapes import Flaw, Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.errors import UserError, raise_all
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BAD = "bad_records"
 _TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
+_ROWS = ("jsonl", "parquet")  # those of them that may hold pictures
 _SHOWN = 10  # flaws that a message lists
 _TOLERATED = 0.05  # share of flawed records above which even "skip" fails
 _LOOKED_AT = 20  # records that decide a file's shape
@@ -52,8 +53,9 @@ class Reader:
     ignore: Sequence[str] = ()  # columns that are no part of them
     flaws: list[str] = field(default_factory=list)  # "place: reason" of the first few
     flawed: int = 0
-    listed: frozenset[Path] = frozenset()  # pictures that tables name, or masks: they are no rows of their own
+    listed: frozenset[Path] = frozenset()  # pictures that tables name, masks, boxes: they are no rows of their own
     masks: Mapping[Path, Path] = field(default_factory=dict)  # picture -> its mask
+    annotations: boxes.Annotations = field(default_factory=boxes.Annotations)  # what files say of pictures
     void: int | None = None  # the number of a mask's pixels that are of no class
     read: int = 0
 
@@ -89,6 +91,9 @@ class Reader:
         if self.wanted == "masked":
             self.masks = masks.pairs(file.path for file in files)
             self.listed = frozenset(mask.resolve() for mask in self.masks.values())
+        if self.wanted == "boxed":
+            told = [file.path for file in files if file.format != "picture" and file.format not in _ROWS]
+            self.annotations, self.listed = boxes.read(told), frozenset(path.resolve() for path in told)
         for file in (each for each in files if each.path.resolve() not in self.listed):
             try:
                 found.setdefault(self._shape_of_file(file), file)
@@ -114,6 +119,8 @@ class Reader:
                 if shape == "masked":
                     named = masks.joined(named, self.masks.get(file.path)) if file.format == "picture" else named
                     named["void"] = self.void
+                if shape == "boxed" and file.format == "picture":
+                    named["boxes"] = self.annotations.of(file.path)
                 row = shapes.canonical(named, shape)
                 yield cleaned(Record(file.row_id(index), place, row), self.plan["code" if file.code else shape])
             except Flaw as flaw:
@@ -143,8 +150,8 @@ class Reader:
     def _shape_of_file(self, file: SourceFile) -> Shape:
         if file.format in ("text", "code") and self.wanted in ("auto", "text"):
             return "text"
-        if self.wanted == "masked" and file.format == "picture":  # its mask is another file
-            return "masked"
+        if self.wanted in ("masked", "boxed") and file.format == "picture":  # the rest stands in another file
+            return self.wanted
         seen = [raw for _, raw in islice(formats.read(file, self.cut), _LOOKED_AT) if isinstance(raw, dict)]
         if self.wanted != "auto":
             return self._as_wanted(file, seen)

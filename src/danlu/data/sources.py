@@ -33,6 +33,7 @@ TABLES = {
 }  # fmt: skip
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 ARCHIVES = (".tar", ".tgz", ".zip")
+LISTS = "ImageSets"  # the folder of VOC's lists of pictures
 IDX = "-ubyte"  # how the names of MNIST's files end
 _MAGIC = "*?["
 _SHOWN = 5  # files that a problem names
@@ -68,6 +69,7 @@ class SourceFile:
 def endings(shape: str) -> tuple[str, ...]:
     """How the names of files end that may hold rows of a shape."""
     seen = {"picture": (*PICTURES, *ARCHIVES, IDX, *TABLES), "masked": (*PICTURES, ".parquet", ".jsonl")}
+    seen["boxed"] = (*seen["masked"], ".xml", ".json")
     return seen.get(shape, (*TEXT, *CODE, *TABLES))
 
 
@@ -173,6 +175,8 @@ def _meant(path: str, base: Path, known: Sequence[str]) -> Iterator[tuple[Path, 
     place = base / Path(path).expanduser()
     if place.is_file():
         yield place.parent, Path(place.name)
+        if LISTS in place.parts and place.suffix == ".txt":
+            yield from _listed(place)
     elif place.is_dir():
         yield from ((place, file) for file in _walk(place) if _ends(file, known))
     elif any(sign in path for sign in _MAGIC):
@@ -181,6 +185,13 @@ def _meant(path: str, base: Path, known: Sequence[str]) -> Iterator[tuple[Path, 
         yield from ((root, file.relative_to(root)) for file in root.glob(pattern) if not file.is_dir())
     else:
         raise UserError("E202", path=path)
+
+
+def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
+    """The pictures beside VOC's folder of lists that one of these names, a name in each line."""
+    root = path.parents[path.parts[::-1].index(LISTS)]
+    names = {line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip()}
+    yield from ((root, file) for file in _walk(root) if file.suffix.lower() in PICTURES and file.stem in names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

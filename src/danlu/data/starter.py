@@ -20,6 +20,7 @@ SPLITS = {
 }
 _KINDS = {  # task: who recognises its raw files, the more particular first
     "segmentation": "masked",
+    "object_detection": "boxed",
     "image_classification": "pictured",
     "reading_comprehension": "questions",
     "token_classification": "tagged",
@@ -56,6 +57,7 @@ class Found:
     others: Sequence[Path] = ()  # that are left out
     parts: Sequence[Path] = ()  # all files to train on, where they are several
     joined: Mapping[Path, Path] = field(default_factory=dict)  # file -> another that is to be named with it
+    root: Path | None = None  # the folder from which the files are named; None: each lies where it was looked for
     beside: str = ""  # how the names of files end that belong to those and are to be named too
 
     def paths(self, split: str) -> list[Path]:
@@ -212,11 +214,16 @@ def _split(path: Path) -> tuple[str, str]:
 def path_lines(found: Found, path: Path) -> Iterator[str]:
     """The lines of [data] that name the files of each split; `path` is how the recipe names where they were found."""
     itself = path.name in {file.name for file in found.files.values()} or any(sign in path.name for sign in "*?[")
-    folder = path.parent if itself else path
+    folder = path.parent if itself and not found.root else path
     for split in (split for split in SPLITS if split in found.files):
-        names = [quoted((folder / file.name).as_posix()) for file in found.paths(split)]
+        names = [quoted((folder / _inside(found, file)).as_posix()) for file in found.paths(split)]
         value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
         yield commented("path" if split == "train" else split, value, split)
+
+
+def _inside(found: Found, file: Path) -> Path:
+    """How a file is named from the folder that was looked at."""
+    return file.relative_to(found.root) if found.root else Path(file.name)
 
 
 def key_lines(found: Found) -> Iterator[str]:

@@ -43,6 +43,7 @@ FAMILIES = (
     "cnn",
     "resnet",
     "unet",
+    "fcos",
     "ddpm",
     "dcgan",
 )

@@ -42,6 +42,8 @@ class Form:
         if isinstance(head, LabelConfig) and head.answer == "labels" and head.count:
             names = [f"LABEL_{index}" for index in range(head.count)]
             said |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        if isinstance(head, LabelConfig) and head.answer == "boxes":
+            said |= {"num_outputs": head.count}
         label = head.label if isinstance(head, JointConfig) else head
         return said | ({"classifier_dropout": label.dropout} if isinstance(label, LabelConfig) else {})
 
@@ -120,6 +122,8 @@ def _kind(head: HeadConfig) -> tuple[object, ...]:
 
 def _labels(head: LabelConfig, config: Mapping[str, Any]) -> LabelConfig:
     """With the number of labels that the file gives, where that is free."""
+    if head.answer == "boxes":
+        return replace(head, count=foreign.positive(config, "num_outputs"))
     if head.answer != "labels" or not head.count:
         return head
     named = config.get("id2label")

@@ -20,7 +20,7 @@ from danlu.nn.norm import Norm
 from danlu.nn.painting import Pixels, PixelsConfig
 
 POOLS = ("first", "last", "mean", "max", "each")
-ANSWERS = ("labels", "span", "choice", "replaced")
+ANSWERS = ("labels", "span", "choice", "replaced", "boxes")
 FIRST_SHARPNESS = 2.6592  # ln(1 / 0.07)
 _EVEN = 32  # rows that have a label are a multiple: their number differs from batch to batch
 Batch = dict[str, Tensor]
@@ -45,7 +45,8 @@ class LabelConfig:
     pool: str = "first"  # first | last (of the real tokens) | mean | max | each
     hidden: str = "none"  # none, or the activation of a dense layer before: tanh relu gelu
     bias: str = "all"  # none | all
-    # labels | span (a start and an end among the tokens) | choice (one logit per candidate) | replaced (per token)
+    # labels | span (a start and an end among the tokens) | choice (one logit per candidate) | replaced (per token) |
+    # boxes (four sides, and labels)
     answer: str = "labels"
     dropout: float = 0.0
 

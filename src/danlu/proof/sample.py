@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import tasks
-from danlu.data import derive, masks, records, shapes, sources, store
+from danlu.data import boxes, derive, masks, records, shapes, sources, store
 from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
@@ -74,8 +74,7 @@ def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
 def _read(node: Node, life: Life) -> Iterator[Row]:
     """Rows of the smallest raw files, one after the other, cleaned as the recipe says."""
     config, paths = node.config, sorted(life.raw_files(node), key=lambda path: path.stat().st_size)
-    some = masks.some(paths, _FILES) if config.shape == "masked" else paths[:_FILES]
-    found = [_source(path, config) for path in some]
+    found = [_source(path, config) for path in _some(paths, config.shape)]
     reader = records.Reader.of(config)
     shape, started = reader.shape(found), time.monotonic()
     for file in found:
@@ -85,6 +84,14 @@ def _read(node: Node, life: Life) -> Iterator[Row]:
             if record.row and not record.step:
                 yield _row(record)
     reader.check()
+
+
+def _some(paths: list[Path], shape: str) -> list[Path]:
+    """The first files, with those without which they cannot be read."""
+    if shape == "masked":
+        return masks.some(paths, _FILES)
+    told = [path for path in paths if shape == "boxed" and boxes.annotates(path)]
+    return [*[path for path in paths if path not in set(told)][:_FILES], *told]
 
 
 def _source(path: Path, config: Any) -> sources.SourceFile:

@@ -35,7 +35,7 @@ class Vocabulary:
 class Synthetic:
     """A loader of random tokens, or cells of a table, in the shape of the real one; judged rows have a label each.
 
-    `picture` is the shape of pixels that each has, and of these some have one class and some another.
+    `picture` is the shape of pixels that each has, and of these some have one class and some another; and a box.
     """
 
     whole = ()
@@ -63,6 +63,8 @@ class Synthetic:
             wanted = (size[0], *self.picture)
             batch["pixel_values"] = torch.randint(256, wanted, generator=self.random, dtype=torch.uint8)
             batch["pixel_labels"] = batch["pixel_values"][:, 0] % 2
+            sides = [0.0, 0.0, self.picture[-1] / 2, self.picture[-1] / 2]
+            batch["boxes"] = torch.tensor([*sides, 0.0]).expand(size[0], 1, 5).contiguous()
         return batch | ({"type_ids": ones - 1, "values": ones.float()} if self.judged else {})
 
 
