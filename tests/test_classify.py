@@ -47,6 +47,20 @@ def test_it_learns_what_one_word_tells(folders: dict[str, Path]) -> None:
     assert told["models"]["bag"]["accuracy"] > 0.9
 
 
+def test_phrases_learn_it_too(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("[model]", '[model]\narch = "textcnn"')
+    assert recipe != RECIPE
+    recipe = "\n".join(line for line in recipe.splitlines() if not line.startswith(("depth", "heads")))
+    made = project(tmp_path, recipe).run(Silent()).folders
+    assert files.read_json(made["evaluate"] / "metrics.json")["models"]["base"]["accuracy"] > 0.9
+    model, text = Model.from_pretrained(made["pretrain"]), "The old fool keeps a small book. It is the queen."
+    alone = model.judge([{"text": text}])[0]
+    among = model.judge([{"text": "A ship."}, {"text": text}, {"text": text * 2}])[1]
+    assert alone["label"] == "queen" and among["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    smaller = compress_folder(made["pretrain"], tmp_path / "small", "cpu")
+    assert smaller and Model.from_pretrained(tmp_path / "small").judge([{"text": text}])[0]["label"] == "queen"
+
+
 def test_figures_say_how_sure_they_are_and_agree_with_the_training_loop(folders: dict[str, Path]) -> None:
     told = files.read_json(folders["evaluate"] / "metrics.json")
     model, found, ends = Model.from_pretrained(folders["pretrain"]), told["models"], told["intervals"]["models"]

@@ -25,9 +25,10 @@ class Tokenizer(Section):
         return self
 
 
-READ_BOTH_WAYS = ("bert", "electra")  # forms that do not go on with text; their tokens are WordPiece's
+READ_BOTH_WAYS = ("bert", "electra", "textcnn")  # forms that do not go on with text; their tokens are WordPiece's
 ALONE = (
     "t5",
+    "textcnn",
     "mlp",
     "cnn",
     "fcos",
@@ -42,16 +43,13 @@ WORDLESS = ("record", *PICTURED)  # those that have no tokens
 
 
 Form = Literal[
-    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "t5", "mlp", "cnn", "fcos", "resnet", "unet", "vit", "ddpm",
-    "dcgan",
+    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "textcnn", "t5", "mlp", "cnn", "fcos", "resnet", "unet", "vit",
+    "ddpm", "dcgan",
 ]  # fmt: skip
 
 
 class ModelSection(Section):
-    arch: Form = Field(
-        "auto",
-        description="gpt is Qwen3's; bert, electra read both ways; t5 fills; mlp tables; cnn resnet vit unet fcos see",
-    )
+    arch: Form = Field("auto", description="form of the network: gpt is Qwen3's; auto: what suits the task")
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
         "auto", description="the one dial: layers; width, heads and rates follow"

@@ -169,7 +169,7 @@ class Recipe(Section):
         tune = self.finetune if self.trained != "finetune" else None  # else its task is that of the recipe
         for task in (each.task for each in (self, tune) if each and each.task):
             suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
-            if arch not in suited and (arch in ALONE or set(suited) & set(ALONE)):
+            if arch not in suited and (arch in ALONE or set(suited) <= set(ALONE)):
                 raise ValueError(text("recipe.other_form", arch=arch, task=task))
         return self
 

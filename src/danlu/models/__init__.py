@@ -40,6 +40,7 @@ FAMILIES = (
     "clip",
     "whisper",
     "mlp",
+    "textcnn",
     "cnn",
     "resnet",
     "unet",
@@ -92,7 +93,8 @@ def carries(name: str, architecture: Architecture) -> bool:
     module = family(name)
     if module.LAYOUT.form_of(architecture.head) is None:
         return False
-    if not isinstance(architecture.embed, getattr(module, "EMBED", TokensConfig)):
+    kinds = getattr(module, "EMBED", TokensConfig)
+    if type(architecture.embed) not in (kinds if isinstance(kinds, tuple) else (kinds,)):
         return False
     try:
         return computed(module.from_hf(module.to_hf(architecture, {}))) == computed(architecture)

@@ -31,12 +31,14 @@ from danlu.nn.making import Adversarial, Denoising
 from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Reconstruction, Records, Stack, Towers
 from danlu.nn.norm import Norm
 from danlu.nn.painting import Pixels, PixelsConfig, grid
+from danlu.nn.phrases import Phrases, PhrasesConfig
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
 from danlu.nn.unet import UNet, UNetConfig
 
 EMBEDDING_STD = 0.02
 ADVERSARIAL_STD = 0.02  # of all that a DCGAN begins with (1511.06434, section 4)
+PHRASES_STD = 0.25  # no norm follows (1408.5882)
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def _making(config: DenoiserConfig | AdversarialConfig, core: Transformer, head:
 def _embedding(
     config: TokensConfig | PatchesConfig | FramesConfig, dim: int, shared: nn.Embedding | None = None
 ) -> Tokens | Patches | Frames:
+    if isinstance(config, PhrasesConfig):
+        return Phrases(config)
     if isinstance(config, TokensConfig):
         return Tokens(config, dim, shared)
     return Patches(config, dim) if isinstance(config, PatchesConfig) else Frames(config, dim)
@@ -205,6 +209,12 @@ def _head(config: HeadConfig, dim: int, embed: nn.Module) -> Vocabulary | Label 
     )
 
 
+def _table_std(network: Network) -> float:
+    if isinstance(network, Records):
+        return float(network.embed.config.fields**-0.5)
+    return PHRASES_STD if isinstance(network.embed, Phrases) else EMBEDDING_STD
+
+
 @torch.no_grad()
 def initialise(network: Network, generator: torch.Generator) -> None:
     """Tables normal with std 0.02; linears with std 1/sqrt(inputs), those that write to the residual stream smaller.
@@ -216,8 +226,7 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     writers = 1 / math.sqrt(2 * max(1, core.layers))
     for name, module in network.named_modules():
         if isinstance(module, nn.Embedding):
-            std = network.embed.config.fields**-0.5 if isinstance(network, Records) else EMBEDDING_STD
-            module.weight.normal_(0, std, generator=generator)
+            module.weight.normal_(0, _table_std(network), generator=generator)
         elif isinstance(module, nn.Conv2d) and isinstance(network.embed, Convolutions):  # ReLU halves it (1502.01852)
             module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
         elif isinstance(network, Adversarial) and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

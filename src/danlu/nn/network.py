@@ -74,7 +74,7 @@ class Network(Stack):
     @property
     def depth(self) -> int:
         """The dial that its family was made by."""
-        return self.core.config.layers
+        return int(getattr(self.embed.config, "depth", self.core.config.layers))
 
     def adopt(self, other: Network) -> None:
         """Take over another's embedding and stack, and the encoder of a pair of stacks."""
@@ -96,6 +96,11 @@ class Network(Stack):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def kept(self) -> int:
+        """Numbers that convolutions before the stack keep for backward, of one token or picture."""
+        return int(getattr(self.embed.config, "kept", 0))
 
     def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """The states after the last layer (B, T, D)."""
@@ -142,15 +147,6 @@ class Pictures(Network):
     def flops(self) -> float:
         """Operations of a forward pass of its convolutions over one picture."""
         return self.embed.config.flops if isinstance(self.embed, Convolutions) else 0.0
-
-    @property
-    def kept(self) -> int:
-        """Numbers that its convolutions keep of one picture for backward."""
-        return self.embed.config.kept if isinstance(self.embed, Convolutions) else 0
-
-    @property
-    def depth(self) -> int:
-        return self.embed.config.depth if isinstance(self.embed, Convolutions) else self.core.config.layers
 
     def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """The states after the last layer (N, T, D), T of each picture."""

@@ -23,6 +23,7 @@ from danlu.nn.convolutions import ConvolutionsConfig
 from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
+from danlu.nn.phrases import PhrasesConfig
 from danlu.nn.stems import CellsConfig, PatchesConfig
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
@@ -205,6 +206,9 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
     if isinstance(whole.embed, CellsConfig):
         core = replace(whole.core, layers=layers, dim=WIDTH, hidden=HIDDEN)
         return replace(whole, core=core, embed=replace(whole.embed, vocab=vocab), context=context)
+    if isinstance(whole.embed, PhrasesConfig):
+        found = replace(whole.embed, vocab=vocab, width=WIDTH, channels=WIDTH // 4)
+        return replace(whole, core=replace(whole.core, dim=found.dim), embed=found, context=context)
     if isinstance(whole.embed, ConvolutionsConfig | DenoiserConfig | AdversarialConfig):
         small = replace(whole.embed, width=WIDTH // 8, depth=1)
         return replace(whole, core=replace(whole.core, dim=small.dim), embed=small, context=context)

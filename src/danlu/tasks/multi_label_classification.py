@@ -36,6 +36,7 @@ class MultiLabelClassification(Task):
     outputs = {"labels": Text}
     shape = "multilabelled"
     arch = "bert"
+    archs = ("bert", "textcnn")
     long = "cut"
     judges = True
     selects = "micro_f1"

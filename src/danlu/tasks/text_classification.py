@@ -26,6 +26,7 @@ class TextClassification(OneLabel):
     known_as = ("sentiment-analysis",)
     stock = ("ForSequenceClassification",)
     arch = "bert"
+    archs = ("bert", "textcnn")
     long = "cut"
     judges = True
     optional = ("text_pair",)

@@ -18,6 +18,7 @@ class TextRegression(OneNumber):
     outputs = {"score": Text}
     shape = "scored"
     arch = "bert"
+    archs = ("bert", "textcnn")
     long = "cut"
     judges = True
     optional = ("text_pair",)
