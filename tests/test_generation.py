@@ -171,13 +171,16 @@ def test_a_model_that_makes_nothing_writes_none(lived: dict[str, dict[str, Path]
 
 @pytest.mark.parametrize("task", TASKS)
 def test_killed_and_run_again(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by its deadline between two steps, and gone on with: the same weights, bit by bit."""
+    """Stopped by its deadline between two steps, and gone on with: the same weights and their mean, bit by bit."""
     no_clock(monkeypatch)
-    straight = project(tmp_path / "straight", task).run(Silent(), "pretrain").folders["pretrain"]
+    mean = "train.average=0.9"
+    straight = project(tmp_path / "straight", task, mean).run(Silent(), "pretrain").folders["pretrain"]
+    short = project(tmp_path / "stopped", task, mean, "train.deadline=0.05s", "train.save_every=7")
     with pytest.raises(Interrupted):
-        project(tmp_path / "stopped", task, "train.deadline=0.05s", "train.save_every=7").run(Silent(), "pretrain")
+        short.run(Silent(), "pretrain")
     assert list((tmp_path / "stopped").rglob("checkpoints/*"))
-    again = project(tmp_path / "stopped", task, "train.save_every=7").run(Silent(), "pretrain").folders["pretrain"]
+    life = project(tmp_path / "stopped", task, mean, "train.save_every=7")
+    again = life.run(Silent(), "pretrain").folders["pretrain"]
     assert again.name == straight.name
     assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
 
@@ -202,6 +205,7 @@ def test_its_training_is_exact(task: str, tmp_path: Path) -> None:
 
 
 OTHERS = [
+    (DIFFUSION, "train.average=0.5"), (GAN, "train.average=0.5"),
     (DIFFUSION, "options.schedule=linear"), (DIFFUSION, "options.levels=100"), (DIFFUSION, "train.dropout=0.2"),
     (DIFFUSION, "model.depth=2"), (GAN, "options.latent=8"), (GAN, "train.dropout=0.2"), (GAN, "model.depth=2"),
 ]  # fmt: skip

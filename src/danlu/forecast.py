@@ -35,6 +35,7 @@ _KEPT_MB = 150  # that reading and encoding leave in the process: the engine and
 _LOOKING_MB = 35  # that evaluation and samples add to the steps
 _LEAST_MB = 450  # of a process that has loaded torch and a model
 _BYTES_PER_TOKEN = 3.4
+_PICTURES = 1000  # that are made, where a model makes some, each in so many passes as it takes steps
 _SAMPLE = 100_000  # bytes of raw text that a base's tokenizer is tried on
 
 
@@ -244,8 +245,10 @@ def _encoding(state: State, size: Sizes, data: float) -> float:
 
 
 def _measuring(life: Life, size: Sizes, model: Cost) -> float:
-    """Seconds to look at the held-out rows, and to write samples token by token."""
+    """Seconds to look at the held-out rows, and to write samples token by token, or to make pictures."""
     recipe = life.loaded.recipe
+    if catalogue.stated(recipe.task, "makes"):
+        return 0.5 + _PICTURES * recipe.options.get("steps", 1) * model.row
     held_out = recipe.data.split.test or recipe.data.split.valid or 1.0
     rows = held_out * size.raw / _BYTES_PER_TOKEN / recipe.model.context
     token = 4 * model.model / _TOUCHED + _LAYER * model.layers

@@ -372,3 +372,12 @@ def test_a_second_signal_while_saving_leaves_the_checkpoint_before(
     resumed = run(data, tmp_path / "out", None)
     assert same(resumed.weights, straight.weights)
     assert log(tmp_path / "out") == log(tmp_path / "straight")
+
+
+def test_an_adversary_that_loses_is_no_spike_and_a_loss_that_is_no_number_stops_it() -> None:
+    made = training()
+    made.position.window = {"model": [[0.1, 0.1]] * guard.LEAST}
+    assert not made._accepted("model", 10.0, 0.1)
+    made.task.adversarial = True  # type: ignore[misc]
+    assert made._accepted("model", 10.0, 0.1)
+    assert not made._accepted("model", math.nan, 0.1)

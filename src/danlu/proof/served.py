@@ -41,7 +41,8 @@ def _longest(twin: Twin) -> dict[str, Tensor]:
     batch = twin.task.posed(twin.loader().assemble([0]))
     names = [name for name in ("input_ids", "values", DECODER + "input_ids") if name in batch]
     read = {name: batch[name][0][batch[numbers_of(name, batch)][0] == 1] for name in names}
-    return read | ({"pixel_values": batch["pixel_values"][0].float()} if "pixel_values" in batch else {})
+    drawn = {name: batch[name][0] for name in ("level", "latent") if name in batch}
+    return read | drawn | ({"pixel_values": batch["pixel_values"][0].float()} if "pixel_values" in batch else {})
 
 
 def _alone(row: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -186,7 +186,8 @@ class Training:
     def _accepted(self, part: str, loss: float, norm: float) -> bool:
         """Whether the guard lets this step change the part; it remembers what it let pass."""
         window = self.position.window.setdefault(part, [])
-        if objection := guard.objection(window, loss, norm):
+        usual = [] if self.task.adversarial else window  # what one adversary wins the other loses: that is no spike
+        if objection := guard.objection(usual, loss, norm):
             figures = {} if objection == "not_finite" else {"loss": loss, "norm": norm}
             self._tell(objection, step=self.position.step + 1, skipped=self.position.skipped + 1, **figures)
             return False
