@@ -173,6 +173,14 @@ def test_thresholds_decide_what_is_said(lived: dict[str, Path]) -> None:
     assert said["threshold", 0.99] < said["threshold", 0.05] < said["overlap", 1.0]
 
 
+def test_a_model_is_measured_on_other_boxes(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_coco(tmp_path / "more")
+    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
+    assert "map_50" in capsys.readouterr().out
+
+
 SEEN_ANEW = ["crop=2", "flip=true", "zoom=0.5", "colour=0.3"]
 
 

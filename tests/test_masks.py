@@ -190,6 +190,15 @@ def test_dice_is_one_less_overlap() -> None:
     assert float(_apart(shares, torch.from_numpy(truth))) == pytest.approx(wanted, abs=1e-9)
 
 
+def test_a_model_is_measured_on_other_masks(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read as `danlu init` would read them: 11 is of no class there, too."""
+    files_of(tmp_path / "more" / "train", tmp_path / "more" / "trainannot", 6, 700)
+    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
+    assert "mean_iou" in capsys.readouterr().out
+
+
 SEEN_ANEW = ["crop=2", "flip=true", "zoom=0.5", "colour=0.3", "dice=1.0"]
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from danlu import pixels
-from danlu.config import Data
+from danlu.config import PICTURED, Data
 from danlu.data import filters, shapes
 
+SEEN = pixels.png(np.zeros((2, 3), np.uint8))
 RECORDS = {
     "text": {"text": "One story."},
     "pair": {"prompt": "Who?", "completion": "He."},
@@ -21,7 +22,9 @@ RECORDS = {
     "marked": {"text": "The <e1>child</e1> is in the <e2>house</e2>.", "label": "in"},
     "tagged": {"text": "Rome is big.", "spans": [[0, 4, "place"]]},
     "scored": {"text": "One.", "text_pair": "Two.", "score": 3},
-    "picture": {"image": pixels.png(np.zeros((2, 3), np.uint8)), "label": 7, "name": "seven.png"},
+    "picture": {"image": SEEN, "label": 7, "name": "seven.png"},
+    "masked": {"image": SEEN, "mask": pixels.png(np.eye(2, 3, dtype=np.uint8)), "void": 0, "name": "two.png"},
+    "boxed": {"image": SEEN, "boxes": [[0, 0, 2, 1, "cell"], [1, 0, 3, 2, 7]], "name": "two.png"},
     "record": {"age": " 39 ", "work": "?", "rich": True, "label": "no."},
 }
 
@@ -53,7 +56,7 @@ def swapped(text: str) -> str:
 def test_all_its_texts_are_changed_and_nothing_else(shape: str) -> None:
     row = shapes.canonical(RECORDS[shape], shape)
     changed = shapes.mapped(row, swapped)
-    if shape not in ("record", "picture"):  # whose cells are names and numbers; pixels
+    if shape not in ("record", *PICTURED):  # whose cells are names and numbers; pixels
         assert shapes.plain(changed) == swapped(shapes.plain(row)) != shapes.plain(row)
     assert changed.keys() == row.keys()
 
