@@ -41,7 +41,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- [evaluate] and [compress] ---
 
 EVALUATE: dict[str, tuple[Any, str]] = {
-    "ngram": (3, "metrics.json"), "samples": (2, "samples.json"), "judge": ("", "test_generation.py tries it"),
+    "ngram": (3, "metrics.json"), "samples": (2, "samples.json"),
+    "judge": ("", "test_generation.py tries it"), "show": ("", "and test_worst.py this"),
 }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def evaluated(recipe: Path, *overrides: str) -> dict[str, Any]:
     return {name: files.read_json(folder / name) for name in ("metrics.json", "samples.json")}
 
 
-@pytest.mark.parametrize("key", [key for key in EVALUATE if key != "judge"])
+@pytest.mark.parametrize("key", [key for key in EVALUATE if EVALUATE[key][0]])
 def test_every_key_of_evaluate_changes_what_is_written(key: str, recipe: Path) -> None:
     value, written = EVALUATE[key]
     before, after = evaluated(recipe), evaluated(recipe, f"evaluate.{key}={value}")

@@ -7,7 +7,7 @@ import base64
 import binascii
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ LEAST = 2  # pixels of a side: less is a tracking dot, not a picture
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _WHITE = 255  # what shows through where a picture is transparent
 _URI = "data:image/"
+_SMALL = 96  # pixels on each side of a picture that is shown beside others, at most
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats that keep numbers as they are
 _NUMBERS = ("P", "PA")  # modes whose pixels are places in a palette
 
@@ -120,6 +121,18 @@ def png(pixels: "np.ndarray") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def shrunk(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows, each with the picture in it, where there is one, as a PNG file of a few kilobytes in base64."""
+    return [{**row, "image": _small(row["image"])} if "image" in row else dict(row) for row in rows]
+
+
+def _small(value: str) -> str:
+    image, file = opened(read(value)), io.BytesIO()
+    image.thumbnail((_SMALL, _SMALL))
+    image.save(file, "PNG")
+    return written(file.getvalue())
 
 
 # --- masks: pixels that hold the numbers of classes -------------------------------------------------------

@@ -174,6 +174,7 @@ def _verdicts(run: Run) -> Iterator[str]:
     """What models that judge rows got right and wrong."""
     measured, flipped = table(run, "evaluate", "metrics.json"), table(run, "evaluate", "flips.json")
     yield from verdicts.confusion(measured.get("confusion", {}))
+    yield from verdicts.worst(table(run, "evaluate", "errors.json") or ())
     for found, flips in zip(measured.get("comparisons", ()), flipped or (), strict=False):
         yield from verdicts.comparison(found, flips)
 

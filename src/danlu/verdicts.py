@@ -94,3 +94,23 @@ def _name(role: str) -> str:
 
 def _cut(given: str, longest: int = _LONGEST) -> str:
     return given if len(given) <= longest else given[:longest] + " …"
+
+
+def worst(errors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What was most wrong: pictures as a contact sheet, with what each is and what was said; other rows as a table."""
+    if not errors:
+        return
+    yield f'<h2>{text("verdicts.worst")}</h2><p class="about">{text("verdicts.worst_about")}</p>'
+    if "image" in errors[0]:
+        yield f'<div class="sheet">{"".join(map(_frame, errors))}</div>'
+        return
+    names = ("given", "wanted", "found")
+    rows = ["".join(f"<td>{shown(_cut(str(each[name])))}</td>" for name in names) for each in errors]
+    yield _table([text(f"verdicts.{name}") for name in names], [f"<tr>{row}</tr>" for row in rows], "words")
+
+
+def _frame(error: Mapping[str, Any]) -> str:
+    said = " → ".join(shown(each) for each in (error["wanted"], error["found"]) if each)
+    image = f'<img alt="" src="data:image/png;base64,{shown(error["image"])}">'
+    caption = f"<figcaption>{said} · {error['weight']:.2f}</figcaption>"
+    return f'<figure title="{shown(error["given"])}">{image}{caption}</figure>'

@@ -22,9 +22,17 @@ class Evaluate(Section):
     samples: Annotated[int, Field(ge=0, le=50, strict=True)] = Field(
         3, description="held-out rows that are shown in the report, continued or answered"
     )
+    show: Annotated[str, Field(pattern=r"^worst-[1-9]\d?$")] = Field(
+        "worst-20", description="which answers the report shows: worst-N, those that were most wrong"
+    )
     judge: str | None = Field(
         None, description="folder of a model that classifies pictures, by which those that are made are judged"
     )
+
+    @property
+    def worst(self) -> int:
+        """How many of what was wrong are shown."""
+        return int(self.show.removeprefix("worst-"))
 
 
 class Compress(Section):
@@ -135,7 +143,8 @@ class Recipe(Section):
         usual = Evaluate()
         given = [name for name in Evaluate.model_fields if getattr(self.evaluate, name) != getattr(usual, name)]
         given = [name for name in given if getattr(self.evaluate, name)]
-        if given and not self._some_task(_speaks, _judges):
+        judging = (_judges,) if given == ["show"] else (_speaks, _judges)
+        if given and not self._some_task(*judging):
             raise ValueError(text("recipe.no_effect", key=f"evaluate.{given[0]}", why=f'task = "{self.task}"'))
         return self
 
@@ -143,7 +152,7 @@ class Recipe(Section):
     def _is_judged(self) -> "Recipe":
         """A judge is for pictures that are made, and n-grams and rows for others; no adversaries stop by their loss."""
         makes, usual = bool(catalogue.stated(self.task, "makes")), Evaluate()
-        keys = [f"evaluate.{name}" for name in (("ngram", "samples") if makes else ("judge",))
+        keys = [f"evaluate.{name}" for name in (("ngram", "samples", "show") if makes else ("judge",))
                 if getattr(self.evaluate, name) and getattr(self.evaluate, name) != getattr(usual, name)]  # fmt: skip
         if catalogue.stated(self.task, "adversarial"):
             sections = [name for name in ("train", self.trained) if getattr(getattr(self, name), "stop_early", None)]

@@ -8,7 +8,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import files
+from danlu import files, pixels
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ VERSION = 3
 _PICTURES, _NUMBERS = 128, 2**21  # of a batch, at most: what takes one place but is large, and its numbers
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
 _SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
-_ERRORS, _FLIPS = 20, 20  # that are shown
+_FLIPS = 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
 _ORDER, _BAG = 5, 2  # of the n-grams that stand beside where the recipe does not say: in a row, and in a bag
 
@@ -49,7 +49,7 @@ def run(context: "Context") -> None:
             group.add(role, model)
             context.progress(sum(len(each.figures) for each in groups), steps, role)
     spread = {role: _made(context, role, model, groups[0]) for role, model in models.items() if model.task.makes}
-    _write(context.out, groups, spread)
+    _write(context.out, groups, spread, wanted.worst)
     last = models.get("tuned") or models["base"]
     shown = samples(last, context.inputs["columns"], wanted.samples) if last.task.ahead else []
     files.write_json(context.out / "samples.json", shown or groups[-1].samples(wanted.samples))
@@ -81,7 +81,7 @@ def _made(context: "Context", role: str, model: "Model", group: "Group") -> dict
     return found.spread
 
 
-def _write(out: Path, groups: "list[Group]", spread: dict[str, Any]) -> None:
+def _write(out: Path, groups: "list[Group]", spread: dict[str, Any], worst: int) -> None:
     """metrics.json, and beside it rows that the models got wrong, and rows that one got right and another wrong."""
     named = dict(zip(("models", "answers"), groups, strict=False))
     table: dict[str, Any] = {"schema": files.SCHEMA, "split": _split(groups[0].encoded), "models": {}, "answers": {}}
@@ -92,7 +92,7 @@ def _write(out: Path, groups: "list[Group]", spread: dict[str, Any]) -> None:
     compared = [group.compared() for group in groups]
     table["comparisons"] = [comparison for each in compared for comparison, _ in each]
     files.write_json(out / "metrics.json", _finite(table))
-    files.write_json(out / "errors.json", groups[-1].errors)
+    files.write_json(out / "errors.json", pixels.shrunk(groups[-1].errors[:worst]))
     files.write_json(out / "flips.json", [flips for each in compared for _, flips in each])
 
 
@@ -132,9 +132,9 @@ class Judged:
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """The worst errors, the worst first."""
+        """What was wrong, the worst first."""
         found = (self.task.error(said, row) for said, row in zip(self.said, self.rows, strict=True))
-        return sorted((each for each in found if each), key=lambda each: -each["weight"])[:_ERRORS]
+        return sorted((each for each in found if each), key=lambda each: -each["weight"])
 
     @property
     def right(self) -> list[bool]:

@@ -101,6 +101,10 @@ class ImageClassification(OneLabel):
             sums["top_5"] = (likeliest == labels[known][:, None]).sum()
         return sums
 
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        found = super().error(prediction, reference)
+        return found and found | {"image": reference["image"]}
+
     def report(self, sums: dict[str, Any]) -> dict[str, float]:
         told = super().report(sums)
         count = max(float(sums["confusion"].sum()), 1.0)

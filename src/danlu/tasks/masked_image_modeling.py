@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from danlu import pixels
+from danlu.data import shapes
 from danlu.data.augment import Augmentation, Lots
 from danlu.errors import UserError
 from danlu.modalities.image import Image
@@ -162,6 +163,11 @@ class MaskedImageModeling(Task):
 
     def drawn(self, answer: Row, row: Row) -> dict[str, bytes]:
         return {name: pixels.read(answer[name]) for name in ("painted", "seen")}
+
+    def error(self, prediction: Row, reference: Row) -> Row | None:
+        """Every picture is painted with some error."""
+        said = {"wanted": "", "found": self.told(prediction), "weight": prediction["loss"]}
+        return {"given": shapes.plain(reference), **said, "image": prediction["painted"]}
 
     def told(self, answer: Row) -> str:
         return f"{answer['loss']:.3f}" if "loss" in answer else ""
