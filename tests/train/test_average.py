@@ -85,6 +85,18 @@ def test_killed_again_and_again_with_the_best_behind(data: Path, tmp_path: Path)
     assert same(whole(data, tmp_path / "killed", train=train, **settings).weights, straight.weights)
 
 
+def test_the_cut_of_a_step_changes_nothing(loader: Loader) -> None:
+    """The mean moves once for each step, however many micro-batches that has."""
+    found = []
+    for rows, accumulate in ((8, 1), (2, 4)):
+        made = training(Train(average=0.9, warmup=0.0), optimizer="sgd", lr=0.1, rows=rows, accumulate=accumulate)
+        for _ in made.events(loader, None):
+            pass
+        found.append(made.average.means)
+    for name, mean in found[0].items():
+        assert float((found[1][name] - mean).norm() / mean.norm()) < 1e-6
+
+
 def test_a_return_to_the_start_forgets_the_steps(loader: Loader) -> None:
     made = training(Train(average=0.9))
     start = {name: tensor.clone() for name, tensor in made.masters.params.items()}

@@ -23,6 +23,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "bf16, many rows, dropout": {
         "precision": "bf16", "attention": "sdpa", "optimizer": "muon", "dropout": 0.1, "batch_tokens": 8192,
     },
+    "a mean of the weights": {
+        "precision": "fp32", "attention": "sdpa", "optimizer": "adamw", "batch_tokens": 1024, "average": 0.99,
+    },
     "micro-batches and a large vocabulary": {
         "vocab": 32768, "precision": "bf16", "attention": "sdpa", "optimizer": "adamw", "batch_tokens": 8192,
         "accumulate": 4,
