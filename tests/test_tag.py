@@ -113,7 +113,7 @@ def test_other_rows_are_measured(folders: dict[str, Path], tmp_path: Path) -> No
         ("in O\nParis B-LOC\n", "in O\nZhou B-PER\n", "E252"),
         ("in O\nParis B-LOC\n\nin\n", "in O\nRome B-LOC\n", "E208"),
         ("in O\nParis X-LOC\n", "in O\nRome B-LOC\n", "E208"),
-        ("\n", "in O\nRome B-LOC\n", "E216"),
+        ("\n", "in O\nRome B-LOC\n", "E222"),
     ],
 )
 def test_what_cannot_be_learned_is_said_at_once(tmp_path: Path, train: str, test: str, code: str) -> None:
