@@ -345,3 +345,8 @@ def test_palettes_hold_numbers_and_white_is_a_class_of_black_and_white(tmp_path:
         Pillow.fromarray(((np.asarray(Pillow.open(path)) % 11 > 0) * 255).astype(np.uint8)).save(path)
     written, _ = starter.recipe(tmp_path / "raw", Path("raw"))
     assert "void = 254" in written
+
+
+def test_columns_of_pictures_without_a_table_are_refused(tmp_path: Path) -> None:
+    life = project(tmp_path, '\n[data.columns]\nmask = "nosuch"\n')
+    assert tiny_task.refused(life, "prepare").code == "E220"

@@ -498,3 +498,11 @@ def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     life = project(tmp_path)
     assert cli.main(["run", str(life.loaded.path), "--plan", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_a_folder_of_empty_files_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "shots" / name).parent.mkdir(parents=True)
+        (tmp_path / "shots" / name).touch()
+    assert cli.main(["init", str(tmp_path / "shots"), "--recipe", str(tmp_path / "recipe.toml")]) == 3
+    assert "E203" in capsys.readouterr().err

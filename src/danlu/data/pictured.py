@@ -40,6 +40,8 @@ def survey(path: Path) -> starter.Found | None:
     seen = _seen(splits["train"])
     if not 2 <= len(seen.classes) <= _CLASSES:
         return None
+    if not seen.shapes:  # none can be opened: what reads them says why
+        return None
     most = seen.shapes.most_common(1)[0][0]
     shown = most if len(seen.shapes) == 1 else messages.text("init.picture_shapes", most=most)
     said = {"classes": len(seen.classes), **clues.shares(seen.classes), "shape": shown}

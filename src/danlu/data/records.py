@@ -99,6 +99,8 @@ class Reader:
                 found.setdefault(self._shape_of_file(file), file)
             except UserError as problem:
                 problems.append(problem)
+                if problem.code == "E220":  # the same of every picture
+                    break
         raise_all(problems)
         if "text" in found and len(found) > 1:
             other = next(shape for shape in found if shape != "text")
@@ -151,6 +153,8 @@ class Reader:
         if file.format in ("text", "code") and self.wanted in ("auto", "text"):
             return "text"
         if self.wanted in ("masked", "boxed") and file.format == "picture":  # the rest stands in another file
+            if self.columns:
+                raise UserError("E220", key="columns", path=file.name, found=file.format, kinds=", ".join(_ROWS))
             return self.wanted
         seen = [raw for _, raw in islice(formats.read(file, self.cut), _LOOKED_AT) if isinstance(raw, dict)]
         if self.wanted != "auto":
