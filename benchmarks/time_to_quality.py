@@ -36,7 +36,7 @@ SETTINGS: dict[str, Settings] = {  # in the exportable (Qwen3) form; the rates a
     },
     "1.60": {
         "model": {"depth": 4, "width": 256, "context": 128},
-        "pretrain": {"tokens": "750k", "batch_tokens": 2048},
+        "pretrain": {"tokens": "900k", "batch_tokens": 2048},
     },
 }
 
