@@ -1,34 +1,85 @@
-"""Which tasks there are and what each states of itself, read from its file without importing it."""
+"""Which tasks and families of models there are and what each states, read from its file without importing it."""
 
 import ast
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).parent / "tasks"
+_TASKS, _MODELS = (Path(__file__).parent / folder for folder in ("tasks", "models"))
+_FAMILY = re.compile(r"^LAYOUT\b", re.MULTILINE)  # what every family states, and no other file beside them
+_FORM = re.compile(r"^SUITS\b", re.MULTILINE)
+_ALIAS = re.compile(r'^ALIAS = "(\w+)"', re.MULTILINE)
 
 
 def names() -> dict[str, str]:
-    """{name: first line of its documentation}."""
-    paths = sorted(path for path in _FOLDER.glob("*.py") if path.stem not in ("__init__", "task"))
-    return {path.stem: (ast.get_docstring(_parsed(path)) or "").split("\n")[0] for path in paths}
+    """{name: first line of its documentation} of the tasks."""
+    paths = sorted(path for path in _TASKS.glob("*.py") if path.stem not in ("__init__", "task"))
+    return {path.stem: _title(path) for path in paths}
 
 
 def stated(name: str, attribute: str) -> Any:
     """The value that a task's class gives to an attribute; None where it gives none, or there is no such task."""
     if name not in names():
         return None
-    bodies = [each.body for each in _parsed(_FOLDER / f"{name}.py").body if isinstance(each, ast.ClassDef)]
-    given = [each for body in bodies for each in body if isinstance(each, ast.Assign)]
-    values = [each.value for each in given if ast.unparse(each.targets[0]) == attribute]
-    return ast.literal_eval(values[0]) if values else None
+    bodies = [each.body for each in _parsed(_TASKS / f"{name}.py").body if isinstance(each, ast.ClassDef)]
+    return _value([each for body in bodies for each in body], attribute)
 
 
 def task_of(stock: Sequence[str]) -> str | None:
     """The task that a class of another library does ("BertForSequenceClassification"), the first that is known."""
     ends = {end: name for name in names() for end in stated(name, "stock") or ()}
     return next((task for each in stock for end, task in ends.items() if each.endswith(end)), None)
+
+
+# --- families of models -----------------------------------------------------------------------------------
+
+
+def families() -> dict[str, str]:
+    """{name: first line of its documentation} of the families of models."""
+    return {name: _title(_MODELS / f"{name}.py") for name in _sources()}
+
+
+def family_names() -> tuple[str, ...]:
+    """The same without their documentation, which takes longer."""
+    return tuple(_sources())
+
+
+def aliases() -> dict[str, str]:
+    """{alias: name} of the families that have one."""
+    return {found[1]: name for name, source in _sources().items() if (found := _ALIAS.search(source))}
+
+
+def forms() -> tuple[str, ...]:
+    """What a recipe can call the form of a new network: families that say what they SUIT, by every name they have."""
+    own = [name for name, source in _sources().items() if _FORM.search(source)]
+    return tuple(sorted([*own, *(alias for alias, name in aliases().items() if name in own)]))
+
+
+def of_family(name: str | None, attribute: str) -> Any:
+    """The value that a family's file states, by the family's name or alias; None where it states none, or is none."""
+    name = aliases().get(name or "", name)
+    return _value(_parsed(_MODELS / f"{name}.py").body, attribute) if name in _sources() else None
+
+
+@cache
+def _sources() -> dict[str, str]:
+    """The text of each family's file, by its name."""
+    texts = {path.stem: path.read_text("utf-8") for path in sorted(_MODELS.glob("*.py"))}
+    return {name: text for name, text in texts.items() if _FAMILY.search(text)}
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _title(path: Path) -> str:
+    return (ast.get_docstring(_parsed(path)) or "").split("\n")[0]
+
+
+def _value(body: Sequence[ast.stmt], attribute: str) -> Any:
+    values = [each.value for each in body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == attribute]
+    return ast.literal_eval(values[0]) if values else None
 
 
 @cache

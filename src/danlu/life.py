@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from danlu import catalogue
-from danlu.config import READ_BOTH_WAYS, WORDLESS, Data, Recipe
+from danlu.config import WORDLESS, Data, Recipe
 from danlu.errors import UserError
 
 
@@ -72,7 +72,8 @@ def _encoding(recipe: Recipe, task: str, options: dict[str, Any]) -> dict[str, A
         read = catalogue.stated(task, "encoded_by")  # of the options; all, where a task does not say
         return {"task": task} | _own({n: each for n, each in options.items() if read is None or n in read})
     wanted = recipe.tokenizer.type
-    kind = ("wordpiece" if recipe.backbone.arch in READ_BOTH_WAYS else "bpe") if wanted == "auto" else wanted
+    usual = catalogue.of_family(recipe.backbone.arch, "TOKENIZER") or "bpe"
+    kind = usual if wanted == "auto" else wanted
     encoding = {"tokenizer": recipe.tokenizer.model_copy(update={"type": kind}), "task": task} | _own(options)
     fitted = catalogue.stated(task, "long") in ("cut", "windows") or catalogue.stated(task, "sized")
     return encoding | ({"context": recipe.model.context} if fitted else {})

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from danlu import catalogue, models, pixels, tasks
-from danlu.config import READ_BOTH_WAYS
 from danlu.data.loader import IGNORE, Loader
 from danlu.modalities.image import Image
 from danlu.modalities.table import Table
@@ -65,7 +64,7 @@ def pictures() -> Image:
 
 def task_of(name: str, **options: Any) -> Task:
     """The task with what it needs: labels, a context to cut to, a mask token, a scale of numbers."""
-    known = {**dict.fromkeys(READ_BOTH_WAYS, words), "mlp": cells, **dict.fromkeys(SEEING, pictures)}
+    known = {**dict.fromkeys(("bert", "electra"), words), "mlp": cells, **dict.fromkeys(SEEING, pictures)}
     processor = known.get(catalogue.stated(name, "arch"), text)()
     kind: Any = tasks.load(name)
     carried = dict.fromkeys(label for index in range(20) for label in kind.labels_of(row(index, index % 4 + 1, 3)))

@@ -1,9 +1,10 @@
 """The vocabulary and the form of the network."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from danlu import catalogue
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
 
@@ -25,27 +26,14 @@ class Tokenizer(Section):
         return self
 
 
-READ_BOTH_WAYS = ("bert", "electra", "textcnn")  # forms that do not go on with text; their tokens are WordPiece's
-ALONE = (
-    "t5",
-    "textcnn",
-    "mlp",
-    "cnn",
-    "fcos",
-    "resnet",
-    "unet",
-    "vit",
-    "ddpm",
-    "dcgan",
-)  # forms that suit no task but those that ask for them
 PICTURED = ("picture", "masked", "boxed")  # shapes of rows that are pictures
 WORDLESS = ("record", *PICTURED)  # those that have no tokens
 
 
-Form = Literal[
-    "auto", "gpt", "qwen3", "gpt2", "bert", "electra", "textcnn", "t5", "mlp", "cnn", "fcos", "resnet", "unet", "vit",
-    "ddpm", "dcgan",
-]  # fmt: skip
+if TYPE_CHECKING:
+    Form = str
+else:
+    Form = Literal[("auto", *catalogue.forms())]  # what the families' files say
 
 
 class ModelSection(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data
-from danlu.config.model import ALONE, WORDLESS, ModelSection, Tokenizer
+from danlu.config.model import WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
 from danlu.messages import text
@@ -178,7 +178,7 @@ class Recipe(Section):
         tune = self.finetune if self.trained != "finetune" else None  # else its task is that of the recipe
         for task in (each.task for each in (self, tune) if each and each.task):
             suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
-            if arch not in suited and (arch in ALONE or set(suited) <= set(ALONE)):
+            if arch not in suited and (_only_where_named(arch) or all(map(_only_where_named, suited))):
                 raise ValueError(text("recipe.other_form", arch=arch, task=task))
         return self
 
@@ -210,6 +210,11 @@ class Recipe(Section):
                 values = {name: value for name, value in values.items() if name not in LENGTHS}
             values |= given
         return Train(**values)
+
+
+def _only_where_named(arch: str | None) -> bool:
+    """Whether a form is for no task but those that name it."""
+    return catalogue.of_family(arch, "SUITS") == "named"
 
 
 def _speaks(task: str) -> bool:

@@ -1,54 +1,28 @@
 """Named architectures: a preset, and the way to and from the stock files of its family; no forward.
 
 A family is one file here with `preset`, `to_hf`, `from_hf` and a LAYOUT of its tensors' names; its name is the file's
-name, which is also the `model_type` of its config.json.
+name, which is also the `model_type` of its config.json. One that a recipe can begin with says which tasks it SUITS. What
+else a file may state: an ALIAS, a TOKENIZER other than bpe, the DEPTH where the recipe leaves it open.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from danlu import catalogue
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.models.architecture import Architecture
     from danlu.nn.heads import JointConfig, LabelConfig, VocabularyConfig
 
-# Where the form of one holds a model of another too, the earlier one carries it.
-FAMILIES = (
-    "qwen3",
-    "gpt2",
-    "llama",
-    "mistral",
-    "qwen2",
-    "arcee",
-    "gemma3_text",
-    "bert",
-    "roberta",
-    "distilbert",
-    "electra",
-    "t5",
-    "bart",
-    "marian",
-    "vit",
-    "vit_mae",
-    "clip",
-    "whisper",
-    "mlp",
-    "textcnn",
-    "cnn",
-    "resnet",
-    "unet",
-    "fcos",
-    "ddpm",
-    "dcgan",
-)
-ALIASES = {"gpt": "qwen3", "gemma3": "gemma3_text"}
+# Of two whose form holds the same model the earlier carries it: Llama before Mistral, BERT before ELECTRA.
+FAMILIES = catalogue.family_names()
+ALIASES = catalogue.aliases()
+names = catalogue.families
 
 
 def family(name: str) -> ModuleType:
@@ -174,15 +148,6 @@ def span_head(architecture: Architecture) -> LabelConfig:
         if isinstance(form.head, LabelConfig) and form.head.answer == "span":
             return form.head
     raise UserError("E309")
-
-
-def names() -> dict[str, str]:
-    """{name: first line of its documentation}, read without importing any family."""
-    folder = Path(__file__).parent
-    return {
-        name: (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or "").split("\n")[0]
-        for name in FAMILIES
-    }
 
 
 def bare_head(architecture: Architecture) -> LabelConfig:

@@ -12,6 +12,8 @@ from danlu.models.layout import Form, Layout
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import LabelConfig
 
+SUITS = "texts"  # tasks of texts that name no other form
+TOKENIZER = "wordpiece"
 EPS = 1e-12
 _WORDS, _POOLER = "cls.predictions", "bert.pooler.dense"
 _POOLED = both({"head.dense": _POOLER, "head.output": "classifier"})

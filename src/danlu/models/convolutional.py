@@ -1,11 +1,12 @@
-"""What the convolutional networks share (cnn, resnet): stages until the picture is small, then a label.
+"""What the families of convolutional networks share: a dial, and a config.json with a key for each size.
 
 No stock family has them: their folders are danlu's own, under the names of the tensors here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from danlu.models import foreign
@@ -17,66 +18,106 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.convolutions import ConvolutionsConfig
 from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.heads import LabelConfig
+from danlu.nn.phrases import PhrasesConfig
 
-_SMALLEST = 6  # pixels on each side of the last stage, at least
-_STAGES = 5  # at most
-_BLOCK = "embed.blocks.{n}"
+Convolved = ConvolutionsConfig | DenoiserConfig | AdversarialConfig
+
+BLOCK = "embed.blocks.{n}"
+CONVOLUTIONS = tuple(f"{BLOCK}.{name}" for name in ("conv", "second", "around"))  # a plain block has the first of each
+NORMS = tuple(f"{BLOCK}.{name}" for name in ("norm", "last"))
+_KEYS = {
+    "image": "image_size",
+    "channels": "num_channels",
+    "width": "hidden_size",
+    "stages": "num_stages",
+    "depth": "num_layers",
+    "patch": "patch_size",
+    "latent": "latent_size",
+    "stem": "stem_stride",
+    "stop": "output_stage",
+}  # of config.json, by the names of the sizes
 
 
-def layout(stock: str, pool: str) -> Layout:
-    """Names of tensors; a plain block has the first of each."""
-    convolutions = {f"{_BLOCK}.{name}.weight": f"{_BLOCK}.{name}.weight" for name in ("conv", "second", "around")}
-    norms = {f"{_BLOCK}.{name}": f"{_BLOCK}.{name}" for name in ("norm", "last")}
-    form = Form(stock, LabelConfig(1, pool), both({"head.output": "head.output"}))
-    return Layout(convolutions | both(norms), "", (form,))
+@dataclass(frozen=True)
+class Family:
+    """A family of convolutional networks, by the values that its `preset`, `to_hf` and `from_hf` differ by."""
+
+    model_type: str
+    layout: Layout  # of one form
+    embed: type[Convolved]
+    width: int  # channels of the first stage, unless told
+    follow: Callable[[int], dict[str, int]]  # the sizes that pixels on each side decide
+    image: int = 32  # pixels on each side, unless told
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # values of the embedding that are the family's own
+
+    def preset(
+        self, vocab: int, context: int, depth: int, *, image: int = 0, channels: int = 3, tied: bool = True,
+        dropout: float = 0.0, **sizes: int,
+    ) -> Architecture:  # fmt: skip
+        """One dial: convolutions or blocks of each stage, whose channels double from one to the next.
+
+        `sizes` override it: width. Raises ValueError for others.
+        """
+        foreign.always_tied(tied)
+        check_sizes(sizes, ("width",))
+        image = image or self.image
+        given = {"image": image, "channels": channels, "width": self.width, "depth": depth}
+        head: Any = self.layout.forms[0].head
+        return self._architecture(given | self.follow(image) | sizes, head, dropout)
+
+    def to_hf(self, architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
+        """What from_hf reads again."""
+        sizes = {_KEYS[name]: getattr(architecture.embed, name) for name in self._sizes}
+        said = {**self.layout.forms[0].write(architecture.head), "model_type": self.model_type, **sizes}
+        return said | {"dropout": architecture.core.dropout, "torch_dtype": dtype}
+
+    def from_hf(self, config: Mapping[str, Any]) -> Architecture:
+        """The architecture of a config.json that to_hf wrote."""
+        sizes = {name: _size(config, _KEYS[name], usual) for name, usual in self._sizes.items()}
+        head: Any = self.layout.form_named(config).read(config)
+        return self._architecture(sizes, head, foreign.number(config, "dropout", 0.0))
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        """{name: value where a config.json gives none} of the sizes that the embedding has."""
+        return {each.name: each.default for each in fields(self.embed) if each.name in _KEYS}
+
+    def _architecture(self, sizes: Mapping[str, int], head: LabelConfig, dropout: float) -> Architecture:
+        head = replace(head, dropout=dropout) if head.count else head
+        return stackless(self.embed(**sizes, **self.fixed), dropout, head)
 
 
-def preset(
-    depth: int, image: int, channels: int, dropout: float, sizes: Mapping[str, int], width: int, kind: str, pool: str
-) -> Architecture:
-    """One dial: blocks of each stage. `sizes` override it: width. Raises ValueError for others."""
-    check_sizes(sizes, ("width",))
+def _size(config: Mapping[str, Any], key: str, usual: Any) -> int:
+    if usual == 0:  # then it may be 0
+        return int(foreign.number(config, key, usual))
+    return foreign.positive(config, key, None if usual is MISSING else usual)
+
+
+def layout(
+    stock: str, head: LabelConfig, weights: Sequence[str] = CONVOLUTIONS, biased: Sequence[str] = NORMS
+) -> Layout:
+    """Names of tensors, which are those that they have here: of modules with a weight alone, and with a bias too."""
+    names = {f"{name}.weight": f"{name}.weight" for name in weights} | both({name: name for name in biased})
+    return Layout(names, "", (Form(stock, head, both({"head.output": "head.output"}) if head.count else {}),))
+
+
+def halved(image: int, smallest: int, most: int) -> int:
+    """Stages of a picture that is halved from one to the next, while the last has `smallest` pixels on each side."""
     stages = 1
-    while image >> stages >= _SMALLEST and stages < _STAGES:
+    while image >> stages >= smallest and stages < most:
         stages += 1
-    embed = ConvolutionsConfig(image, channels, sizes.get("width", width), stages, depth, kind)
-    return architecture(embed, dropout, LabelConfig(1, pool, dropout=dropout))
+    return stages
 
 
-def to_hf(model_type: str, made: Layout, shape: Architecture, dtype: str) -> dict[str, Any]:
-    """What from_hf reads again."""
-    form, embed = made.form_of(shape.head), shape.embed
-    assert form is not None and isinstance(embed, ConvolutionsConfig)
-    return {
-        **form.write(shape.head),
-        "model_type": model_type,
-        "image_size": embed.image,
-        "num_channels": embed.channels,
-        "hidden_size": embed.width,
-        "num_stages": embed.stages,
-        "num_layers": embed.depth,
-        "dropout": shape.core.dropout,
-        "torch_dtype": dtype,
-    }
+def stages(image: int) -> dict[str, int]:
+    """As many as leave 6 pixels on each side to the last, at most 5."""
+    return {"stages": halved(image, 6, 5)}
 
 
-def from_hf(made: Layout, config: Mapping[str, Any], kind: str) -> Architecture:
-    """The architecture of a config.json that to_hf wrote."""
-    names = ("image_size", "num_channels", "hidden_size", "num_stages", "num_layers")
-    image, channels, width, stages, depth = (foreign.positive(config, name) for name in names)
-    embed = ConvolutionsConfig(image, channels, width, stages, depth, kind)
-    dropout = foreign.number(config, "dropout", 0.0)
-    head = made.form_named(config).read(config, dropout)
-    assert isinstance(head, LabelConfig)
-    return architecture(embed, dropout, head)
-
-
-def architecture(
-    embed: ConvolutionsConfig | DenoiserConfig | AdversarialConfig, dropout: float, head: LabelConfig
-) -> Architecture:
-    """Behind the convolutions the stack has no layers."""
+def stackless(embed: Convolved | PhrasesConfig, dropout: float, head: LabelConfig, context: int = 1) -> Architecture:
+    """Behind convolutions the stack has no layers."""
     core = TransformerConfig(
         dim=embed.dim, layers=0, heads=0, kv_heads=0, head_dim=0, hidden=0, mlp="relu", norm="layer", placement="post",
         position=None, mask="full", dropout=dropout,
     )  # fmt: skip
-    return Architecture(core, embed, head, 1)
+    return Architecture(core, embed, head, context)

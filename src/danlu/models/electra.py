@@ -12,6 +12,8 @@ from danlu.models.layout import Form, Layout
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import LabelConfig
 
+SUITS = "texts"  # tasks of texts that name no other form
+TOKENIZER = "wordpiece"
 EPS = 1e-12
 REPLACED = LabelConfig(1, "each", "gelu", answer="replaced")
 _GENERATOR, _TOLD = "generator_predictions", "discriminator_predictions"

@@ -18,6 +18,7 @@ from danlu.nn.heads import VocabularyConfig
 from danlu.nn.positions import Rotary
 
 THETA, LOCAL_THETA = 1_000_000.0, 10_000.0
+ALIAS = "gemma3"
 PATTERN = 6  # every sixth layer sees all
 WINDOW = 4096
 _NAMES = {

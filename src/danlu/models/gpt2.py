@@ -18,6 +18,7 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import LabelConfig, VocabularyConfig
 
+SUITS = "texts"  # tasks of texts that name no other form
 HEAD_DIM = 64
 _LAYER, _BLOCK = "transformer.h.{n}", "core.blocks.{n}"
 _MODULES = {

@@ -17,6 +17,7 @@ from danlu.nn.heads import LabelConfig
 from danlu.nn.stems import CellsConfig, PatchesConfig
 
 EMBED = (CellsConfig, PatchesConfig)
+SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
 STOCK = False
 _BLOCK = "core.blocks.{n}.mlp"

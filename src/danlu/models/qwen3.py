@@ -14,6 +14,8 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
+ALIAS = "gpt"
+SUITS = "texts"  # tasks of texts that name no other form
 THETA = 1_000_000.0
 LAYOUT = decoder.layout("Qwen3")
 

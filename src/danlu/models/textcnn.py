@@ -10,14 +10,16 @@ from typing import Any
 
 from danlu.models import foreign
 from danlu.models.architecture import Architecture, check_sizes
+from danlu.models.convolutional import stackless
 from danlu.models.encoder import both
 from danlu.models.layout import Form, Layout
-from danlu.nn.config import TransformerConfig
 from danlu.nn.heads import LabelConfig
 from danlu.nn.phrases import PhrasesConfig
 
 EMBED = PhrasesConfig
 STOCK = False
+SUITS = "named"  # tasks that name it
+TOKENIZER = "wordpiece"
 DEPTH = 5  # where the recipe leaves it open
 _PHRASE = "embed.phrases.{n}"
 LAYOUT = Layout(
@@ -38,7 +40,7 @@ def preset(
     check_sizes(sizes, ("width", "hidden"))
     lengths = tuple(range(1, depth + 1))
     embed = PhrasesConfig(vocab, sizes.get("width", 256), lengths=lengths, channels=sizes.get("hidden", 128))
-    return _architecture(embed, context, dropout, LabelConfig(1, "max", dropout=dropout))
+    return stackless(embed, dropout, LabelConfig(1, "max", dropout=dropout), context)
 
 
 def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
@@ -68,13 +70,6 @@ def from_hf(config: Mapping[str, Any]) -> Architecture:
     lengths = tuple(range(1, foreign.positive(config, "longest_phrase", 5) + 1))
     embed = PhrasesConfig(vocab, width, lengths=lengths, channels=channels)
     dropout = foreign.number(config, "dropout", 0.0)
-    return _architecture(embed, context, dropout, LAYOUT.form_named(config).read(config, dropout))
-
-
-def _architecture(embed: PhrasesConfig, context: int, dropout: float, head: Any) -> Architecture:
-    """Behind the phrases the stack has no layers."""
-    core = TransformerConfig(
-        dim=embed.dim, layers=0, heads=0, kv_heads=0, head_dim=0, hidden=0, mlp="relu", norm="layer", placement="post",
-        position=None, mask="full", dropout=dropout,
-    )  # fmt: skip
-    return Architecture(core, embed, head, context)
+    head = LAYOUT.form_named(config).read(config, dropout)
+    assert isinstance(head, LabelConfig)
+    return stackless(embed, dropout, head, context)

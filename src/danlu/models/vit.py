@@ -17,6 +17,7 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.heads import LabelConfig
 from danlu.nn.stems import PatchesConfig
 
+SUITS = "named"  # tasks that name it
 HEAD_DIM = 64
 EPS = 1e-12
 TASK = "image_classification"  # of a folder whose class names none
