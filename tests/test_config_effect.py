@@ -192,7 +192,7 @@ def _may(decider: str, name: str) -> bool:
 
 MODEL: dict[str, Any] = {
     "arch": "gpt2", "depth": 3, "context": 48, "width": 192, "heads": 4, "kv_heads": 1, "hidden": 64, "tied": False,
-    "patch": 8,
+    "patch": 8, "stages": 2, "size": "tiny",
 }  # fmt: skip
 
 
@@ -200,12 +200,18 @@ def test_every_key_of_model_is_tried() -> None:
     assert set(MODEL) | {"base"} == set(ModelSection.model_fields)
 
 
+OF_PICTURES = {"patch": "vit", "stages": "cnn", "size": "vit"}  # which form has the key
+
+
 @pytest.mark.parametrize("key", MODEL)
 def test_every_key_of_model_changes_the_network(key: str) -> None:
-    keys = {"arch": "vit" if key == "patch" else "gpt", "depth": 2, "context": 32, "width": 128}
+    said: Keys = {"depth": 2, "width": 128} if key != "size" else {}  # which says them itself
+    seen: Keys = {"task": "image_classification"} if key in OF_PICTURES else {"task": "language_modeling"}
+    keys = {"arch": OF_PICTURES.get(key, "gpt")} | said | ({} if key in OF_PICTURES else {"context": 32})
 
     def made(section: Keys) -> Any:
-        return size.architecture(ModelSection(**section), Train(), 300, 10_000)
+        recipe = Recipe.model_validate({**seen, "data": {"path": "x"}, "model": section})
+        return size.architecture(recipe.backbone, Train(), 300, 10_000)
 
     assert made(keys | {key: MODEL[key]}) != made(keys)
 

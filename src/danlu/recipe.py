@@ -270,6 +270,8 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
         for name in LENGTHS if key in LENGTHS else ():
             home.pop(name, None)
         home[key] = value
+    if recipe.model.size:  # as what it says, beside which its name would say it twice
+        table["model"] = _plain(recipe.backbone)
     if recipe.model.base:
         table["model"] = {k: v for k, v in table["model"].items() if k in ("base", "context")}
         table.pop("tokenizer")

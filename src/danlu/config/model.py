@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from danlu import catalogue
 from danlu.config.values import Auto, PositiveInt, Section
@@ -30,6 +30,7 @@ PICTURED = ("picture", "masked", "boxed")  # shapes of rows that are pictures
 WORDLESS = ("record", *PICTURED)  # those that have no tokens
 
 
+Named = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]  # 18 as "18"
 if TYPE_CHECKING:
     Form = str
 else:
@@ -38,6 +39,10 @@ else:
 
 class ModelSection(Section):
     arch: Form = Field("auto", description="form of the network: gpt is Qwen3's; auto: what suits the task")
+    size: Named | None = Field(
+        None,
+        description="a named size for depth and width: tiny of vit, 20 of resnet, small of cnn and mlp, ...",
+    )
     base: str | None = Field(None, description="a model folder to start from instead of pretraining")
     depth: Annotated[int, Field(ge=1, le=200, strict=True)] | Auto = Field(
         "auto", description="the one dial: layers; width, heads and rates follow"
@@ -49,6 +54,9 @@ class ModelSection(Section):
     heads: PositiveInt | None = Field(None, description="attention heads; default one per 64 of width")
     kv_heads: PositiveInt | None = Field(
         None, description="key and value heads (grouped-query attention); default = heads"
+    )
+    stages: PositiveInt | None = Field(
+        None, description="stages of cnn and resnet, each half as large; default: the picture's size decides"
     )
     patch: PositiveInt | None = Field(
         None, description="pixels on each side of a patch of vit; default: the picture's size decides"

@@ -112,9 +112,24 @@ class Recipe(Section):
 
     @property
     def backbone(self) -> ModelSection:
-        """The model with the form that it says, else the one that suits the task."""
-        suited = catalogue.stated(self.task, "arch") or "gpt"
-        return self.model.model_copy(update={"arch": suited}) if self.model.arch == "auto" else self.model
+        """The model with the form that it says, else the one that suits the task, and a named size as what it says."""
+        arch = (catalogue.stated(self.task, "arch") or "gpt") if self.model.arch == "auto" else self.model.arch
+        named = _sizes(arch).get(self.model.size or "", {})
+        return self.model.model_copy(update={"arch": arch, "size": None, **named})
+
+    @model_validator(mode="after")
+    def _size_is_known(self) -> "Recipe":
+        """A named size is one of its form's, and nothing else says what it says."""
+        size, arch = self.model.size, self.backbone.arch
+        if size is None:
+            return self
+        if size not in _sizes(arch):
+            valid = ", ".join(_sizes(arch))
+            raise ValueError(text("recipe.size" if valid else "recipe.no_sizes", arch=arch, size=size, valid=valid))
+        if twice := [name for name in _sizes(arch)[size] if getattr(self.model, name) not in (None, "auto")]:
+            keys = ", ".join(f"model.{name}" for name in twice)
+            raise ValueError(text("recipe.size_twice", size=size, keys=keys))
+        return self
 
     def reading(self) -> Data:
         """How the rows of [finetune] data are read."""
@@ -210,6 +225,11 @@ class Recipe(Section):
                 values = {name: value for name, value in values.items() if name not in LENGTHS}
             values |= given
         return Train(**values)
+
+
+def _sizes(arch: str) -> dict[str, dict[str, int]]:
+    """The named sizes of a form: what each says of the dials."""
+    return catalogue.of_family(arch, "SIZES") or {}
 
 
 def _only_where_named(arch: str | None) -> bool:

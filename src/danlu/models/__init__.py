@@ -1,8 +1,8 @@
 """Named architectures: a preset, and the way to and from the stock files of its family; no forward.
 
 A family is one file here with `preset`, `to_hf`, `from_hf` and a LAYOUT of its tensors' names; its name is the file's
-name, which is also the `model_type` of its config.json. One that a recipe can begin with says which tasks it SUITS. What
-else a file may state: an ALIAS, a TOKENIZER other than bpe, the DEPTH where the recipe leaves it open.
+name, which is also the `model_type` of its config.json. One that a recipe can begin with says which tasks it SUITS.
+What else it may state: an ALIAS, a TOKENIZER other than bpe, the DEPTH where the recipe leaves it open, named SIZES.
 """
 
 from __future__ import annotations

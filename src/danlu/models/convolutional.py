@@ -49,6 +49,7 @@ class Family:
     follow: Callable[[int], dict[str, int]]  # the sizes that pixels on each side decide
     image: int = 32  # pixels on each side, unless told
     fixed: Mapping[str, Any] = field(default_factory=dict)  # values of the embedding that are the family's own
+    dials: Sequence[str] = ("width",)  # what a recipe can choose beside the depth
 
     def preset(
         self, vocab: int, context: int, depth: int, *, image: int = 0, channels: int = 3, tied: bool = True,
@@ -56,11 +57,13 @@ class Family:
     ) -> Architecture:  # fmt: skip
         """One dial: convolutions or blocks of each stage, whose channels double from one to the next.
 
-        `sizes` override it: width. Raises ValueError for others.
+        `sizes` override it, those that `dials` names. Raises ValueError for others, and for stages without a pixel.
         """
         foreign.always_tied(tied)
-        check_sizes(sizes, ("width",))
+        check_sizes(sizes, self.dials)
         image = image or self.image
+        if image >> sizes.get("stages", 1) - 1 < 1:
+            raise ValueError(f"stages ({sizes['stages']}) must leave a pixel of {image}")
         given = {"image": image, "channels": channels, "width": self.width, "depth": depth}
         head: Any = self.layout.forms[0].head
         return self._architecture(given | self.follow(image) | sizes, head, dropout)
@@ -84,7 +87,8 @@ class Family:
 
     def _architecture(self, sizes: Mapping[str, int], head: LabelConfig, dropout: float) -> Architecture:
         head = replace(head, dropout=dropout) if head.count else head
-        return stackless(self.embed(**sizes, **self.fixed), dropout, head)
+        values: dict[str, Any] = {**sizes, **self.fixed}
+        return stackless(self.embed(**values), dropout, head)
 
 
 def _size(config: Mapping[str, Any], key: str, usual: Any) -> int:
@@ -109,9 +113,14 @@ def halved(image: int, smallest: int, most: int) -> int:
     return stages
 
 
-def stages(image: int) -> dict[str, int]:
-    """As many as leave 6 pixels on each side to the last, at most 5."""
-    return {"stages": halved(image, 6, 5)}
+def staged(model_type: str, layout: Layout, width: int, kind: str) -> Family:
+    """A family of stages alone: unless told as many as leave 6 pixels on each side to the last, at most 5."""
+
+    def follow(image: int) -> dict[str, int]:
+        return {"stages": halved(image, 6, 5)}
+
+    dials = ("width", "stages")
+    return Family(model_type, layout, ConvolutionsConfig, width, follow, fixed={"kind": kind}, dials=dials)
 
 
 def stackless(embed: Convolved | PhrasesConfig, dropout: float, head: LabelConfig, context: int = 1) -> Architecture:

@@ -19,6 +19,7 @@ from danlu.nn.stems import CellsConfig, PatchesConfig
 EMBED = (CellsConfig, PatchesConfig)
 SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
+SIZES = {"small": {"depth": 2}, "base": {"depth": 3}, "large": {"depth": 6}}  # widths follow
 STOCK = False
 _BLOCK = "core.blocks.{n}.mlp"
 _SAME = ("embed.cells.weight", "embed.bias", "core.norm.weight", "core.norm.bias")

@@ -12,6 +12,18 @@ EMBED = ConvolutionsConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
+SIZES = {
+    "18": {
+        "depth": 2,
+        "width": 64,
+        "stages": 4,
+    },  # table 1, but for the first convolution, which is that of small pictures
+    "20": {"depth": 3, "width": 16, "stages": 3},  # and others of 6 n + 2 layers, for 32 pixels: table 6
+    "32": {"depth": 5, "width": 16, "stages": 3},
+    "44": {"depth": 7, "width": 16, "stages": 3},
+    "56": {"depth": 9, "width": 16, "stages": 3},
+    "110": {"depth": 18, "width": 16, "stages": 3},
+}
 LAYOUT = convolutional.layout("GroupResNet", LabelConfig(1, "mean"))
-_FAMILY = convolutional.Family("resnet", LAYOUT, EMBED, 16, convolutional.stages, fixed={"kind": "residual"})
+_FAMILY = convolutional.staged("resnet", LAYOUT, 16, "residual")
 preset, to_hf, from_hf = _FAMILY.preset, _FAMILY.to_hf, _FAMILY.from_hf

@@ -22,6 +22,12 @@ HEAD_DIM = 64
 EPS = 1e-12
 TASK = "image_classification"  # of a folder whose class names none
 DEPTH = 4  # where the recipe leaves it open
+SIZES = {
+    "tiny": {"depth": 12, "width": 192},  # those of DeiT (2012.12877, table 1)
+    "small": {"depth": 12, "width": 384},
+    "base": {"depth": 12, "width": 768},
+    "large": {"depth": 24, "width": 1024},  # 2010.11929, table 1
+}
 _LARGE = 128  # pixels on each side
 ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}
 _ROOT = "vit.embeddings"

@@ -188,8 +188,9 @@ def _form(life: Life, processor: Any) -> Architecture:
         carried = config.get("danlu", {}).get("carrier", config)
         whole: Architecture = models.by_model_type(carried.get("model_type", "")).from_hf(carried)
         return whole.seeing(processor.sizes)
-    depth = 12 if recipe.model.depth == "auto" else recipe.model.depth
-    section = recipe.backbone.model_copy(update={"depth": depth, "context": processor.length(recipe.model.context)})
+    section = recipe.backbone
+    depth = 12 if section.depth == "auto" else section.depth
+    section = section.model_copy(update={"depth": depth, "context": processor.length(section.context)})
     return size.architecture(section, recipe.train, processor.vocab_size, 0, seen=processor.sizes)
 
 
