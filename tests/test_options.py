@@ -58,7 +58,9 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
     "replaced_token_detection": {"share": 0.4, "hide": "spans", "generator": 1.0, "weight": 5.0},
     "sentence_embedding": {"pool": "cls", "temperature": 0.5},  # test_embed.py tries them
     "span_denoising": {"share": 0.4, "span": 1.5},
+    "summarization": {"prefix": "sum: ", "longest": 2},  # the same as of translation
     "text_classification": {"hide": 0.3},
+    "translation": {"prefix": "say: ", "longest": 2},  # test_translate.py tries them
 }
 MASKED = PLAIN.replace("language_modeling", "masked_language_modeling").replace(
     "vocab_size = 300", 'type = "wordpiece"\nvocab_size = 200'

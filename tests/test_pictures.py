@@ -9,6 +9,7 @@ import tarfile
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,47 @@ def test_pictures_are_answered_alike_by_command_and_server(
             assert "picture" in json.load(refused.value)["error"]["message"]
     with pytest.raises(UserError, match="E278"):
         Model.from_pretrained(lived["pretrain"]).predict("no such file.png")
+
+
+def posted(url: str, body: bytes, kind: str) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", body, {"content-type": kind})) as reply:
+        return json.load(reply)["predictions"]
+
+
+def form(*fields: tuple[str, str, bytes]) -> bytes:
+    """A form as browsers and curl send it: fields of a name, the name of a file or "", and bytes."""
+    made = b""
+    for name, file, value in fields:
+        named = f'; filename="{file}"\r\nContent-Type: image/png' if file else ""
+        made += f'--XyZ\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + value + b"\r\n"
+    return made + b"--XyZ--\r\n"
+
+
+def test_pictures_are_taken_as_files_too(lived: dict[str, Path]) -> None:
+    """Of a form, several of one name, and one as the whole body: the same answer as for its bytes in base64."""
+    shown = [_saved(Pillow.fromarray(pixels(kind, 500 + at)), "PNG") for at, kind in enumerate(KINDS)]
+    model, sent = Model.from_pretrained(lived["pretrain"]), "multipart/form-data; boundary=XyZ"
+    said = model.judge([{"image": base64.b64encode(each).decode()} for each in shown])
+    with background(model, "tiny", Serve(port=0)) as url:
+        for body, kind, wanted in [
+            (form(*(("image", "a.png", each) for each in shown)), sent, said),
+            (form(("model", "", b"tiny"), ("image", "a.png", shown[0])), sent, said[:1]),
+            (shown[1], "image/png", said[1:]),
+        ]:
+            found = posted(url, body, kind)
+            assert [each["label"] for each in found] == [each["label"] for each in wanted]
+            assert [each["score"] for each in found] == pytest.approx([each["score"] for each in wanted], abs=1e-6)
+        for body, kind, code in [
+            (form(("image", "a.png", shown[0]))[:-10], sent, "invalid_form"),
+            (shown[0], "multipart/form-data", "invalid_form"),
+            (form(("picture", "a.png", shown[0])), sent, "missing_field"),
+            (form(("image", "a.png", b"no picture")), sent, "invalid_value"),
+            (form(("image", "", b"\xff\xfe")), sent, "not_text"),
+            (b"{}", "text/plain", "not_json"),
+        ]:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                posted(url, body, kind)
+            assert json.load(refused.value)["error"]["code"] == code
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:

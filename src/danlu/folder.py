@@ -176,6 +176,7 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
         files.write_json(folder / name, said)
     if worded:
         starts = {name: config[name] for name in ("decoder_start_token_id",) if name in config}
+        starts |= {"max_new_tokens": model.task.chosen["longest"]} if starts and "longest" in model.task.chosen else {}
         files.write_json(folder / GENERATION, _generation(model) | starts)
     model.processor.save(folder, typed=getattr(model.architecture.embed, "types", 0) > 1)
 
@@ -187,8 +188,10 @@ def _numbers_labels(model: "Model") -> bool:
 
 def _tokens(model: "Model") -> dict[str, Any]:
     end = model.processor.end_turn if model.taught_chat else model.processor.end_id
+    start = getattr(model.task, "start_id", None)
+    starts = {} if start is None else {"decoder_start_token_id": start}
     return {"bos_token_id": model.processor.end_id, "eos_token_id": end, "pad_token_id": model.processor.pad_id,
-            "torch_dtype": "float32"}  # fmt: skip
+            "torch_dtype": "float32", **starts}  # fmt: skip
 
 
 def _generation(model: "Model") -> dict[str, Any]:

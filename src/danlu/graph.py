@@ -250,7 +250,7 @@ class Life:
         for folder in inputs.values():
             intact(folder, deep=True)
         inputs |= {role: self.loaded.model(path) for role, path in node.external.items()}
-        with building(state.folder, resumable=getattr(node.module, "RESUMABLE", False)) as out:
+        with node.keys(), building(state.folder, resumable=getattr(node.module, "RESUMABLE", False)) as out:
             if out is None:  # another run has finished it meanwhile
                 return
             context = Context(node.config, inputs, out, self.loaded, view, self.raw_files(node), state.key)
@@ -279,7 +279,8 @@ class Life:
             return
         for node in self._until(to):
             if node.name not in self.folders and (look := getattr(node.module, "look", None)):
-                look(node, self.loaded, self.raw_files(node))
+                with node.keys():
+                    look(node, self.loaded, self.raw_files(node))
 
     def follow(self) -> None:
         """Take part in the trainings of rank 0, as one of the other ranks, until there are no more."""

@@ -1,7 +1,8 @@
 """The life of a model: the stages of a recipe, in order, and all that each of them reads."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,16 @@ class Node:
     @property
     def module(self) -> Any:
         return importlib.import_module(f"danlu.stages.{self.stage}")
+
+    @contextmanager
+    def keys(self) -> Iterator[None]:
+        """What is wrong with rows to tune on is said with the keys of [finetune], where these are read."""
+        try:
+            yield
+        except UserError as problem:
+            if self.name.endswith("_finetune"):
+                problem.speak_of("finetune")
+            raise
 
 
 def life(recipe: Recipe) -> list[Node]:

@@ -59,6 +59,11 @@ def _alike(count: int) -> list[dict[str, Any]]:
     return [{"text": row["text"], "positive": last[row["label"]]} for row in made[:count]]
 
 
+def _written(count: int) -> list[dict[str, Any]]:
+    """Whom a sentence ends with, to be written in capitals."""
+    return [{"text": row["text"], "target": row["label"].upper()} for row in rows(count)]
+
+
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "text_classification": rows(60),
     "token_classification": _entities(60),
@@ -70,6 +75,8 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "replaced_token_detection": [{"text": each} for each in sentences(60)],
     "sentence_embedding": _alike(60),
     "masked_language_modeling": [{"text": each} for each in sentences(60)],
+    "translation": _written(60),
+    "summarization": _written(60),
     "span_denoising": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],

@@ -1,6 +1,7 @@
 """The whole stage: nothing is lost or leaked, the result depends on content alone, bad input is one clear line."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from danlu.data import dedup, filters, ledger, records, shapes, sources, store
 from danlu.errors import UserError
 from danlu.graph import Silent, View
 from danlu.stages import prepare
+from tests.tiny_life import RECIPE, life, project
 
 _GOLDEN = "9d246a18e12805b8"
 _WORDS = "the old furnace turned raw ore and herbs into gold while the young smith kept his log of every fire".split()  # noqa: SIM905
@@ -278,3 +280,22 @@ def test_texts_and_chats_together_are_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_step_is_refused(tmp_path: Path) -> None:
     assert _fails(tmp_path, "a.txt", _text(1), clean=["drop_shorts"]).code == "E211"
+
+
+def test_rows_to_tune_on_are_mended_by_keys_of_their_own_section(tmp_path: Path) -> None:
+    """Both where a stage looks before anything slow, and where one runs; a file may be called as a key is."""
+    recipe = project(tmp_path / "tiny", RECIPE + '\n[finetune]\ndata = "data.columns.jsonl"\n')
+    path = recipe.parent / "data.columns.jsonl"
+    path.write_text('{"question": "a", "reply": "b c d"}\n' * 3)
+    with pytest.raises(UserError) as caught:
+        life(recipe).run(Silent())
+    said = caught.value.render()
+    assert caught.value.code == "E201"
+    assert re.search(r"finetune\.columns\.\w+=", said)
+    assert "data.columns.jsonl" in said
+    path.write_text(
+        '{"prompt": "a", "completion": "b"}\n' * 9 + "no JSON at all\n" + '{"prompt": "a", "completion": "b"}\n' * 20
+    )
+    with pytest.raises(UserError) as caught:
+        life(recipe).run(Silent())
+    assert "finetune.bad_records" in caught.value.render()

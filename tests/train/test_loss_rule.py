@@ -173,6 +173,7 @@ def row(index: int, given_words: int, answer_words: int) -> dict[str, Any]:
     corners = random.uniform(0, 3, (2 + answer_words % 3, 2)).round(2).tolist()
     learned["boxes"] = json.dumps([[x, y, x + 2.5, y + 2.0, LABELS[n % 2]] for n, (x, y) in enumerate(corners)])
     learned["positive"], learned["negative"] = answer, question
+    learned["target"] = answer
     return both | asked | learned | {"text_pair": None, "spans": spans, "record": record}
 
 

@@ -76,6 +76,7 @@ class Data(Section):
         "record",
         "scored",
         "tagged",
+        "targeted",
     ] = Field("auto", description="what a row holds; auto: what the task reads, else what is found")
     header: bool = Field(True, strict=True, description="whether the first line of a table names its columns")
     pattern: str | None = Field(

@@ -29,6 +29,8 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "multi_label_classification": "multilabelled",
     "text_regression": "scored",
     "text_classification": "labelled",
+    "translation": "targeted",
+    "summarization": "targeted",
     "sentence_embedding": "alike",
     "tabular_classification": "tables",
     "tabular_regression": "tables",

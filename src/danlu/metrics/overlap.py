@@ -13,9 +13,14 @@ _WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
 
 def best_sentence(question: str, context: str) -> str:
     """The sentence with the highest sum of how rare each word is that it shares with the question."""
-    sentences = [each.strip() for each in _SENTENCE.findall(context) if each.strip()]
-    words = [set(_WORD.findall(each.lower())) for each in sentences]
+    found = sentences(context)
+    words = [set(_WORD.findall(each.lower())) for each in found]
     seen = Counter(word for each in words for word in each)
     asked = set(_WORD.findall(question.lower()))
-    sums = [sum(math.log(1 + len(sentences) / seen[word]) for word in each & asked) for each in words]
-    return sentences[sums.index(max(sums))] if sentences else ""
+    sums = [sum(math.log(1 + len(found) / seen[word]) for word in each & asked) for each in words]
+    return found[sums.index(max(sums))] if found else ""
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, Chinese or spaced."""
+    return [each.strip() for each in _SENTENCE.findall(text) if each.strip()]

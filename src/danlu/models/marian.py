@@ -12,6 +12,7 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
+SUITS = "named"  # tasks that name it
 LAYOUT = Layout(
     {
         "embed.tokens.weight": "model.shared.weight",

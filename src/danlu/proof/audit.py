@@ -30,7 +30,7 @@ assert ASSISTANT in ROLES
 def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
     if twin.architecture.core.memory:
-        return _written(twin)
+        return _given(twin) if "parts" in twin.columns().names else _written(twin)
     if twin.task.makes:
         return _clean(twin)
     if twin.task.judges:
@@ -139,6 +139,21 @@ def _written(twin: Twin) -> Check:
             rows.append(_shown(processor, [*seen, *labels], [False] * len(seen) + [True] * len(labels)))
     about = text("proof.rows", count=len(twin.loader().windows))
     return Check("mask", float(wrong) if hidden else float("nan"), 0.0, about, rows[-_SHOWN_ROWS:])
+
+
+def _given(twin: Twin) -> Check:
+    """Rows that are not read up to their first end and written from there, or where the decoder does not read what
+    stands before each label.
+    """
+    task: Any = twin.task
+    processor, start, wrong, rows = task.processor, task.start_id, 0, list[list[Shown]]()
+    for (seen, _, meant), (before, labels) in zip(_masked(twin), _told(twin), strict=True):
+        ends = seen[-1:] == labels[-1:] == [processor.end_id] and processor.end_id not in seen[:-1]
+        bad = [*seen, *labels] != meant or before != [start, *labels[:-1]] or not ends
+        wrong += bad
+        if bad or len(rows) < _SHOWN_ROWS:
+            rows.append(_shown(processor, [*seen, *labels], [False] * len(seen) + [True] * len(labels)))
+    return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(twin.loader().windows)), rows[-_SHOWN_ROWS:])
 
 
 def _spans(labels: Sequence[int], control: set[int]) -> dict[int, list[int]]:

@@ -217,7 +217,9 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
         core = replace(whole.core, layers=layers, **(sizes if whole.core.heads else {"dim": WIDTH, "hidden": HIDDEN}))
         return replace(whole, core=core, context=context if whole.core.heads == 0 else whole.context)
     core = replace(whole.core, layers=layers, **sizes)
-    embed = replace(whole.tokens, vocab=vocab, positions=context if whole.tokens.positions else 0)
+    places = context + whole.tokens.offset if whole.tokens.positions else 0
+    scale = WIDTH**0.5 if whole.tokens.scale == whole.core.dim**0.5 else whole.tokens.scale
+    embed = replace(whole.tokens, vocab=vocab, positions=places, scale=scale)
     if (side := whole.encoder) is None or not core.memory:
         return replace(whole, core=core, embed=embed, context=context)
     core, side = (

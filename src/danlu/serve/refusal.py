@@ -13,6 +13,7 @@ _STATUS = {
     "invalid_json": 400,
     "duplicate_key": 400,
     "not_text": 400,
+    "invalid_form": 400,
     "invalid_value": 400,
     "unknown_field": 400,
     "missing_field": 400,

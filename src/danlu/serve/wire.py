@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from danlu.serve import forms
 from danlu.serve.refusal import Refusal
 
 BODY_LIMIT = 2**20  # bytes
@@ -55,11 +56,15 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            if request.method == "POST" and request.headers.get("content-type", "").split(";")[0] != "application/json":
-                raise Refusal("not_json")
-            return await handler(self.request(request.scope, request.receive))
+            return await handler(self.reading(request))
 
         return handle
+
+    def reading(self, request: Request) -> Request:
+        """The request as its body is read."""
+        if request.method == "POST" and request.headers.get("content-type", "").split(";")[0] != "application/json":
+            raise Refusal("not_json")
+        return self.request(request.scope, request.receive)
 
 
 class PicturesRequest(StrictRequest):
@@ -68,8 +73,28 @@ class PicturesRequest(StrictRequest):
     limit = PICTURES_LIMIT
 
 
+class Upload(PicturesRequest):
+    """Pictures as files; what asks for JSON is given what they mean."""
+
+    kind = ""
+
+    async def json(self) -> Any:
+        return forms.read(self.kind, await self.body())
+
+
 class PicturesRoute(StrictRoute):
+    """Takes pictures as JSON, as files of a form, and one as the whole body."""
+
     request = PicturesRequest
+
+    def reading(self, request: Request) -> Request:
+        kind = request.headers.get("content-type", "")
+        if request.method != "POST" or not forms.taken(kind):
+            return super().reading(request)
+        others = [each for each in request.scope["headers"] if each[0] != b"content-type"]
+        made = Upload({**request.scope, "headers": [*others, (b"content-type", b"application/json")]}, request.receive)
+        made.kind = kind
+        return made
 
 
 def parse(body: bytes) -> Any:

@@ -205,10 +205,18 @@ def _encode(context: "Context", rows: Path, split: str, task: "Task", first: "Ex
             writer.add(example)
             ids = np.asarray(example["input_ids"], np.int64)
             counts.update(rows=1, tokens=len(ids), bytes=int(token_bytes[ids].sum()))
-            counts["cut"] += task.long == "cut" and len(ids) == task.context
+            counts["cut"] += _cut(task, example)
             if counts["rows"] % 100 == 0:
                 context.progress(min(counts["rows"], total), total, message("encode.encoding", split=split))
     return {**counts, "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 3)}
+
+
+def _cut(task: "Task", example: "Example") -> bool:
+    """Whether a text of an example reaches the context."""
+    import numpy as np
+
+    parts = np.asarray(example.get("parts", np.zeros(len(example["input_ids"]), np.int64)))
+    return task.long == "cut" and bool(np.bincount(parts).max(initial=0) == task.context)
 
 
 def _examples(task: "Task", rows: "Iterator[Row]") -> "Iterator[Example]":

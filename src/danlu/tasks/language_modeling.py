@@ -40,8 +40,8 @@ class LanguageModeling(Task):
         return {"loss": (batch["labels"] != IGNORE).sum()}
 
     def loss(self, net: Any, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        hidden, labels = self._counted(net.hidden(batch), batch)
-        return {"loss": chunked_cross_entropy(net.head.prepare(hidden), net.head.weight, labels, ignore=None)}
+        (hidden, labels), head = self._counted(net.hidden(batch), batch), net.head
+        return {"loss": chunked_cross_entropy(head.prepare(hidden), head.weight, labels, bias=head.bias, ignore=None)}
 
     def _counted(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """States (N, D) and labels (N,) of the positions that count."""
@@ -53,8 +53,8 @@ class LanguageModeling(Task):
         return (hidden, labels) if bool(learned.all()) else (hidden[learned], labels[learned])
 
     def measure(self, net: Any, batch: Batch) -> dict[str, Tensor]:
-        hidden, labels = self._counted(net.hidden(batch), batch)
-        losses, hits = token_losses(net.head.prepare(hidden), net.head.weight, labels)
+        (hidden, labels), head = self._counted(net.hidden(batch), batch), net.head
+        losses, hits = token_losses(head.prepare(hidden), head.weight, labels, bias=head.bias)
         return {
             "loss": losses.cpu().double().sum(),  # not every GPU knows fp64
             "tokens": torch.tensor(float(len(labels))),

@@ -12,26 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danlu import models
 from danlu.errors import UserError
 from danlu.metrics.ngram import NGram
-from danlu.models.architecture import Architecture
 from danlu.nn import hiding
 from danlu.nn.generate import write
 from danlu.nn.losses import IGNORE, token_losses
-from danlu.nn.masks import endings, openings, segment_positions
-from danlu.nn.network import DECODER
+from danlu.nn.masks import endings, openings
 from danlu.randomness import generator
-from danlu.tasks.language_modeling import LanguageModeling
+from danlu.tasks.answers.written import LONGEST, Written, laid
 from danlu.tasks.task import Batch, Example, Row, Task
 
 MOST = 99  # spans of a text: each has a sentinel, and one more ends what is written
-EVEN = 32  # columns of a batch are a multiple of it, so that few shapes occur
-LONGEST = 512  # tokens of a text that a model reads of which no context is known
 _SENTINEL = re.compile(r"(<extra_id_\d\d?>)")
 
 
-class SpanDenoising(LanguageModeling):
+class SpanDenoising(Written):
     """Span corruption (1910.10683, 3.1.4 and 3.3.4): spans of a text are hidden, anew in each epoch, each behind a
     sentinel of its own; the decoder writes every sentinel and what it hides, and one more sentinel.
 
@@ -51,11 +46,6 @@ class SpanDenoising(LanguageModeling):
         "share": (0.15, [0.01, 0.9], "share of the tokens that are hidden"),
         "span": (3.0, [1.0, 50.0], "tokens of a hidden span, on average"),
     }
-
-    def shaped(self, architecture: Architecture) -> Architecture:
-        if models.carrier(architecture) != self.arch:
-            raise UserError("E349")
-        return architecture
 
     def encode(self, row: Row) -> Example:
         return {"input_ids": [*self.processor.encode(row["text"]), self.processor.end_id]}
@@ -83,9 +73,9 @@ class SpanDenoising(LanguageModeling):
         number = self._numbers(first, segments)
         sentinel, closing = self._sentinels[number.clamp(min=0)], self._sentinels[(number + 1).clamp(max=MOST)]
         end, ends = torch.full_like(ids, self.processor.end_id), endings(segments)
-        shown = _laid(segments, [(first, sentinel), (~hidden & (segments > 0), ids)], self.processor.pad_id)
-        told = _laid(segments, [(first, sentinel), (hidden, ids), (ends, closing), (ends, end)], IGNORE)
-        return self._joined(*shown, *told)
+        shown = laid(segments, [(first, sentinel), (~hidden & (segments > 0), ids)], self.processor.pad_id)
+        told = laid(segments, [(first, sentinel), (hidden, ids), (ends, closing), (ends, end)], IGNORE)
+        return self.both(*shown, *told)
 
     def _hidden(self, ids: Tensor, segments: Tensor, generator: torch.Generator) -> Tensor:
         """(B, T): the tokens that are to be found."""
@@ -97,20 +87,6 @@ class SpanDenoising(LanguageModeling):
         count = first.cumsum(1)
         before = torch.where(openings(segments), count - first.long(), 0).cummax(1).values
         return count - before - 1
-
-    def _joined(self, ids: Tensor, segments: Tensor, labels: Tensor, written: Tensor) -> Batch:
-        """What both sides read, and what is written, with the texts that each column belongs to."""
-        places = segment_positions(written)
-        before = labels.roll(1, 1).masked_fill((places == 0) | (written == 0), self.processor.pad_id)
-        return {
-            "input_ids": ids,
-            "segment_ids": segments,
-            "position_ids": segment_positions(segments),
-            DECODER + "input_ids": before,
-            DECODER + "segment_ids": written,
-            DECODER + "position_ids": places,
-            "labels": labels,
-        }
 
     def posed(self, batch: Batch) -> Batch:
         return self.corrupt(batch, generator(0, "posed"))
@@ -258,17 +234,3 @@ def _follows(hidden: Tensor, segments: Tensor) -> Tensor:
     after = torch.zeros_like(hidden)
     after[:, 1:] = hidden[:, :-1] & (segments[:, 1:] == segments[:, :-1])
     return after
-
-
-def _laid(segments: Tensor, parts: Sequence[tuple[Tensor, Tensor]], filler: int) -> tuple[Tensor, Tensor]:
-    """At each place in turn the values (B, T) of the parts that hold there, one behind the other -> (B, W) both.
-
-    With them goes the number of the text they are of, 0 behind the last.
-    """
-    holds, values = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # (B, T, parts), as they stand
-    lengths = holds.flatten(1).sum(1)
-    width = -(-int(lengths.max()) // EVEN) * EVEN or EVEN
-    real = torch.arange(width) < lengths[:, None]
-    texts = segments[..., None].expand_as(holds)
-    laid, numbers = (torch.full(real.shape, each, dtype=segments.dtype) for each in (filler, 0))
-    return laid.masked_scatter_(real, values[holds]), numbers.masked_scatter_(real, texts[holds])

@@ -59,6 +59,7 @@ class Synthetic:
         labels = torch.where(positions == 0, 0, IGNORE) if self.judged else ids.roll(-1, 1)
         ones = torch.ones(size, dtype=torch.int64)
         batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "segment_ids": ones}
+        batch["parts"] = (positions >= self.context // 2).long()
         if self.picture:
             wanted = (size[0], *self.picture)
             batch["pixel_values"] = torch.randint(256, wanted, generator=self.random, dtype=torch.uint8)

@@ -1,0 +1,68 @@
+"""What tasks share in which an encoder reads one text and a decoder writes another: the two sides of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from danlu import models
+from danlu.errors import UserError
+from danlu.models.architecture import Architecture
+from danlu.nn.masks import segment_positions
+from danlu.nn.network import DECODER
+from danlu.tasks.language_modeling import LanguageModeling
+from danlu.tasks.task import Batch
+
+EVEN = 32  # columns of a batch are a multiple of it, so that few shapes occur
+LONGEST = 512  # tokens of a text that a model reads of which no context is known
+
+
+class Written(LanguageModeling):
+    """Read and written apart (1706.03762): input_ids (B, S) are read, labels (B, T) written, each after what stands
+    before it, decoder_input_ids (B, T); -100 = not counted. Texts of one row are told apart by segment_ids on both
+    sides.
+    """
+
+    arch: str
+    archs: tuple[str, ...] = ()
+
+    def shaped(self, architecture: Architecture) -> Architecture:
+        suited = self.archs or (self.arch,)
+        if models.carrier(architecture) not in suited:
+            raise UserError("E349", task=self.name, forms=", ".join(suited))
+        return architecture
+
+    @property
+    def start_id(self) -> int:
+        """What the decoder reads before the first token that it writes."""
+        start: int = self.processor.pad_id
+        return start
+
+    def both(self, ids: Tensor, segments: Tensor, labels: Tensor, written: Tensor) -> Batch:
+        """What both sides read, and what is written, with the numbers of the texts that each column belongs to."""
+        # padding stands in place 0: it may be longer than a table of places
+        read, places = (segment_positions(each) * (each > 0) for each in (segments, written))
+        before = labels.roll(1, 1).masked_fill(places == 0, self.start_id)
+        return {
+            "input_ids": ids,
+            "segment_ids": segments,
+            "position_ids": read,
+            DECODER + "input_ids": before,
+            DECODER + "segment_ids": written,
+            DECODER + "position_ids": places,
+            "labels": labels,
+        }
+
+
+def laid(segments: Tensor, parts: Sequence[tuple[Tensor, Tensor]], filler: int) -> tuple[Tensor, Tensor]:
+    """At each place in turn the values (B, T) of the parts that hold there, one behind the other -> (B, W) both.
+
+    With them goes the number of the text they are of, 0 behind the last.
+    """
+    holds, values = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # (B, T, parts), as they stand
+    lengths = holds.flatten(1).sum(1)
+    width = -(-int(lengths.max()) // EVEN) * EVEN or EVEN
+    real = torch.arange(width) < lengths[:, None]
+    texts = segments[..., None].expand_as(holds)
+    made, numbers = (torch.full(real.shape, each, dtype=segments.dtype) for each in (filler, 0))
+    return made.masked_scatter_(real, values[holds]), numbers.masked_scatter_(real, texts[holds])
