@@ -192,7 +192,7 @@ def _may(decider: str, name: str) -> bool:
 
 MODEL: dict[str, Any] = {
     "arch": "gpt2", "depth": 3, "context": 48, "width": 192, "heads": 4, "kv_heads": 1, "hidden": 64, "tied": False,
-    "patch": 8, "stages": 2, "size": "tiny",
+    "patch": 8, "stages": 2, "size": "tiny", "queries": 5,
 }  # fmt: skip
 
 
@@ -200,13 +200,14 @@ def test_every_key_of_model_is_tried() -> None:
     assert set(MODEL) | {"base"} == set(ModelSection.model_fields)
 
 
-OF_PICTURES = {"patch": "vit", "stages": "cnn", "size": "vit"}  # which form has the key
+OF_PICTURES = {"patch": "vit", "stages": "cnn", "size": "vit", "queries": "detr"}  # which form has the key
 
 
 @pytest.mark.parametrize("key", MODEL)
 def test_every_key_of_model_changes_the_network(key: str) -> None:
     said: Keys = {"depth": 2, "width": 128} if key != "size" else {}  # which says them itself
-    seen: Keys = {"task": "image_classification"} if key in OF_PICTURES else {"task": "language_modeling"}
+    tasks = {None: "language_modeling", "detr": "object_detection"}
+    seen: Keys = {"task": tasks.get(OF_PICTURES.get(key), "image_classification")}
     keys = {"arch": OF_PICTURES.get(key, "gpt")} | said | ({} if key in OF_PICTURES else {"context": 32})
 
     def made(section: Keys) -> Any:

@@ -23,8 +23,7 @@ def stated(name: str, attribute: str) -> Any:
     """The value that a task's class gives to an attribute; None where it gives none, or there is no such task."""
     if name not in names():
         return None
-    bodies = [each.body for each in _parsed(_TASKS / f"{name}.py").body if isinstance(each, ast.ClassDef)]
-    return _value([each for body in bodies for each in body], attribute)
+    return _of_class(_TASKS / f"{name}.py", attribute)
 
 
 def task_of(stock: Sequence[str]) -> str | None:
@@ -77,9 +76,32 @@ def _title(path: Path) -> str:
     return (ast.get_docstring(_parsed(path)) or "").split("\n")[0]
 
 
-def _value(body: Sequence[ast.stmt], attribute: str) -> Any:
+def _of_class(path: Path, attribute: str) -> Any:
+    """What the classes of a file state, one of them."""
+    parts = _parsed(path).body
+    inside = [each for part in parts if isinstance(part, ast.ClassDef) for each in part.body]
+    return _value(inside, attribute, [each for each in parts if isinstance(each, ast.ImportFrom)])
+
+
+def _value(body: Sequence[ast.stmt], attribute: str, taken: Sequence[ast.ImportFrom] = ()) -> Any:
     values = [each.value for each in body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == attribute]
-    return ast.literal_eval(values[0]) if values else None
+    return _read(values[0], taken) if values else None
+
+
+def _read(node: ast.expr, taken: Sequence[ast.ImportFrom]) -> Any:
+    """What stands there, once `**Other.attribute` is what that class states, which was taken from another file."""
+    if not isinstance(node, ast.Dict):
+        return ast.literal_eval(node)
+    made = dict[Any, Any]()
+    for key, value in zip(node.keys, node.values, strict=True):
+        made |= {ast.literal_eval(key): ast.literal_eval(value)} if key else _elsewhere(value, taken)
+    return made
+
+
+def _elsewhere(node: ast.expr, taken: Sequence[ast.ImportFrom]) -> Any:
+    owner, attribute = ast.unparse(node).split(".")
+    (module,) = (str(each.module) for each in taken if owner in {name.name for name in each.names})
+    return _of_class(Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py"), attribute)
 
 
 @cache

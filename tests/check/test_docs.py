@@ -18,7 +18,7 @@ def test_both_languages_have_the_same_words() -> None:
 
 def test_no_translated_description_is_left_over() -> None:
     folders = (ROOT / "src/danlu/config", ROOT / "src/danlu/tasks")
-    said = "".join(path.read_text("utf-8") for folder in folders for path in folder.glob("*.py"))
+    said = "".join(path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
     assert not [english for english in WORDS["zh"]["description"] if english not in said]
 
 

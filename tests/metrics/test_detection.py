@@ -31,6 +31,11 @@ def plainly(pictures: list[tuple[list, list[float], list]], threshold: float) ->
     return sum(reached) / 101
 
 
+def figures(*tallies: detection.Tally) -> dict[str, float]:
+    found = detection.sample(tallies, tallies).figures()
+    return {name: float(each) for name, each in found.items() if not each.ndim}
+
+
 def drawn(seed: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     random, made = np.random.Generator(np.random.PCG64(seed)), []
     for _ in range(6):
@@ -50,8 +55,11 @@ def test_average_precision_is_the_definition(seed: int) -> None:
         tally.add(*each)
     plain = [(a.tolist(), b.tolist(), c.tolist()) for a, b, c in pictures]
     wanted = [plainly(plain, float(threshold)) for threshold in detection.THRESHOLDS]
-    np.testing.assert_allclose(tally.precisions(), wanted, atol=1e-12)
-    assert detection.summary([tally, detection.Tally()])["map"] == pytest.approx(np.mean(wanted))
+    np.testing.assert_allclose(tally.ranked().precisions(np.ones(len(pictures))), wanted, atol=1e-12)
+    empty = detection.Tally()
+    for _ in pictures:
+        empty.add(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)))
+    assert figures(tally, empty)["map"] == pytest.approx(np.mean(wanted))
 
 
 def test_perfect_and_empty() -> None:
@@ -59,5 +67,31 @@ def test_perfect_and_empty() -> None:
     tally, nothing = detection.Tally(), detection.Tally()
     tally.add(true, np.array([0.9, 0.8]), true)
     nothing.add(np.zeros((0, 4)), np.zeros(0), true)
-    assert detection.summary([tally]) == {"map_50": 1.0, "map": 1.0}
-    assert detection.summary([nothing]) == {"map_50": 0.0, "map": 0.0}
+    assert figures(tally) == {"map_50": 1.0, "map": 1.0}
+    assert figures(nothing) == {"map_50": 0.0, "map": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_of_drawn_pictures_are_those_of_the_pictures_written_down_so_often(seed: int) -> None:
+    pictures, times = drawn(seed), np.array([2, 0, 1, 3, 0, 1])
+    tally, again = detection.Tally(), detection.Tally()
+    for each in pictures:
+        tally.add(*each)
+    for each in np.repeat(np.arange(6), times):
+        again.add(*pictures[each])
+    found = detection.sample([tally], [tally]).statistic(times[None].astype(float))
+    for name, wanted in detection.sample([again], [again]).figures().items():
+        np.testing.assert_allclose(found[name][0], wanted, atol=1e-12)
+
+
+def test_intervals_hold_the_figure_and_shrink_with_more_pictures() -> None:
+    pictures, width = [each for seed in range(20) for each in drawn(seed)], []
+    for count in (20, 120):
+        tally = detection.Tally()
+        for each in pictures[:count]:
+            tally.add(*each)
+        made = detection.sample([tally], [tally])
+        low, high = made.intervals(200)["map"]
+        assert low < made.figures()["map"] < high
+        width.append(high - low)
+    assert width[1] < 0.7 * width[0]

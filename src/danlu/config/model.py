@@ -61,6 +61,7 @@ class ModelSection(Section):
     patch: PositiveInt | None = Field(
         None, description="pixels on each side of a patch of vit; default: the picture's size decides"
     )
+    queries: PositiveInt | None = Field(None, description="boxes that detr can say of a picture; default 64")
     hidden: PositiveInt | None = Field(None, description="width inside the MLP")
     tied: Annotated[bool, Field(strict=True)] | Auto = Field(
         "auto", description="output weights are the embedding's; auto: yes, but in t5, whose version 1.1 has its own"

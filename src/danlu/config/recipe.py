@@ -184,8 +184,9 @@ class Recipe(Section):
             "model.context": not self.model.base and self.model.context != ModelSection().context,
             "tokenizer": self.tokenizer != Tokenizer(),
         }
-        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in ("heads", "kv_heads", "patch")}
-        sizes = {} if self.backbone.arch == "vit" else sizes
+        own = _SIZES.get(self.backbone.arch, ())
+        others = [name for name in ("heads", "kv_heads", "patch", "queries") if name not in own]
+        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in others}
         given = [key for key, other in {**unread, **sizes}.items() if other]
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
@@ -247,6 +248,7 @@ def _judges(task: str) -> bool:
     return bool(catalogue.stated(task, "judges"))
 
 
+_SIZES = {"vit": ("heads", "patch"), "detr": ("heads", "queries")}  # of forms for rows without tokens
 _HABITS: dict[str, dict[str, Any]] = {
     "pretrain": {"budget": "5min"},
     "finetune": {"epochs": 3.0, "warmup": 0.05, "schedule": "linear"},

@@ -1,14 +1,15 @@
 """How well boxes are found: average precision, as COCO counts it (1405.0312).
 
-Shapes: G true boxes · D found boxes, the surest first · T thresholds of overlap; a box is left, top, right, bottom
+Shapes: N pictures · G true boxes · D found boxes, the surest first · C classes · T thresholds of overlap ·
+R rounds of a bootstrap; a box is left, top, right, bottom
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from danlu.metrics.bootstrap import Floats
+from danlu.metrics.bootstrap import Figures, Floats, Sample
 
 THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10).astype(np.float64)  # of overlap
 MOST = 100  # found boxes of a picture and class that are counted
@@ -42,55 +43,78 @@ BINS = 100  # of scores, of equal width
 class Tally:
     """All boxes of one class, picture by picture."""
 
-    count: int = 0  # of true ones
+    counts: list[int] = field(default_factory=list)  # of true ones
     scores: list[Floats] = field(default_factory=list)
     hits: list[np.ndarray] = field(default_factory=list)
 
     def add(self, found: Floats, scores: Floats, true: Floats) -> None:
         """One picture: boxes found (D, 4) with scores (D,), and true ones (G, 4)."""
         order = np.argsort(-scores, kind="stable")[:MOST]
-        self.count += len(true)
+        self.counts.append(len(true))
         self.scores.append(scores[order])
         self.hits.append(matched(found[order], true))
 
-    def precisions(self) -> Floats:
-        """Average precision at each threshold (T,)."""
-        if not self.scores:
-            return np.zeros(len(THRESHOLDS))
-        order = np.argsort(-np.concatenate(self.scores), kind="stable")
-        return average_precision(np.concatenate(self.hits, 1)[:, order], self.count)
+    def ranked(self) -> "Ranked":
+        """The boxes of all pictures together, the surest first."""
+        scores = np.concatenate([np.zeros(0), *self.scores])
+        order = np.argsort(-scores, kind="stable")
+        hits = np.concatenate([np.zeros((len(THRESHOLDS), 0), bool), *self.hits], 1)
+        pictures = np.repeat(np.arange(len(self.scores)), [len(each) for each in self.scores])
+        right, counts = hits[:, order], np.array(self.counts, float)
+        places = np.flatnonzero(right.any(0))
+        return Ranked(right[:, places], places, pictures[order], counts)
 
     @property
-    def right(self) -> int:
-        """Boxes found that match a true one at a half."""
-        return int(sum(each[0].sum() for each in self.hits))
+    def triples(self) -> Floats:
+        """Boxes that are found and right at a half, found, and true, of each picture (N, 3)."""
+        rows = [(hits[0].sum(), len(scores), count)
+                for hits, scores, count in zip(self.hits, self.scores, self.counts, strict=True)]  # fmt: skip
+        return np.array(rows, float).reshape(-1, 3)
 
     @property
     def missed(self) -> int:
-        return self.count - self.right
+        right, _, true = self.triples.sum(0)
+        return int(true - right)
 
     @property
     def false(self) -> int:
-        return sum(map(len, self.scores)) - self.right
+        right, found, _ = self.triples.sum(0)
+        return int(found - right)
 
     def shares(self) -> dict[str, float]:
         """`rows`, the true boxes; F1, precision and recall of those found, at a half."""
-        found = self.right + self.false
-        shares = {
-            "f1": (2 * self.right, found + self.count),
-            "precision": (self.right, found),
-            "recall": (self.right, self.count),
-        }
-        return {"rows": self.count} | {name: part / max(whole, 1) for name, (part, whole) in shares.items()}
+        right, found, true = self.triples.sum(0).tolist()
+        shares = {"f1": (2 * right, found + true), "precision": (right, found), "recall": (right, true)}
+        return {"rows": int(true)} | {name: part / max(whole, 1) for name, (part, whole) in shares.items()}
 
 
-def average_precision(hits: np.ndarray, count: int) -> Floats:
-    """Of boxes in order of their scores (T, D), and how many true ones there are: the mean precision (T,).
+@dataclass(frozen=True)
+class Ranked:
+    """Boxes of one class, the surest first."""
 
-    At each of 101 recalls the highest precision that is reached there or beyond.
+    hits: np.ndarray  # of those that are right at some threshold (H,): at which (T, H)
+    places: np.ndarray  # where they stand among all (H,)
+    pictures: np.ndarray  # whose each of all is (D,)
+    counts: Floats  # true boxes of each picture (N,)
+
+    def precisions(self, drawn: Floats) -> Floats:
+        """Average precision at each threshold (T,), had each picture been there so many times (N,); NaN where then no
+        true box is."""
+        count = float(drawn @ self.counts)
+        if not count:
+            return np.full(len(THRESHOLDS), np.nan)
+        weights = drawn[self.pictures]
+        return average_precision(self.hits, count, weights[self.places], weights.cumsum()[self.places])
+
+
+def average_precision(hits: np.ndarray, count: float, weights: Floats, seen: Floats) -> Floats:
+    """Mean precision (T,) of boxes in order of their scores: of those right somewhere (T, H) how often each counts
+    (H,), and how many boxes there are up to it (H,), right or not; `count` are the true ones.
+
+    At each of 101 recalls the highest precision that is reached there or beyond: only where a box is right it rises.
     """
-    right = hits.cumsum(1)
-    precision = right / np.arange(1, hits.shape[1] + 1)
+    right = (hits * weights).cumsum(1)
+    precision = right / np.maximum(seen, 1)
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     recall = right / max(count, 1)
     found = np.zeros(len(hits))
@@ -101,13 +125,28 @@ def average_precision(hits: np.ndarray, count: int) -> Floats:
     return found
 
 
-def summary(tallies: Mapping[str, Tally] | Sequence[Tally]) -> dict[str, float]:
-    """Means over the classes that have true boxes: at an overlap of a half, and over all thresholds."""
-    each = [
-        tally.precisions() for tally in (tallies.values() if isinstance(tallies, Mapping) else tallies) if tally.count
-    ]
-    table = np.stack(each) if each else np.zeros((1, len(THRESHOLDS)))
-    return {"map_50": float(table[:, 0].mean()), "map": float(table.mean())}
+def sample(tallies: Sequence[Tally], sure: Sequence[Tally]) -> Sample:
+    """Pictures with their boxes of each class: mean average precision, had other pictures been drawn; and F1 of each
+    class, of those boxes alone that the model is `sure` of.
+
+    Means are over the classes that have true boxes: at an overlap of a half, and over all thresholds.
+    """
+    ranked, triples = [tally.ranked() for tally in tallies], np.stack([tally.triples for tally in sure])
+
+    def statistic(drawn: Floats) -> Figures:
+        table = np.array([[each.precisions(row) for each in ranked] for row in drawn])
+        right, found, true = np.moveaxis(np.einsum("rn,cnk->rck", drawn, triples), -1, 0)
+        means = {"map_50": _mean(table[..., 0]), "map": _mean(table.mean(-1))}
+        return means | {"f1": 2 * right / np.maximum(found + true, 1)}
+
+    return Sample(np.ones(triples.shape[1], np.int64), statistic)
+
+
+def _mean(each: Floats) -> Floats:
+    """Over the classes that have true boxes (..., C); 0 where none has."""
+    known = ~np.isnan(each)
+    total: Floats = np.where(known, each, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
+    return total
 
 
 # --- sums over batches ---

@@ -26,12 +26,24 @@ from danlu.nn.heads import (
     Pair,
     PairConfig,
     Vocabulary,
+    VocabularyConfig,
 )
 from danlu.nn.making import Adversarial, Denoising
-from danlu.nn.network import Contest, EncoderDecoder, Network, Pictures, Reconstruction, Records, Stack, Towers
+from danlu.nn.network import (
+    Contest,
+    Detection,
+    EncoderDecoder,
+    Network,
+    Pictures,
+    Reconstruction,
+    Records,
+    Stack,
+    Towers,
+)
 from danlu.nn.norm import Norm
 from danlu.nn.painting import Pixels, PixelsConfig, grid
 from danlu.nn.phrases import Phrases, PhrasesConfig
+from danlu.nn.queries import Queries, QueriesConfig
 from danlu.nn.stems import Cells, CellsConfig, Frames, FramesConfig, Patches, PatchesConfig, waves
 from danlu.nn.transformer import Transformer
 from danlu.nn.unet import UNet, UNetConfig
@@ -39,6 +51,7 @@ from danlu.nn.unet import UNet, UNetConfig
 EMBEDDING_STD = 0.02
 ADVERSARIAL_STD = 0.02  # of all that a DCGAN begins with (1511.06434, section 4)
 PHRASES_STD = 0.25  # no norm follows (1408.5882)
+QUERIES_STD = 1.0  # what tells them apart is added to what each layer finds, which is about as large
 
 
 @dataclass(frozen=True)
@@ -153,6 +166,9 @@ def empty(architecture: Architecture) -> Network:
         if isinstance(architecture.head, PixelsConfig):
             assert isinstance(architecture.embed, PatchesConfig)
             return Reconstruction(Patches(architecture.embed, dim), core, Pixels(architecture.head, dim))
+        if isinstance(architecture.head, QueriesConfig):
+            assert isinstance(architecture.embed, ConvolutionsConfig)
+            return Detection(Convolutions(architecture.embed), core, Queries(architecture.head, dim))
         if isinstance(architecture.embed, ConvolutionsConfig | PatchesConfig):
             assert isinstance(architecture.head, LabelConfig)
             config = architecture.embed
@@ -203,7 +219,8 @@ def _embedding(
 def _head(config: HeadConfig, dim: int, embed: nn.Module) -> Vocabulary | Label | Joint:
     if isinstance(config, LabelConfig):
         return Label(config, dim)
-    assert isinstance(embed, Tokens) and embed.tokens is not None and not isinstance(config, PairConfig | PixelsConfig)
+    assert isinstance(embed, Tokens) and embed.tokens is not None
+    assert isinstance(config, VocabularyConfig | JointConfig)
     return (
         Joint(config, dim, embed.tokens) if isinstance(config, JointConfig) else Vocabulary(config, dim, embed.tokens)
     )
@@ -212,6 +229,8 @@ def _head(config: HeadConfig, dim: int, embed: nn.Module) -> Vocabulary | Label 
 def _table_std(network: Network) -> float:
     if isinstance(network, Records):
         return float(network.embed.config.fields**-0.5)
+    if isinstance(network, Detection):
+        return QUERIES_STD
     return PHRASES_STD if isinstance(network.embed, Phrases) else EMBEDDING_STD
 
 

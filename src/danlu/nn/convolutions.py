@@ -60,6 +60,11 @@ class ConvolutionsConfig:
         return -(-self.image // self.stem)
 
     @property
+    def last(self) -> int:
+        """Places on each side of the last stage."""
+        return self.side >> (self.stages - 1)
+
+    @property
     def layers(self) -> Iterator[Layer]:
         """The blocks; residual ones stand behind one plain convolution."""
         before = self.channels

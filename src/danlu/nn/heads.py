@@ -18,6 +18,7 @@ from danlu.nn.masks import endings, openings
 from danlu.nn.mlp import ACTIVATIONS
 from danlu.nn.norm import Norm
 from danlu.nn.painting import Pixels, PixelsConfig
+from danlu.nn.queries import Queries, QueriesConfig
 
 POOLS = ("first", "last", "mean", "max", "each")
 ANSWERS = ("labels", "span", "choice", "replaced", "boxes")
@@ -72,7 +73,7 @@ class PairConfig:
     eos: int  # the id whose first occurrence ends a text; -1 = the highest id of each text does (old files)
 
 
-HeadConfig = VocabularyConfig | LabelConfig | JointConfig | PairConfig | PixelsConfig
+HeadConfig = VocabularyConfig | LabelConfig | JointConfig | PairConfig | PixelsConfig | QueriesConfig
 
 
 class Vocabulary(nn.Module):
@@ -189,7 +190,7 @@ class Pair(nn.Module):
 
 def inherit(head: nn.Module, before: nn.Module) -> None:
     """Take over what a head shares with the one it replaces: the layer before labels (BERT's pooler), or all of words'
-    and of a decoder of pixels'.
+    and of a decoder of pixels'; of a decoder of boxes all but the classes.
 
     A table of labels is never taken: other labels are meant.
     """
@@ -197,6 +198,8 @@ def inherit(head: nn.Module, before: nn.Module) -> None:
         if isinstance(own, Label) and isinstance(known, Label) and own.config.hidden == known.config.hidden:
             if own.dense is not None and known.dense is not None:
                 own.dense.load_state_dict(known.dense.state_dict())
+        elif isinstance(own, Queries) and isinstance(known, Queries) and own.asks_as(known):
+            own.adopt(known)
         elif _alike(own, known):
             own.load_state_dict(known.state_dict())
 

@@ -5,6 +5,7 @@ Shapes: B batch · T time · S time of the source · D width · V vocabulary
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -14,7 +15,8 @@ from danlu.nn.convolutions import Convolutions
 from danlu.nn.embed import Tokens
 from danlu.nn.heads import Joint, Label, Pair, Vocabulary, pooled
 from danlu.nn.masks import across_mask, segment_mask, segment_positions
-from danlu.nn.painting import Pixels, along
+from danlu.nn.painting import Pixels, along, grid
+from danlu.nn.queries import Queries
 from danlu.nn.stems import Cells, Frames, Patches
 from danlu.nn.transformer import Transformer
 
@@ -211,6 +213,60 @@ class Reconstruction(Pictures):
             x = torch.cat((x[:, :1], x[:, 1:].gather(1, along(shown, x))), 1)
         painted: Tensor = self._painter(self.core(x), shown)
         return painted
+
+
+class Detection(Pictures):
+    """Pictures whose places a stack reads, as their convolutions see them, and a decoder is asked about (DETR).
+
+    A batch holds pixel_values (N, C, H, H). The places are told by sines and cosines, once, where the stack begins: the
+    paper adds them in every layer, and measured the way taken here, too (2005.12872, table 3).
+    """
+
+    embed: Convolutions
+
+    def __init__(self, embed: Convolutions, core: Transformer, head: Queries) -> None:
+        super().__init__(embed, core, head)  # type: ignore[arg-type]
+
+    @property
+    def places(self) -> int:
+        return self.embed.config.last**2
+
+    @property
+    def flops(self) -> float:
+        """Operations of a forward pass over one picture: convolutions, then every weight of both stacks per place."""
+        asked = self._asked
+        passing = self.places * _matrices(self.core) + asked.config.queries * _matrices(asked)
+        return self.embed.config.flops + 2.0 * passing
+
+    @property
+    def kept(self) -> int:
+        """Numbers that convolutions and decoder keep of one picture for backward."""
+        core, count = self._asked.core.config, self._asked.config.queries
+        each = count * (8 * core.dim + 18 * core.heads * core.head_dim + 4 * core.hidden)
+        return super().kept + core.layers * (each + 4 * self.places * core.heads * core.head_dim)
+
+    @property
+    def _asked(self) -> Queries:
+        assert isinstance(self.head, Queries)
+        return self.head
+
+    def hidden(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """The encoder's states (N, S, D), row by row."""
+        x = self.embed(batch[self.embed.reads])
+        return self.core(x + grid(isqrt(x.shape[1]), x.shape[2])[1:].to(x))
+
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Answers (N, Q, 4 + C + 1)."""
+        answers: Tensor = self._asked(self.hidden(batch))
+        return answers
+
+    def layers(self, batch: Batch) -> list[Tensor]:
+        """What each layer of the decoder answers; the last is what `forward` says."""
+        return self._asked.layers(self.hidden(batch))
+
+
+def _matrices(part: nn.Module) -> int:
+    return sum(p.numel() for p in part.parameters() if p.ndim == 2)
 
 
 class EncoderDecoder(Network):

@@ -5,8 +5,10 @@ Shapes: B batch · T queries · S keys · D width · H heads · M width of the m
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +86,16 @@ class Transformer(nn.Module):
         self.distances = _distances(config)
         self._frequencies = _frequencies(config)
 
-    def forward(
+    def forward(self, x: Tensor, **seen: Any) -> Tensor:
+        """x (B, T, D) -> (B, T, D); `seen` as of `passed`."""
+        (last,) = deque(self.passed(x, **seen), maxlen=1)
+        return self.finished(last)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """States after a block -> as they go out (B, T, D)."""
+        return x if self.norm is None else self.norm(x)
+
+    def passed(
         self,
         x: Tensor,
         *,
@@ -93,13 +104,14 @@ class Transformer(nn.Module):
         cache: CacheRows | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
-    ) -> Tensor:
-        """x (B, T, D) -> (B, T, D).
+    ) -> Iterator[Tensor]:
+        """x (B, T, D) as it goes into the first block, then what each block makes of it, without the final norm.
 
         positions (B, T) or None for 0, 1, 2 ...; mask bool (B, 1, T, S), True = may attend, None = config.mask alone;
         memory (B, S, M) with memory_mask bool (B, 1, 1 or T, S). With a cache, the keys are its slots' whole past.
         """
         x = self.dropout(x)
+        yield x
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         views = {window: self._view(window, x, positions, mask, cache) for window in set(self.config.windows)}
@@ -107,7 +119,7 @@ class Transformer(nn.Module):
         for layer, (block, window) in enumerate(zip(self.blocks, self.config.windows, strict=True)):
             place = 0 if cache is None else layer  # a program is not compiled anew for a number that nobody reads
             x = self._through(block, x, views[window], place, cache, memory, across)
-        return x if self.norm is None else self.norm(x)
+            yield x
 
     def _through(self, block: nn.Module, *inputs: object) -> Tensor:
         """(B, T, D) -> (B, T, D): one block."""

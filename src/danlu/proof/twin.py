@@ -24,6 +24,7 @@ from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.dropout import Dropout
 from danlu.nn.network import Network
 from danlu.nn.phrases import PhrasesConfig
+from danlu.nn.queries import QueriesConfig
 from danlu.nn.stems import CellsConfig, PatchesConfig
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
@@ -32,6 +33,7 @@ from danlu.train import size
 from danlu.train.plan import Request
 
 WIDTH, LAYERS, HEADS, HIDDEN = 64, 2, 2, 128
+QUERIES = 8  # of a decoder of boxes
 CONTEXTS = (64, 128, 256, 512, 1024)
 STEPS = 8
 _HELD_OUT = 8  # every so many rows one is held out
@@ -210,6 +212,8 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
     if isinstance(whole.embed, PhrasesConfig):
         found = replace(whole.embed, vocab=vocab, width=WIDTH, channels=WIDTH // 4)
         return replace(whole, core=replace(whole.core, dim=found.dim), embed=found, context=context)
+    if isinstance(whole.head, QueriesConfig):
+        return _asked(whole, whole.head, layers, context)
     if isinstance(whole.embed, ConvolutionsConfig | DenoiserConfig | AdversarialConfig):
         small = replace(whole.embed, width=WIDTH // 8, depth=1)
         return replace(whole, core=replace(whole.core, dim=small.dim), embed=small, context=context)
@@ -229,6 +233,18 @@ def _shrunk(whole: Architecture, vocab: int, context: int, layers: int) -> Archi
     head: Any = whole.head
     head = replace(head, scale=WIDTH**-0.5) if head.scale != 1.0 else head
     return replace(whole, core=core, embed=embed, context=context, encoder=side, head=head)
+
+
+def _asked(whole: Architecture, head: QueriesConfig, layers: int, context: int) -> Architecture:
+    """The same form whose decoder is asked little, and as wide as its convolutions end."""
+    assert isinstance(whole.embed, ConvolutionsConfig)
+    small = replace(whole.embed, width=WIDTH // 8, depth=1)
+    dim, each = small.dim, small.dim // HEADS
+    core = replace(
+        whole.core, layers=layers, dim=dim, heads=HEADS, kv_heads=HEADS, head_dim=each, hidden=HIDDEN
+    )  # fmt: skip
+    few = replace(head, core=replace(core, memory=dim), queries=min(head.queries, QUERIES))
+    return replace(whole, core=core, embed=small, head=few, context=context)
 
 
 def _shrunk_adapters(adapters: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Learn to which class a picture belongs."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,10 +47,6 @@ class ImageClassification(OneLabel):
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a class."""
         return super().answer(lambda seen: net(self.processor.scaled(seen)), batch, wanted)  # type: ignore[arg-type]
-
-    @classmethod
-    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"size": options.get("size", 0)}
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Pictures as they are seen in one epoch: a function of the epoch and the picture, but for what is mixed in.

@@ -1,7 +1,6 @@
 """Learn to see by painting what is hidden of pictures, as masked autoencoders do (MAE)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,6 @@ class MaskedImageModeling(Task):
         "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
         "flip": (False, None, "turn left and right in training, half of the time"),
     }
-
-    @classmethod
-    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"size": options.get("size", 0)}
 
     @classmethod
     def stated(cls, folder: Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Learn where in a picture things are, and what: a box around each.
 
-Shapes: N pictures · P places that answer · M boxes that columns have room for · C classes · S pixels on each side as
+Shapes: N pictures · M boxes that columns have room for · C classes · S pixels on each side as
 they are encoded; a box is left, top, right, bottom in pixels
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from math import isqrt
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,22 @@ from torch import Tensor, nn
 
 from danlu import models, pixels
 from danlu.data import shapes
-from danlu.data.augment import Augmentation, Lots
+from danlu.data.augment import Moves
 from danlu.metrics import detection
+from danlu.metrics.bootstrap import Sample
 from danlu.modalities.image import Image
 from danlu.models.architecture import Architecture
-from danlu.nn.boxes import SIDES, apart, assigned, boxes_of, focal, kept, places_of
+from danlu.nn.boxes import SIDES, kept
 from danlu.nn.heads import HeadConfig
-from danlu.nn.losses import wide
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.nn.queries import QueriesConfig
+from danlu.tasks.answers import boxes
+from danlu.tasks.answers.place import Placed
+from danlu.tasks.task import Batch, Example, Row
 
-_PRIOR = 4.6  # taken from each logit: at first a place holds a thing once in a hundred (1708.02002, section 4.1)
 _LEAST = 0.05  # how sure a box must be to be measured
 
 
-class ObjectDetection(Task):
+class ObjectDetection(Placed):
     """Boxes around things: pixel_values uint8 (N, C, S, S), boxes fp32 (N, M, 5), the fifth the class, -1 of no box.
 
     The answer to a picture: {"boxes": [{"label", "score", "box": [left, top, right, bottom]}]}, the surest first, in
@@ -40,7 +42,7 @@ class ObjectDetection(Task):
     outputs = {"boxes": Image}
     shape = "boxed"
     arch = "fcos"
-    archs = ("fcos",)
+    archs = ("fcos", "detr")
     long = "drop"
     judges = True
     selects = "map_50"
@@ -50,30 +52,20 @@ class ObjectDetection(Task):
     known_as = ("object-detection",)
     encoded_by = ("size", "most")
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        **Placed.options,
         "most": (64, [1, 500], "boxes of a picture that are learned from, at most: the largest"),
-        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
-        "flip": (False, None, "turn left and right in training, half of the time"),
-        "zoom": (0.0, [0.0, 1.0], "by what share pictures become larger or smaller at most in training"),
-        "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
         "threshold": (0.3, [0.05, 1.0], "how sure the model must be of a box to say it"),
         "overlap": (0.5, [0.0, 1.0], "by how much two boxes of a class overlap at most: of more the surer one stays"),
     }
-
-    @classmethod
-    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"size": options.get("size", 0)}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:
         """The class of each of its boxes."""
         return [str(each[-1]) for each in json.loads(row["boxes"])]
 
-    @property
-    def choices(self) -> tuple[str, float]:
-        return "C", len(self.labels)
-
     def head(self, architecture: Architecture) -> HeadConfig:
+        if isinstance(architecture.head, QueriesConfig):
+            return replace(architecture.head, count=len(self.labels))
         return models.label_head(architecture, len(self.labels) + SIDES, each=True, answer="boxes")
 
     # --- rows to columns ---
@@ -85,7 +77,7 @@ class ObjectDetection(Task):
     def _scaled(self, row: Row) -> np.ndarray:
         """The largest boxes of a row at the size of its encoded picture (M, 5)."""
         most, size = self.chosen["most"], self.processor.size
-        sides = np.tile(np.array(self.processor.opened(row["image"]).size, float), 2)
+        sides = self._sides(row)
         given = [
             (*np.array(each[:SIDES]) / sides * size, self.labels.index(each[-1])) for each in json.loads(row["boxes"])
         ]
@@ -95,56 +87,31 @@ class ObjectDetection(Task):
         made[: len(given)] = np.array(given[:most], np.float32).reshape(-1, SIDES + 1)
         return made
 
-    def asking(self, row: Row) -> list[Example]:
-        """With the size of the picture, in whose pixels its boxes are to be."""
-        width, height = self.processor.opened(row["image"]).size
-        return [self.encode({"image": row["image"]}) | {"extent": np.array([height, width])}]
+    def _sides(self, row: Row) -> np.ndarray:
+        """Width, height, width, height of the picture of a row, as it came."""
+        return np.tile(np.array(self.processor.opened(row["image"]).size, float), 2)
 
     # --- learning ---
 
-    def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Pictures as they are seen in one epoch, and their boxes moved along."""
-        if "lots" not in batch:
-            return batch
-        lots, seen = Lots(batch["lots"]), {name: each for name, each in batch.items() if name != "lots"}
-        anew = Augmentation(**{name: self.chosen[name] for name in ("crop", "flip", "zoom", "colour")})
-        moves = anew.moves(lots)
-        seen["pixel_values"] = anew.coloured(moves(batch["pixel_values"]), lots)
-        seen["boxes"] = moves.of_boxes(batch["boxes"], self.processor.size)
-        return seen
-
-    def _assigned(self, batch: Batch, side: int) -> tuple[Tensor, Tensor]:
-        """The class of the box that each place answers for (N, P), -1 of none, and that box (N, P, 4)."""
-        return assigned(batch["boxes"], places_of(side, self.processor.size, batch["boxes"].device))
-
-    @property
-    def _side(self) -> int:
-        """Places on each side that answer: those of the network, known from the size of its pictures alone."""
-        return models.preset(self.arch, 0, 1, 1, image=self.processor.size).embed.finest  # type: ignore[union-attr]
+    def moved(self, moves: Moves, batch: Batch) -> Batch:
+        return {"boxes": moves.of_boxes(batch["boxes"], self.processor.size)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Places that answer for a box."""
-        held = (self._assigned(batch, self._side)[0] >= 0).sum()
-        return {"loss": held, "place": held}
+        """Places that answer for a box, and boxes."""
+        return boxes.held(batch["boxes"], self.processor.size)
 
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        """Focal loss of classes (1708.02002), and of boxes 1 - their generalised overlap (1902.09630)."""
-        logits, found = self._answers(net, batch)
-        kinds, boxes = self._assigned(batch, isqrt(logits.shape[1]))
-        held = kinds >= 0
-        return {"loss": focal(logits, kinds), "place": apart(found[held], boxes[held].to(found.dtype)).sum()}
+        """As the way has it in which the network says boxes."""
+        return self._way(net).losses(net, self.processor.scaled(batch))
 
-    def _answers(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (N, P, C) and boxes (N, P, 4), in fp32 or wider."""
-        said = wide(net(self.processor.scaled(batch)))
-        side, size = isqrt(said.shape[1]), self.processor.size
-        return said[..., SIDES:] - _PRIOR, boxes_of(said[..., :SIDES], places_of(side, size, said.device), size / side)
+    def _way(self, net: nn.Module) -> boxes.Way:
+        return boxes.way_of(net, self.processor.size)
 
     # --- answers ---
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Losses and their count; for each class, boxes that are right and all boxes by how sure they are."""
-        losses, held = self.loss(net, batch), self.counts(batch)["loss"]
+        losses, held = self.loss(net, batch), self._way(net).held(batch["boxes"])
         sums, size = np.zeros((3, len(self.labels), detection.BINS)), self.processor.size
         for said, true in zip(self._boxes(net, batch, size), batch["boxes"].cpu().numpy(), strict=True):
             detection.binned(sums, said, true[true[:, -1] >= 0])
@@ -157,23 +124,20 @@ class ObjectDetection(Task):
     def _boxes(self, net: nn.Module, batch: Batch, size: int) -> list[np.ndarray]:
         """The boxes of each picture (D, 6): corners, score, class; the surest first."""
         with torch.no_grad():
-            logits, boxes = self._answers(net, batch)
-        shares = zip(logits.sigmoid().cpu().numpy(), boxes.clamp(0, size).cpu().numpy(), strict=True)
+            sure, found = self._way(net).said(net, self.processor.scaled(batch))
+        shares = zip(sure.cpu().numpy(), found.clamp(0, size).cpu().numpy(), strict=True)
         return [kept(scores, where, _LEAST, self.chosen["overlap"], detection.MOST) for scores, where in shares]
 
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
-        size = self.processor.size
-        usual = [[size, size]] * len(batch["pixel_values"])
-        extents = batch["extent"].tolist() if "extent" in batch else usual
-        found = self._boxes(net, batch, size)
-        return [self._said(each, extent) for each, extent in zip(found, extents, strict=True)]
+        found = self._boxes(net, batch, self.processor.size)
+        return [self._said(each, extent) for each, extent in zip(found, self.extents(batch), strict=True)]
 
     def _said(self, found: np.ndarray, extent: Sequence[int]) -> Row:
         """Boxes (D, 6) as an answer, in pixels of a picture of this height and width."""
         height, width = extent
         corners = found[:, :SIDES] * np.array([width, height] * 2) / self.processor.size
-        told = zip(corners.round(2).tolist(), found[:, SIDES].tolist(), found[:, -1].astype(int).tolist(), strict=True)
-        return {"boxes": [{"label": self.labels[kind], "score": score, "box": box} for box, score, kind in told]}
+        told = zip(corners, found[:, SIDES].tolist(), found[:, -1].astype(int).tolist(), strict=True)
+        return {"boxes": [_told(self.labels[kind], score, box) for box, score, kind in told]}
 
     def alone(self, answer: Row) -> Row:
         """The boxes that it is sure of."""
@@ -201,8 +165,9 @@ class ObjectDetection(Task):
                 tally.add(corners, np.array([each["score"] for each in own], float), wanted)
         return tallies
 
-    def score(self, predictions: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
-        return detection.summary(self._tallies(predictions, references))
+    def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample:
+        sure = [self.alone(each) for each in predictions]
+        return detection.sample(*(list(self._tallies(said, references).values()) for said in (predictions, sure)))
 
     def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
         """Of each class what is found at a half's overlap, by boxes that the model is sure of."""
@@ -215,3 +180,20 @@ class ObjectDetection(Task):
         wrong = sum(tally.missed + tally.false for tally in tallies)
         told = {"wanted": self.told(reference), "found": self.told(prediction), "weight": wrong}
         return {"given": shapes.plain(reference), **told} if wrong else None
+
+    def baseline(self, train: Iterable[Row], held_out: Sequence[Row], order: int) -> dict[str, list[Row]]:
+        """Of each class its mean box, in shares of the picture, as sure as pictures have one: whatever the picture."""
+        found, pictures, count = defaultdict[str, list[np.ndarray]](list), Counter[str](), 0
+        for row in train:
+            count, sides = count + 1, self._sides(row)
+            for each in json.loads(row["boxes"]):
+                found[str(each[-1])].append(np.array(each[:SIDES]) / sides)
+            pictures.update(set(self.labels_of(row)))
+        usual = [(label, pictures[label] / count, np.mean(found[label], 0)) for label in self.labels if found[label]]
+        usual.sort(key=lambda each: -each[1])
+        said = [[(label, share, mean * self._sides(row)) for label, share, mean in usual] for row in held_out]
+        return {"mean_boxes": [{"boxes": [_told(*each) for each in boxes]} for boxes in said]}
+
+
+def _told(label: str, score: float, box: np.ndarray) -> Row:
+    return {"label": label, "score": score, "box": box.round(2).tolist()}

@@ -3,7 +3,7 @@
 Shapes: N pictures · C classes · S pixels on each side as they are encoded · H, W pixels of a picture as it came
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import isqrt
 from typing import Any
@@ -15,20 +15,21 @@ from torch import Tensor, nn
 
 from danlu import models, pixels
 from danlu.data import shapes
-from danlu.data.augment import Augmentation, Lots
+from danlu.data.augment import Moves
 from danlu.metrics import classification, segmentation
 from danlu.metrics.bootstrap import Sample
 from danlu.modalities.image import Image
 from danlu.models.architecture import Architecture
 from danlu.nn.heads import HeadConfig
 from danlu.nn.losses import wide
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.answers.place import Placed
+from danlu.tasks.task import Batch, Example, Row
 
 VOID = 255  # in columns: a pixel of no class
 _SHOWN = 3  # classes of a picture that are told
 
 
-class Segmentation(Task):
+class Segmentation(Placed):
     """One class for each pixel: pixel_values uint8 (N, C, S, S), pixel_labels uint8 (N, S, S), 255 of no class.
 
     The answer to a picture is a mask of its own size: a PNG file in base64, whose pixels hold the numbers of the
@@ -48,27 +49,15 @@ class Segmentation(Task):
     known_as = ("image-segmentation",)
     encoded_by = ("size",)
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
-        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
-        "flip": (False, None, "turn left and right in training, half of the time"),
-        "zoom": (0.0, [0.0, 1.0], "by what share pictures become larger or smaller at most in training"),
-        "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
+        **Placed.options,
         "dice": (0.0, [0.0, 10.0], "weight of the overlap that classes lack in a picture, beside the loss of pixels"),
     }
-
-    @classmethod
-    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"size": options.get("size", 0)}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:
         """The numbers that its mask holds, but for those of no class."""
         found = np.unique(pixels.classes(pixels.read(row["mask"])))
         return [str(number) for number in found.tolist() if number != int(row["void"])]
-
-    @property
-    def choices(self) -> tuple[str, float]:
-        return "C", len(self.labels)
 
     def head(self, architecture: Architecture) -> HeadConfig:
         return models.label_head(architecture, len(self.labels), each=True)
@@ -81,11 +70,6 @@ class Segmentation(Task):
             return made
         size = self.processor.size
         return made | {"pixel_labels": pixels.resized(self._places(row), size, size)}
-
-    def asking(self, row: Row) -> list[Example]:
-        """With the size of the picture, which its mask is to have."""
-        width, height = self.processor.opened(row["image"]).size
-        return [self.encode({"image": row["image"]}) | {"extent": np.array([height, width])}]
 
     @cached_property
     def _numbers(self) -> np.ndarray:
@@ -102,16 +86,8 @@ class Segmentation(Task):
 
     # --- learning ---
 
-    def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Pictures as they are seen in one epoch, and their masks moved along."""
-        if "lots" not in batch:
-            return batch
-        lots, seen = Lots(batch["lots"]), {name: each for name, each in batch.items() if name != "lots"}
-        anew = Augmentation(**{name: self.chosen[name] for name in ("crop", "flip", "zoom", "colour")})
-        moves = anew.moves(lots)
-        seen["pixel_values"] = anew.coloured(moves(batch["pixel_values"]), lots)
-        seen["pixel_labels"] = moves.of_masks(batch["pixel_labels"], VOID)
-        return seen
+    def moved(self, moves: Moves, batch: Batch) -> Batch:
+        return {"pixel_labels": moves.of_masks(batch["pixel_labels"], VOID)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Pixels of a class; and pictures that have such, where overlaps are learned."""
@@ -155,10 +131,8 @@ class Segmentation(Task):
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
         with torch.no_grad():
             logits = self._logits(net, batch)
-            size = batch["pixel_values"].shape[-2:]
-            extents = batch["extent"].tolist() if "extent" in batch else [list(size)] * len(logits)
             fine = (F.interpolate(one[None], size=extent, mode="bilinear", align_corners=False)
-                    for one, extent in zip(logits, extents, strict=True))  # fmt: skip
+                    for one, extent in zip(logits, self.extents(batch), strict=True))  # fmt: skip
             return [self._said(each[0].argmax(0).cpu().numpy().astype(np.uint8)) for each in fine]
 
     def _said(self, places: np.ndarray) -> Row:

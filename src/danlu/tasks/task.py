@@ -104,7 +104,8 @@ class Task(ABC):
     @classmethod
     def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """What of the options the modality is fitted by, where its rows have no tokens."""
-        return {}
+        known = (name for name in cls.modality().fitted_by if name in cls.options)
+        return {name: options.get(name, cls.options[name][0]) for name in known}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:

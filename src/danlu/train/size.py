@@ -42,7 +42,7 @@ def architecture(
 def _shape(
     section: ModelSection, vocab: int, depth: int, seen: Mapping[str, int] = MappingProxyType({})
 ) -> Architecture:
-    names = ("width", "heads", "kv_heads", "hidden", "stages", "patch")
+    names = ("width", "heads", "kv_heads", "hidden", "stages", "patch", "queries")
     given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
     given |= {"tied": section.tied} if section.tied != "auto" else {}
     return models.preset(section.arch, vocab, section.context, depth, **given, **seen)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from danlu import pixels
@@ -24,10 +24,7 @@ def canonical(row: Mapping[str, Any]) -> Row:
     """
     required(row, COLUMNS)
     data = picture.bytes_of(row["image"])
-    try:
-        width, height = pixels.opened(data).size
-    except pixels.Unreadable as why:
-        raise Flaw(why.key, **why.fields) from why
+    width, height = picture.size_of(data)
     boxes = [_box(each, width, height) for each in _listed(row["boxes"])]
     return {"image": pixels.written(data), "boxes": json.dumps(boxes), "name": picture.name_of(row, data)}
 
@@ -57,22 +54,7 @@ def _box(given: Any, width: int, height: int) -> list[Any]:
     return [left, top, right, bottom, labelled.label(given[4])]
 
 
-def plain(row: Row) -> str:
-    """What people call the picture."""
-    return picture.plain(row)
-
-
-def mapped(row: Row, change: Callable[[str], str]) -> Row:
-    return row
-
-
-def group(row: Row) -> str:
-    """Pictures of the very same bytes stay in one split."""
-    return picture.group(row)
-
-
-def stored(row: Row) -> dict[str, str]:
-    return {**row, "text": plain(row)}
+plain, mapped, group, stored = picture.plain, picture.mapped, picture.group, picture.stored
 
 
 def loaded(row: Mapping[str, Any]) -> Row:

@@ -1,6 +1,6 @@
 """A picture and its mask, as the bytes of their files in base64; the mask holds a class for each pixel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from danlu import pixels
@@ -23,8 +23,9 @@ def canonical(row: Mapping[str, Any]) -> Row:
     required(row, COLUMNS)
     image, mask = (picture.bytes_of(row[name]) for name in COLUMNS)
     void = int(VOID if row.get("void") in (None, "") else row["void"])
+    width, height = picture.size_of(image)
     try:
-        (width, height), numbers = pixels.opened(image).size, pixels.classes(mask)
+        numbers = pixels.classes(mask)
     except pixels.Unreadable as why:
         raise Flaw(why.key, **why.fields) from why
     if numbers.shape != (height, width):
@@ -36,22 +37,7 @@ def canonical(row: Mapping[str, Any]) -> Row:
     return shown | {"name": picture.name_of(row, image)}
 
 
-def plain(row: Row) -> str:
-    """What people call the picture."""
-    return picture.plain(row)
-
-
-def mapped(row: Row, change: Callable[[str], str]) -> Row:
-    return row
-
-
-def group(row: Row) -> str:
-    """Pictures of the very same bytes stay in one split."""
-    return picture.group(row)
-
-
-def stored(row: Row) -> dict[str, str]:
-    return {**row, "text": plain(row)}
+plain, mapped, group, stored = picture.plain, picture.mapped, picture.group, picture.stored
 
 
 def loaded(row: Mapping[str, Any]) -> Row:

@@ -22,10 +22,7 @@ def canonical(row: Mapping[str, Any]) -> Row:
     """
     required(row, COLUMNS)
     data = bytes_of(row["image"])
-    try:
-        pixels.opened(data)
-    except pixels.Unreadable as why:
-        raise Flaw(why.key, **why.fields) from why
+    size_of(data)
     return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": name_of(row, data)}
 
 
@@ -42,6 +39,19 @@ def bytes_of(given: Any) -> bytes:
         return given if isinstance(given, bytes) else pixels.read(given)
     except pixels.Unreadable as why:
         raise Flaw(why.key, **why.fields) from why
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of the picture that bytes of a file are.
+
+    Raises:
+        Flaw: they are none that can be read.
+    """
+    try:
+        width, height = pixels.opened(data).size
+    except pixels.Unreadable as why:
+        raise Flaw(why.key, **why.fields) from why
+    return width, height
 
 
 def name_of(row: Mapping[str, Any], data: bytes) -> str:

@@ -4,7 +4,6 @@ Shapes: N pictures · C channels · S pixels on each side; networks see pixels f
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,10 +30,6 @@ class NewPictures(Task):
 
     wishes: ClassVar = {"count": (64, 1, 256), "seed": (1, 0, 2**53)}
     judged = 0
-
-    @classmethod
-    def read_by(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"size": options.get("size", 0)}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:
