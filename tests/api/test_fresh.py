@@ -10,9 +10,15 @@ import transformers
 
 from danlu import AutoModel, BertForMaskedLM, BertForSequenceClassification, GPT2LMHeadModel
 from danlu.errors import UserError
+from danlu.graph import Silent
+from danlu.modalities.text import Text
+from danlu.model import Model
+from danlu.nn.generate import Sampling
 from tests.api import bert
+from tests.tiny_life import RECIPE, life, project
 
 LABELS = bert.LABELS
+WISH = {"steps": 2, "lr": 0.01, "batch_tokens": 128, "precision": "fp32", "threads": 1, "quiet": True}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_values_in_place_of_those_of_the_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "sizes", "code"),
     [
-        ({}, {}, "E336"),
+        ({"vocab_size": 5}, {}, "E328"),
         ({"model_type": "gpt2"}, {"tokenizer": True}, "E329"),
         ({"model_type": "deberta-v2"}, {"tokenizer": True}, "E322"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, {"tokenizer": True}, "E327"),
@@ -110,3 +116,53 @@ def test_another_family_and_sizes_that_are_none(folder: Path) -> None:
     with pytest.raises(UserError) as problem:
         AutoModel.from_config("bert", tokenizer=folder, colour=3)
     assert problem.value.code == "E323"
+
+
+# --- without a vocabulary ---
+
+
+def test_a_model_without_a_vocabulary_learns_that_of_a_recipe(tmp_path: Path) -> None:
+    """The same tokens, and first weights for them, as `danlu run` from the same rows."""
+    recipe = project(tmp_path / "tiny", RECIPE.replace("[tokenizer]\nvocab_size = 300\n", ""))
+    folders = life(recipe).run(Silent(), "encode").folders
+    wanted = Text.load(folders["encode"])
+    model = AutoModel.from_config("gpt", depth=1, width=64, context=32, seed=7)
+    assert model.processor.vocab_size < 300, "it reads letters until it is fitted"
+    assert isinstance(model.predict("The old king", Sampling(max_tokens=2)), str)
+    model.fit(recipe.parent / "texts", **WISH, split={"valid": 0.05, "test": 0.05})
+    assert model.processor._tokenizer.to_str() == wanted._tokenizer.to_str()
+    assert model.architecture.tokens.vocab == wanted.vocab_size > 300
+    model.save_pretrained(tmp_path / "saved")
+    opened = AutoModel.from_pretrained(tmp_path / "saved")
+    assert opened.predict("The", Sampling(max_tokens=3)) == model.predict("The", Sampling(max_tokens=3))
+    learned = model.processor
+    model.fit(recipe.parent / "texts", **WISH)
+    assert model.processor.vocab_size == learned.vocab_size, "once: what its weights know stays"
+    first = AutoModel.from_config("gpt", depth=1, width=64, context=32, seed=7)
+    first.grow(folders["encode"], 7)
+    scratch = Model.from_architecture(first.architecture, wanted, "language_modeling", 7).net.state_dict()
+    assert all(tensor.equal(scratch[name]) for name, tensor in first.net.state_dict().items())
+
+
+def test_a_class_and_a_config_of_transformers_learn_words_too() -> None:
+    shape = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64
+    )
+    model = BertForSequenceClassification(shape)
+    model.freeze("embed.types")
+    model.fit(bert.rows(60), **WISH)
+    assert model.processor.kind == "wordpiece"
+    assert 60 < model.architecture.tokens.vocab < 30522, "no more than there are"
+    assert model.task.labels == tuple(sorted(LABELS))
+    assert {name for name, p in model.net.named_parameters() if not p.requires_grad} == {"embed.types.weight"}
+    small = BertForSequenceClassification(shape, vocab_size=200)
+    small.fit(bert.rows(60), **WISH)
+    assert small.architecture.tokens.vocab == small.processor.vocab_size <= 200
+
+
+def test_numbers_have_no_words_to_learn() -> None:
+    model = AutoModel.from_config("gpt", depth=1, width=64, context=32)
+    with pytest.raises(UserError, match="E336"):
+        model.fit([{"input_ids": [1, 2, 3]}] * 4, **WISH)
+    with pytest.raises(UserError, match="E336"):
+        AutoModel.from_config("cnn", task="image_classification")

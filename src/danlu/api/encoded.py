@@ -1,6 +1,7 @@
 """Rows -> columns, through the stages that every recipe's data pass."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,8 @@ def describe(model: "Pretrained", folder: Path) -> None:
     model.processor.save(folder)
 
 
-def encode(recipe: "Recipe", base: Path, room: Path, view: View) -> dict[str, Path]:
-    """Run the stages up to the columns; {stage: folder}.
+def encode(recipe: "Recipe", base: Path, room: Path, view: View, words: Any = None) -> dict[str, Path]:
+    """Run the stages up to the columns; {stage: folder}. `words` is a vocabulary to be learned, not the base's.
 
     Raises:
         UserError: whatever is wrong with the rows.
@@ -71,6 +72,8 @@ def encode(recipe: "Recipe", base: Path, room: Path, view: View) -> dict[str, Pa
     made: dict[str, Path] = {}
     loaded = Loaded(recipe, room / "recipe.toml")
     for node in life(recipe):
+        if words and node.stage == "encode":
+            node = replace(node, config=node.config | {"tokenizer": words}, external={})
         made[node.name] = _run(node, loaded, made, base, view)
         if node.stage == "encode":
             break

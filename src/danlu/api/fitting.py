@@ -141,6 +141,8 @@ def _data(
     asked = {name: value for name, value in given.items() if name != "valid"}
     wish.recipe(call, model.asked_for, origin, {"path": "?"}, asked)  # a wrong argument is said before a file is read
     if (numbered := numbers.given(train)) is not None:
+        if model.unread:
+            raise UserError("E336")
         return _numbers(model, numbered, given, room, view, call)
     files.remove(base)
     base.mkdir()
@@ -151,7 +153,8 @@ def _data(
     once = {"split": {"test": 0.0}} if "split" not in given else {}
     recipe = wish.recipe(call, model.asked_for, origin, {**once, **reading, **held_out}, asked)
     most = _most(model, recipe, "context" in given)
-    made = encoded.encode(wish.without_tuning(wish.with_context(recipe, most)), base, room, view)
+    words = model.unread.wanted if model.unread else None
+    made = encoded.encode(wish.without_tuning(wish.with_context(recipe, most)), base, room, view, words)
     fitting = most if "context" in given or not _fits(model) else encoded.room_for(made["encode"], most)
     view.line(_told(made["prepare"]))
     return wish.with_context(recipe, fitting), made["encode"]

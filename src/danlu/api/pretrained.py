@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danlu import device as devices
 from danlu import files, models, tasks
-from danlu.api.fresh import UNNAMED, fresh, stranger
+from danlu.api.fresh import UNNAMED, Unread, asked_labels, fresh, stranger, unread
 from danlu.errors import UserError
 from danlu.folder import unnamed
 from danlu.messages import text
@@ -34,6 +34,7 @@ class Pretrained(Model):
     reading: Mapping[str, Any] = {}  # how the rows that it was fitted to were read
     origin: Path | None = None  # the folder that it was loaded from
     _first: Tensor | None = None  # what was drawn for a new head
+    unread: Unread | None = None  # until it has learned its words
 
     def __init__(self, config: Any, architecture: Any = None, task: Any = None, **wishes: Any):
         """`Class(config, tokenizer="folder")`: first weights, as `from_config` gives them.
@@ -45,7 +46,7 @@ class Pretrained(Model):
             return
         made = type(self).from_config(config, task=task, **wishes)
         super().__init__(made.net, made.architecture, made.task)
-        self.form, self._first = made.form, made._first
+        self.form, self._first, self.unread = made.form, made._first, made.unread
 
     # --- folders ---
 
@@ -59,18 +60,22 @@ class Pretrained(Model):
         Args:
             config: a config of transformers, a dict, a config.json or its folder, or the name of a family ("bert",
                 "gpt"), whose form is made for `depth=4` and `context=512`.
-            tokenizer: the folder with its tokenizer; without, the config's own.
+            tokenizer: the folder with its tokenizer; without, the config's own, else `fit` learns a vocabulary from
+                the rows to train on, as a recipe does.
             task, labels, num_labels: as of `from_pretrained`.
             sizes: values in place of the config's, by its names; of a family depth, context, width, heads, hidden.
 
         Raises:
-            UserError: E336 no tokenizer; E320-E323, E327, E329 what the config asks for cannot be built; E328, E333 or
-                E334 the tokenizer is another model's; E341 the config is of another family than the class.
+            UserError: E336 no tokenizer, and rows that are no texts; E320-E323, E327, E329 what the config asks for
+                cannot be built; E328, E333, E334 the tokenizer is another model's; E341 the config is of another family
+                than the class.
         """
         from danlu.api import names
 
-        made = fresh(cls, config, tokenizer, task, _asked(labels, num_labels), seed, sizes)
+        asked = (config, tokenizer, task, asked_labels(labels, num_labels), seed, sizes)
+        made = fresh(cls, *asked)
         model: Any = names.of(made.form, made.task_name)._of(made)
+        model.unread = unread(cls, *asked)
         model._first = _marks(model.net).clone() if model.task.labelled else None
         return model
 
@@ -100,7 +105,7 @@ class Pretrained(Model):
         wanted = task or cls.default_task or loaded.task_name
         tasks.check(wanted)
         made: Any = names.of(family, wanted)._of(loaded)
-        made._take_on(wanted, _asked(labels, num_labels), seed)
+        made._take_on(wanted, asked_labels(labels, num_labels), seed)
         made.origin = model_folder(path)
         return made
 
@@ -141,11 +146,17 @@ class Pretrained(Model):
         return self.task_name, dict(self.task.chosen)
 
     def grow(self, columns: Path, seed: int) -> None:
-        """Have the tokens of an encode folder: a task may bring some that the model lacks."""
-        grown = self.grown(type(self.processor).load(columns), seed)
+        """Have the tokens of an encode folder: a task may bring some that the model lacks, or all are learned there."""
+        known = type(self.processor).load(columns)
+        grown = self.unread.again(known) if self.unread else self.grown(known, seed)
         if grown is not self:
-            self.net, self.architecture = grown.net.train(self.net.training), grown.architecture
+            free = {name: p.requires_grad for name, p in self.net.named_parameters()}
+            self.net, self.architecture = grown.net.to(self.net.device).train(self.net.training), grown.architecture
             self.task = grown.task
+            for name, p in self.net.named_parameters():
+                p.requires_grad_(free[name])
+        self._first = _marks(self.net).clone() if self.unread and self.task.labelled else self._first
+        self.unread = None
 
     def adopt(self, labels: Sequence[str], options: Mapping[str, Any], seed: int) -> None:
         """Know these labels, the rows' own, and these options: with the head that was trained for them, or a new one.
@@ -378,12 +389,6 @@ class Pretrained(Model):
         if not self.task.ahead:
             return labels
         return torch.nn.functional.pad(labels[:, self.task.ahead :], (0, self.task.ahead), value=-100)
-
-
-def _asked(labels: Sequence[str] | None, count: int | None) -> tuple[str, ...] | None:
-    if labels is None and count is None:
-        return None
-    return tuple(f"LABEL_{index}" for index in range(count or 0)) if labels is None else tuple(map(str, labels))
 
 
 def _marks(net: Any) -> Tensor:

@@ -28,6 +28,9 @@ class Vocabulary:
         self.vocab_size = size
         self.control = {name: max(size - 1 - place, 1) for place, name in enumerate(control)}
 
+    def framed(self, value: str) -> dict[str, list[int]]:
+        return {"input_ids": []}
+
     def token_bytes(self) -> list[int]:
         return [4] * self.vocab_size
 
