@@ -259,6 +259,7 @@ DATA: dict[str, tuple[list[str], str]] = {  # key: (what stands beside it, the c
     "dedup.threshold": ([], "0.3"),
     "dedup.ngram": (["data.dedup.threshold=0.5"], "char"),
     "dedup.size": (["data.dedup.threshold=0.5"], "1"),
+    "dedup.correlation": ([], "0.9"),  # tests/data/test_lookalikes.py has pictures, which it is read of
     "split.valid": ([], "0.3"),
     "split.test": ([], "0.3"),
 }

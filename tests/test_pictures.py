@@ -420,7 +420,7 @@ def test_copies_of_a_file_stay_in_one_split(tmp_path: Path) -> None:
     root = folders(tmp_path / "set", 30)
     for path in sorted(root.rglob("*.png")):
         path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
-    life = recipe(tmp_path, 'path = "set"\nsplit = { valid = 0.3, test = 0.3 }')
+    life = recipe(tmp_path, 'path = "set"\nsplit = { valid = 0.3, test = 0.3 }\nclean = []')
     encoded = life.run(Silent(), "encode").folders["encode"]
     seen = []
     for split in ("train", "valid", "test"):

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from danlu import catalogue
 from danlu.config import options
-from danlu.config.data import Data
+from danlu.config.data import Data, Dedup
 from danlu.config.model import WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, PositiveInt, Section
@@ -196,6 +196,16 @@ class Recipe(Section):
             suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
             if arch not in suited and (_only_where_named(arch) or all(map(_only_where_named, suited))):
                 raise ValueError(text("recipe.other_form", arch=arch, task=task))
+        return self
+
+    @model_validator(mode="after")
+    def _copies_are_found_so(self) -> "Recipe":
+        """Copies of texts are found by their words, and those of pictures by their pixels."""
+        pictures = catalogue.stated(self.task, "shape") == "picture"
+        others = ("threshold", "ngram", "size") if pictures else ("correlation",)
+        usual, dedup = Dedup(), self.data.dedup
+        if given := [name for name in others if getattr(dedup, name) != getattr(usual, name)]:
+            raise ValueError(text("recipe.no_effect", key=f"data.dedup.{given[0]}", why=f'task = "{self.task}"'))
         return self
 
     def _some_task(self, *habits: Callable[[str], bool]) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from danlu.life import Node
     from danlu.recipe import Loaded
 
-VERSION = 2
+VERSION = 3
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
 WRITTEN = 1.3  # bytes written for each byte read: the working rows and the final ones, compressed
@@ -76,7 +76,14 @@ def run(context: "Context") -> None:
     shutil.rmtree(work.folder)
     if any(work.funnel.dropped.values()):
         context.view.line(_left_out(work))
-    context.facts |= {"bytes": work.funnel.bytes, "rows_read": work.funnel.read, "rows_kept": len(kept)}
+    if leaked := _leaked(work, drop):
+        context.view.line(messages.text("data.leaked", n=f"{leaked:,}"))
+    context.facts |= {
+        "bytes": work.funnel.bytes,
+        "rows_read": work.funnel.read,
+        "rows_kept": len(kept),
+        "leaked": leaked,
+    }
     context.output_hash = _output_hash(kept, splits)
     context.progress(1, 1, messages.text("data.kept", n=len(kept), m=work.funnel.read))
 
@@ -105,6 +112,12 @@ def look(node: "Node", loaded: "Loaded", paths: Sequence[Path]) -> None:
     if found and all(next(formats.read(file, reader.cut), None) is None for file in found):
         raise sources.hollow(found)
     reader.shape(found)
+
+
+def _leaked(work: Work, drop: Mapping[str, str]) -> int:
+    """How many rows to learn from were copies of rows that are held out."""
+    held = _held_out(work)
+    return sum(stays in held and gone not in held for gone, stays in drop.items())
 
 
 def _left_out(work: Work) -> str:
@@ -264,11 +277,26 @@ def _duplicates(work: Work, context: "Context") -> "Duplicates":
     if ledger.EXACT not in work.steps:
         return dedup.Duplicates()
     config = getattr(context.config, "dedup", None) or Dedup()
-    frame = dedup.frame_of(work.folder, context.system.data)
-    found = dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)
-    return (
-        found if isinstance(context.config, dict) else dedup.spared(found, {row.id for row in work.kept if row.split})
-    )
+    if work.shape == "picture":
+        found = _lookalikes(work, config.correlation)
+    else:
+        frame = dedup.frame_of(work.folder, context.system.data)
+        found = dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)
+    return found if isinstance(context.config, dict) else dedup.spared(found, _held_out(work))
+
+
+def _lookalikes(work: Work, least: float) -> "Duplicates":
+    from danlu.data import lookalikes, store
+
+    digests = {row.id: row.group for row in work.kept}
+    rows = store.read(work.folder, "work", ["id", "phash"])
+    prints = [lookalikes.Print(row["id"], digests[row["id"]], row["phash"]) for row in rows if row["id"] in digests]
+    return lookalikes.find(prints, store.read(work.folder, "work", ["id", "image"]), least)
+
+
+def _held_out(work: Work) -> set[str]:
+    """Rows of files that the recipe names to be held out."""
+    return {row.id for row in work.kept if row.split}
 
 
 def _write(work: Work, found: "Duplicates", splits: Mapping[str, str], out: Path) -> None:

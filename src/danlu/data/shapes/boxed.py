@@ -24,7 +24,7 @@ def canonical(row: Mapping[str, Any]) -> Row:
     """
     required(row, COLUMNS)
     data = picture.bytes_of(row["image"])
-    width, height = picture.size_of(data)
+    width, height = picture.opened(data).size
     boxes = [_box(each, width, height) for each in _listed(row["boxes"])]
     return {"image": pixels.written(data), "boxes": json.dumps(boxes), "name": picture.name_of(row, data)}
 

@@ -23,7 +23,7 @@ def canonical(row: Mapping[str, Any]) -> Row:
     required(row, COLUMNS)
     image, mask = (picture.bytes_of(row[name]) for name in COLUMNS)
     void = int(VOID if row.get("void") in (None, "") else row["void"])
-    width, height = picture.size_of(image)
+    width, height = picture.opened(image).size
     try:
         numbers = pixels.classes(mask)
     except pixels.Unreadable as why:

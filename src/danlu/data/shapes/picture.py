@@ -10,20 +10,23 @@ from danlu.data.shapes.value import Flaw, Row, required, text
 
 MARK = "image"
 COLUMNS = ("image", "label")
-OPTIONAL = ("name",)
-CLEAN = ()
+OPTIONAL = ("name", "phash")
+CLEAN = ("dedup",)
 
 
 def canonical(row: Mapping[str, Any]) -> Row:
-    """The row, once its picture could be decoded.
+    """The row, once its picture could be decoded, and by what copies of it are found (lookalikes.py).
 
     Raises:
         Flaw: it could not; or there is no label.
     """
+    from danlu.data import lookalikes
+
     required(row, COLUMNS)
     data = bytes_of(row["image"])
-    size_of(data)
-    return {"image": pixels.written(data), "label": labelled.label(row["label"]), "name": name_of(row, data)}
+    phash = lookalikes.hashed(opened(data))
+    label, name = labelled.label(row["label"]), name_of(row, data)
+    return {"image": pixels.written(data), "label": label, "name": name, "phash": phash}
 
 
 def bytes_of(given: Any) -> bytes:
@@ -41,17 +44,16 @@ def bytes_of(given: Any) -> bytes:
         raise Flaw(why.key, **why.fields) from why
 
 
-def size_of(data: bytes) -> tuple[int, int]:
-    """Width and height of the picture that bytes of a file are.
+def opened(data: bytes) -> Any:
+    """The picture (of Pillow) that bytes of a file are.
 
     Raises:
         Flaw: they are none that can be read.
     """
     try:
-        width, height = pixels.opened(data).size
+        return pixels.opened(data)
     except pixels.Unreadable as why:
         raise Flaw(why.key, **why.fields) from why
-    return width, height
 
 
 def name_of(row: Mapping[str, Any], data: bytes) -> str:
@@ -78,4 +80,4 @@ def stored(row: Row) -> dict[str, str]:
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
-    return {"image": row["image"], "label": row["label"], "name": row.get("name") or ""}
+    return {"image": row["image"], "label": row["label"], **{name: row.get(name) or "" for name in OPTIONAL}}
