@@ -22,6 +22,7 @@ RECORDS = {
     "marked": {"text": "The <e1>child</e1> is in the <e2>house</e2>.", "label": "in"},
     "tagged": {"text": "Rome is big.", "spans": [[0, 4, "place"]]},
     "scored": {"text": "One.", "text_pair": "Two.", "score": 3},
+    "targeted": {"text": "One so.", "target": "Two no."},
     "picture": {"image": SEEN, "label": 7, "name": "seven.png"},
     "masked": {"image": SEEN, "mask": pixels.png(np.eye(2, 3, dtype=np.uint8)), "void": 0, "name": "two.png"},
     "boxed": {"image": SEEN, "boxes": [[0, 0, 2, 1, "cell"], [1, 0, 3, 2, 7]], "name": "two.png"},
