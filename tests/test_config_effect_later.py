@@ -59,6 +59,8 @@ def test_every_key_of_evaluate_changes_what_is_written(key: str, recipe: Path) -
     assert [name for name in before if before[name] != after[name]] == [written]
 
 
+DISTILL = {"teacher", "way", "share", "temperature"}  # test_distill.py tries each
+
 COMPRESS = {"kind": "int8"}
 
 
@@ -270,7 +272,8 @@ TABLES: dict[str, set[str]] = {
     "model": {*earlier.MODEL, "base"},
     "train": set(earlier.TRAIN), "pretrain": set(earlier.TRAIN),
     "finetune": earlier.OWN | set(earlier.TRAIN) | ({key.split(".")[0] for key in earlier.DATA} - {"path", "limit_mb"}),
-    "evaluate": set(EVALUATE), "compress": set(COMPRESS), "serve": set(SERVE), "system": set(SYSTEM),
+    "evaluate": set(EVALUATE), "compress": set(COMPRESS), "distill": DISTILL, "serve": set(SERVE),
+    "system": set(SYSTEM),
 }  # fmt: skip
 PLAIN = {"task", "seed", "options"}  # test_the_seed_and_the_task_decide, test_options.py
 

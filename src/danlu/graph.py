@@ -91,7 +91,7 @@ class State:
 # --- keys --------------------------------------------------------------------------------------------
 
 
-_WITHOUT_EFFECT = ("path", "base", "judge", "deadline", "save_every", "sample")
+_WITHOUT_EFFECT = ("path", "base", "judge", "teacher", "deadline", "save_every", "sample")
 
 
 def plain(config: Any) -> Any:

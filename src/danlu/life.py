@@ -57,7 +57,9 @@ def life(recipe: Recipe) -> list[Node]:
         inputs = {"rows": "prepare_finetune", "tokenizer": "encode"}
         encoding = _encoding(recipe, tune.task, tune.options) | {"max_answer": tune.max_answer}
         nodes += [_tuning_rows(recipe), Node("encode_finetune", "encode", encoding, inputs)]
-    nodes.append(Node(trained, trained, _training(recipe, trained, recipe), {"columns": "encode"}, external=base))
+    taught = {"teacher": recipe.distill.teacher} if recipe.distill else {}
+    learning = _training(recipe, trained, recipe) | ({"distill": recipe.distill} if recipe.distill else {})
+    nodes.append(Node(trained, trained, learning, {"columns": "encode"}, external=base | taught))
     models, columns = {"base": trained}, {"columns": "encode"}
     if tune:
         inputs = {"columns": "encode_finetune", "base": trained}

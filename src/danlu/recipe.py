@@ -18,7 +18,14 @@ from danlu.errors import UserError, raise_all
 from danlu.messages import text
 from danlu.messages.reasons import because, syntax
 
-PATHS = (("data", "path"), ("finetune", "data"), ("model", "base"), ("evaluate", "judge"), ("system", "runs"))
+PATHS = (
+    ("data", "path"),
+    ("finetune", "data"),
+    ("model", "base"),
+    ("evaluate", "judge"),
+    ("distill", "teacher"),
+    ("system", "runs"),
+)
 Path_ = tuple[str, ...]
 Checked = TypeVar("Checked", bound=BaseModel)
 

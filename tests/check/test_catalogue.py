@@ -10,7 +10,7 @@ import pytest
 from danlu import catalogue, models, tasks
 from tests.check.tree import SOURCE
 
-OF_TASKS = ("adversarial", "arch", "judges", "labelled", "makes", "options", "shape", "sized", "stock")
+OF_TASKS = ("adversarial", "arch", "judges", "labelled", "makes", "options", "shape", "sized", "stock", "teachable")
 OF_FAMILIES = ("ALIAS", "SIZES", "SUITS", "TOKENIZER")
 
 

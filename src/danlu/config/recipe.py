@@ -10,7 +10,7 @@ from danlu.config import options
 from danlu.config.data import Data, Dedup
 from danlu.config.model import WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
-from danlu.config.values import Auto, PositiveInt, Section
+from danlu.config.values import Auto, Positive, PositiveInt, Section
 from danlu.messages import text
 
 
@@ -33,6 +33,15 @@ class Evaluate(Section):
     def worst(self) -> int:
         """How many of what was wrong are shown."""
         return int(self.show.removeprefix("worst-"))
+
+
+class Distill(Section):
+    teacher: str = Field(description="folder of a model that knows the same classes, whose answers are learned too")
+    way: Literal["hard", "soft"] = Field(
+        "hard", description="what is learned of its answers: hard, the class that it says; soft, how likely each is"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of the loss that is about its answers")
+    temperature: Positive = Field(3.0, description="of soft answers: by what logits are divided, so that all weigh")
 
 
 class Compress(Section):
@@ -80,6 +89,7 @@ class Recipe(Section):
     train: Train = Train()
     pretrain: Pretrain = Pretrain()
     finetune: Finetune | None = None
+    distill: Distill | None = None
     evaluate: Evaluate = Evaluate()
     compress: Compress | None = None
     serve: Serve = Serve()
@@ -108,6 +118,15 @@ class Recipe(Section):
             own = ("data", "derive", "task", "options", *READING)
             if given := [name for name in own if name in tune.model_fields_set]:
                 raise ValueError(text("recipe.rows_once", keys=", ".join(f"finetune.{name}" for name in given)))
+        return self
+
+    @model_validator(mode="after")
+    def _is_taught(self) -> "Recipe":
+        """Some tasks can be learned from a teacher; what it says hard has no temperature."""
+        if self.distill and not catalogue.stated(self.task, "teachable"):
+            raise ValueError(text("recipe.no_effect", key="distill", why=f'task = "{self.task}"'))
+        if self.distill and self.distill.way == "hard" and "temperature" in self.distill.model_fields_set:
+            raise ValueError(text("recipe.no_effect", key="distill.temperature", why='distill.way = "hard"'))
         return self
 
     @property

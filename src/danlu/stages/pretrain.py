@@ -1,5 +1,6 @@
 """Encoded rows -> a model that learned from them alone (or from a base model on)."""
 
+import copy
 import os
 import time
 from functools import partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from danlu.life import Node
     from danlu.model import Model
     from danlu.recipe import Loaded
+    from danlu.tasks.task import Task
     from danlu.train.session import Result
 
 ADAPTERS = "adapters"  # where a tuning keeps them beside its model
@@ -62,16 +64,22 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
     """Look at what a training needs beside its rows.
 
     Raises:
-        UserError: E136, the device does not have the precision; what `folder.check` raises of the base; E350, it
-            cannot see such pictures.
+        UserError: E136, the device does not have the precision; what `folder.check` raises of base and teacher; E350,
+            the base cannot see such pictures; E627, the teacher has learned another task.
     """
+    from danlu import folder
+
     if node.config["train"].precision == "fp8":
         devices.multiplies("fp8", loaded.recipe.system.device)
-    for base in node.external.values():
-        from danlu import folder
-
-        folder.check(loaded.model(base))
-        folder.shape_of(loaded.model(base)).seeing({"image": node.config.get("options", {}).get("size", 0)})
+    for path in map(loaded.model, node.external.values()):
+        folder.check(path)
+    if "base" in node.external:
+        base = folder.shape_of(loaded.model(node.external["base"]))
+        base.seeing({"image": node.config.get("options", {}).get("size", 0)})
+    if "teacher" in node.external:
+        teacher = loaded.model(node.external["teacher"])
+        if (task := folder.task_of(teacher)) != node.config["task"]:
+            raise UserError("E627", path=teacher, found=task, task=node.config["task"])
 
 
 def from_base(context: "Context") -> "Model":
@@ -121,7 +129,7 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
     model.to(device)
     system = context.system
     wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
-    request = Request(model.task, config["train"], *packed, pretraining, started, **wishes)
+    request = Request(_taught(context, model.task), config["train"], *packed, pretraining, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
@@ -130,6 +138,19 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
     shape["choices"] = model.task.choices[1]
     context.facts |= result.facts | {"parameters": sum(p.numel() for p in model.net.parameters())} | shape
     return result
+
+
+def _taught(context: "Context", task: "Task") -> "Task":
+    """The task, with its teacher where it has one; what is learned does not hold on to it."""
+    from danlu.model import Model
+    from danlu.tasks.answers.teacher import Teacher
+
+    if "teacher" not in context.inputs:
+        return task
+    said, pupil = context.config["distill"], copy.copy(task)
+    known = Model.from_pretrained(context.inputs["teacher"])
+    pupil.teacher = Teacher.of(known, task, said.way, said.share, said.temperature)  # type: ignore[attr-defined]
+    return pupil
 
 
 def _chats(context: "Context") -> bool:

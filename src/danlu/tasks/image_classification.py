@@ -12,6 +12,7 @@ from danlu.modalities.text import Text
 from danlu.nn.losses import IGNORE, wide
 from danlu.nn.masks import firsts
 from danlu.tasks.answers.label import OneLabel
+from danlu.tasks.answers.teacher import Teacher
 from danlu.tasks.task import Answer, Batch, Example, Row
 
 _FIVE = 5
@@ -32,6 +33,8 @@ class ImageClassification(OneLabel):
     stock = ("ForImageClassification",)
     known_as = ("image-classification",)
     encoded_by = ("size",)
+    teachable = True
+    teacher: Teacher | None = None  # whose answers are learned beside the labels
     options = {
         "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
         "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
@@ -52,7 +55,12 @@ class ImageClassification(OneLabel):
         """Pictures as they are seen in one epoch: a function of the epoch and the picture, but for what is mixed in.
 
         That is the next of the micro-batch: then `mates` (B, 1) is its label, and `own` (N,) the share of the first.
+        `said` (N, C) is what a teacher says of them.
         """
+        seen = self._anew(batch)
+        return seen | {"said": self.teacher.says(seen["pixel_values"])} if self.teacher else seen
+
+    def _anew(self, batch: Batch) -> Batch:
         if "lots" not in batch:
             return batch
         given = {name: self.chosen[name] for name in ("crop", "flip", "colour", "randaugment", "magnitude", "erase")}
@@ -67,13 +75,15 @@ class ImageClassification(OneLabel):
         return seen
 
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
-        """Cross-entropy with the label, or in shares with those of both pictures in one."""
-        if "own" not in batch:
-            return super().loss(net, batch, part)
+        """Cross-entropy with the label, or in shares with that of a second picture in it, and a teacher's answers."""
         logits, labels = self._answers(net, batch)
-        each = [F.cross_entropy(logits, those, ignore_index=IGNORE, reduction="none")
-                for those in (labels, firsts(batch["mates"], batch))]  # fmt: skip
-        return {"loss": (batch["own"] * each[0] + (1 - batch["own"]) * each[1]).sum()}
+        losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        if "own" in batch:
+            other = F.cross_entropy(logits, firsts(batch["mates"], batch), ignore_index=IGNORE, reduction="none")
+            losses = batch["own"] * losses + (1 - batch["own"]) * other
+        if "said" in batch and self.teacher:
+            losses = self.teacher.mixed(losses, logits, batch["said"])
+        return {"loss": losses[labels != IGNORE].sum()}
 
     def encode(self, row: Row) -> Example:
         return {"input_ids": [0], "pixel_values": self.processor.encode(row["image"]), "labels": self.target(row, 1)}
