@@ -18,6 +18,7 @@ from danlu.config import Serve
 from danlu.data.loader import IGNORE
 from danlu.data.starter import recipe as first_recipe
 from danlu.errors import UserError
+from danlu.explain import explain
 from danlu.graph import Life, Silent
 from danlu.modalities.text import Text
 from danlu.proof import audit, gradients
@@ -187,6 +188,16 @@ def test_the_folder_opens_in_transformers_and_writes_the_same(
     cut = made[: made.index(end)] if end in made else made
     short = ours.for_task("translation", 1, (), {"longest": 20})
     assert short.judge([{"text": ROWS[0]["text"]}]) == [{"target": ours.processor.decode(cut)}]
+
+
+def test_what_is_written_is_explained(form: tuple[str, Path]) -> None:
+    """Of each form: every token of it by the words that were read, the parts of which add up."""
+    model = Model.from_pretrained(form[1])
+    found = explain(model, {"text": ROWS[0]["text"]}, ROWS[0]["target"])
+    assert len(found.each) == len(model.processor.encode(ROWS[0]["target"])) + 1
+    assert abs(found.gap) <= 0.02 * abs(found.number - found.blank)
+    assert sum(sum(parts) for _, _, parts in found.each) == pytest.approx(sum(found.scores["gradients"]), abs=1e-4)
+    assert sum(found.scores["attention"]) == pytest.approx(1)
 
 
 def test_a_folder_of_barts_frames_texts_as_bart_does(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from danlu import AutoModel, catalogue, models
 from danlu.adapt.quantize import quantize
+from danlu.api.explained import Explained
 from danlu.errors import UserError
 from danlu.explain import Explanation, deletion, explain
 from danlu.explain.gradients import integrated
@@ -35,7 +36,8 @@ def model_of(name: str) -> tuple[Model, dict[str, Any]]:
     )
     made = Model(net, shape, task)
     asked = fitting(task, row(2, 4, 3))
-    masked = {"text": "the quick [MASK] fox"} if name == "masked_language_modeling" else {}
+    hidden = {"masked_language_modeling": "[MASK]", "span_denoising": "<extra_id_0>"}
+    masked = {"text": f"the quick {hidden[name]} fox"} if name in hidden else {}
     return made, {each: asked[each] for each in task.inputs if asked.get(each) is not None} | masked
 
 
@@ -66,6 +68,32 @@ def test_the_parts_add_up_to_the_difference(name: str) -> None:
     assert [curve[0] for curve in found.curves.values()] == pytest.approx([found.share] * len(found.curves), abs=1e-9)
     assert np.ptp([curve[-1] for curve in found.curves.values()]) < 1e-9, "all is gone"
     assert json.loads(json.dumps(found.table()))["explained"] == found.name
+
+
+@pytest.mark.parametrize("name", ["translation", "span_denoising"])
+def test_each_token_that_is_written_rests_on_words_that_are_read(name: str) -> None:
+    """What is explained is the loss of the text that is written, token by token; the encoder alone is read."""
+    model, asked = model_of(name)
+    wanted = {"translation": "lazy dog", "span_denoising": "<extra_id_0> lazy"}[name]
+    found = explain(model, asked, wanted)
+    (read,), told = model.task.asking(asked), model.task.named(wanted)
+    ids, before = torch.tensor([told]), torch.tensor([[model.task.start_id, *told[:-1]]])
+    batch = {"input_ids": torch.tensor([read["input_ids"]]), "decoder_input_ids": before, "labels": ids}
+    losses = nn.functional.cross_entropy(model.net(batch)[0], ids[0], reduction="none").detach()
+    assert found.number == pytest.approx(-float(losses.sum()), abs=1e-9)
+    assert found.number == pytest.approx(-float(model.task.loss(model.net, batch)["loss"].detach()), abs=1e-5)
+    assert [number for _, number, _ in found.each] == pytest.approx((-losses).tolist(), abs=1e-9)
+    assert [token for token, _, _ in found.each] == model.processor.show(told)
+    whole = np.sum([parts for _, _, parts in found.each], 0)
+    assert whole == pytest.approx(np.array(found.scores["gradients"]), abs=1e-9), (
+        "the parts of all are those of the sum"
+    )
+    assert len(found.table()["written"]) == len(told)
+    said = explain(model, asked)
+    assert said.name != found.name
+    assert said.share > found.share, "the likeliest is likelier than another"
+    assert "←" in "\n".join(Explained.of(said)._rests())
+    assert "<th>" in Explained.of(said)._written()
 
 
 @pytest.mark.parametrize("name", ["text_classification", "token_classification", "multi_label_classification"])

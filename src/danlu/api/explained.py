@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FOR, _AGAINST = (200, 90, 20), (31, 111, 139)  # what speaks for an answer, and against it
 _FAINT = 0.04  # of the highest score: below it, no colour
 _ROWS = 12  # of the table in a terminal
+_RESTS = 4  # words that stand beside a token that is written
 _STYLE = (
     ".said{font-size:19px;line-height:2;overflow-wrap:anywhere;white-space:pre-wrap}.said span{border-radius:4px;"
     "padding:2px 1px}.said i{opacity:.45;font-style:normal;font-size:13px}svg path{fill:none;stroke-width:2}"
@@ -99,7 +100,16 @@ class Explained(Explanation):
         coloured = self._grid() if self.seen is not None else self._coloured()
         lines = [self.sums, *self._faith(), *([text("explain.attention")] if "attention" in self.scores else [])]
         heads = map(Text, [self.head, *self._left()])
-        return Group(*heads, Text(), coloured, Text(), self._table(), Text(), *map(Text, lines))
+        rested = [*map(Text, self._rests()), Text()] if self.each else []
+        return Group(*heads, Text(), coloured, Text(), self._table(), Text(), *rested, *map(Text, lines))
+
+    def _rests(self) -> Iterator[str]:
+        """Of each token that is written the words that it rests on most."""
+        yield text("explain.written")
+        for name, _, parts in self.each:
+            most = sorted((at for at, word in enumerate(self.words) if not word.fixed), key=lambda at: -parts[at])
+            told = (f"{self.words[at].text.strip()} {parts[at]:+.2f}" for at in most[:_RESTS] if parts[at] > 0)
+            yield _visible(f"  {name.strip()}  ←  {' · '.join(told) or '—'}")
 
     def _coloured(self) -> "Text":
         from rich.text import Text
@@ -147,6 +157,7 @@ class Explained(Explanation):
         for name, scores in self.scores.items() if self.seen is None else ():
             yield f'<h2>{shown(_method(name))}</h2><p class="said">{"".join(self._spans(scores))}</p>'
         yield f'<p class="about">{shown(self.sums)}</p>'
+        yield self._written() if self.each else ""
         yield f"<h2>{text('explain.deletion')}</h2><p class='about'>{text('explain.deletion_about')}</p>"
         series = [(_method(name), list(zip(map(float, self.gone), each, strict=True)), False)
                   for name, each in self.curves.items()]  # fmt: skip
@@ -165,6 +176,16 @@ class Explained(Explanation):
             colour = f"rgba({red},{green},{blue},{0.75 * abs(score) / most:.2f})"
             spoken = f'<span style="background:{colour}" title="{score:+.4f}">{shown(word.text)}</span>'
             yield f"<i> {shown(word.text)}</i>" if word.fixed else spoken
+
+    def _written(self) -> str:
+        """A row for each token that is written, a column for each word that is read."""
+        free = [at for at, word in enumerate(self.words) if not word.fixed]
+        most = max((abs(parts[at]) for _, _, parts in self.each for at in free), default=0.0) or 1.0
+        heads = "".join(f"<th>{shown(self.words[at].text.strip())}</th>" for at in free)
+        rows = "".join(f"<tr><th>{shown(name)}</th>{''.join(_cell(parts[at], most) for at in free)}</tr>"
+                       for name, _, parts in self.each)  # fmt: skip
+        table = f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return f'<h2>{shown(text("explain.written"))}</h2><div class="scroll">{table}</div>'
 
     def _rows(self) -> str:
         heads = "".join(f"<th>{shown(each)}</th>" for each in (self._named, *map(_method, self.scores)))
@@ -189,6 +210,10 @@ def asked(model: "Pretrained", row: Any) -> "Row":
 
 def _method(name: str) -> str:
     return text(f"explain.method.{name}")
+
+
+def _cell(score: float, most: float) -> str:
+    return f'<td style="background:rgb({_shade(score, most) if score else "255,255,255"})">{score:+.2f}</td>'
 
 
 def _shade(score: float, most: float) -> str:

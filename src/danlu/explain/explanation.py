@@ -3,7 +3,7 @@
 Shapes: N copies of an example · T places
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Tensor]
 _TOGETHER = 16  # copies of one pass
+_WRITTEN = 64  # tokens of a text that is written of which each is explained
 GRADIENTS, ATTENTION, RANDOM = "gradients", "attention", "random"
 
 
@@ -37,7 +38,8 @@ class Explanation:
 
     `scores[GRADIENTS]` are the words' parts of the difference, but for `gap`; `scores[ATTENTION]`, where the model has
     such, what may flow from them. `curves` say how the `share` of the answer falls when words go, the highest first,
-    at each of `gone`; `faithfulness` how much sooner than at random. `left_out` tokens of the text are not read.
+    at each of `gone`; `faithfulness` how much sooner than at random. `left_out` tokens of the text are not read. Of a
+    text that is written `each` says of every token its own number, and the words' parts of that.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Explanation:
     faithfulness: Mapping[str, float]
     left_out: int = 0
     seen: Any = None  # of a picture: pictures.Seen
+    each: Sequence[tuple[str, float, Sequence[float]]] = ()
 
     def table(self) -> dict[str, Any]:
         """As JSON."""
@@ -61,7 +64,11 @@ class Explanation:
         deleted = {"words": list(self.gone), "share": {name: list(each) for name, each in self.curves.items()}}
         told = {"explained": self.name, "number": self.number, "blank": self.blank, "share": self.share}
         made = {"points": self.points, "gap": self.gap, "faithfulness": dict(self.faithfulness)}
-        regions = {"regions": {"side": self.seen.side, "across": self.seen.across}} if self.seen else {}
+        regions: dict[str, Any] = {"regions": {"side": self.seen.side, "across": self.seen.across}} if self.seen else {}
+        free = [place for place, word in enumerate(self.words) if not word.fixed]
+        written = [{"token": name, "number": number, GRADIENTS: [parts[place] for place in free]}
+                   for name, number, parts in self.each]  # fmt: skip
+        regions |= {"written": written} if written else {}
         return told | {"words": rows, "deletion": deleted} | made | {"left_out": self.left_out} | regions
 
 
@@ -73,7 +80,8 @@ def explain(model: "Model", row: Row, wanted: str = "") -> Explanation:
             says nothing; those of `predict`.
     """
     net, training = model.net, model.net.training
-    if not isinstance(net.embed, Tokens | Cells | Patches | Convolutions) or isinstance(net, EncoderDecoder | Towers):
+    apart = isinstance(net, Towers) or (isinstance(net, EncoderDecoder) and model.task.ahead)
+    if apart or not isinstance(net.embed, Tokens | Cells | Patches | Convolutions):
         raise UserError("E609", task=model.task_name)
     examples, left_out = _read(model, row)
     if not any(not word.fixed for each in examples for word in model.processor.words(each)):
@@ -152,23 +160,31 @@ class Case:
             blank = sum(float(self.number(self.without([self.free], each))[0]) for each in self._blanks)
             blank /= len(self._blanks)
         found, points, gap = complete(self._integrated, number - blank)
-        flow = rollout(self.net, self.number, self.without([[]]))
+        flow = rollout(self._reader, self.number, self.without([[]]))
         scores = {GRADIENTS: self._by_word(found)} | ({} if flow is None else {ATTENTION: self._by_word(flow)})
         orders = {name: sorted(self.free, key=lambda word: -each[word]) for name, each in scores.items()}
         curves = {name: deletion.curve(self.shares, order) for name, order in orders.items()}
         curves[RANDOM] = deletion.at_random(self.shares, self.free)
         gone = deletion.steps(len(self.free))
         faith = {name: deletion.faithfulness(curves[name], curves[RANDOM], gone) for name in scores}
+        each = [self._part(part, points) for part in self.answer.parts[:_WRITTEN]]
         return Explanation(
-            self.answer.name, number, blank, self.share, self.words, scores, points, gap, gone, curves, faith
+            self.answer.name, number, blank, self.share, self.words, scores, points, gap, gone, curves, faith, each=each
         )
 
-    def _integrated(self, points: int) -> Tensor:
+    def _part(self, part: Answer, points: int) -> tuple[str, float, list[float]]:
+        """A part of the answer: its name, its number, and what of that each word brings."""
+        with torch.no_grad():
+            number = float(part.figures(self.without([[]]))[0][0])
+        return part.name, number, self._by_word(self._integrated(points, lambda batch: part.figures(batch)[0]))
+
+    def _integrated(self, points: int, number: Callable[[Batch], Tensor] | None = None) -> Tensor:
         """The mean over the blanks (expected gradients: Erion et al. 2019, 1906.10670)."""
+        asked = number or self.number
         with torch.no_grad():
             end = self._vectors(self.without([[]]))
             starts = [self._vectors(self.without([self.free], each)) for each in self._blanks]
-        ways = [integrated(self.number, self._source, lambda n: self.without([[]] * n), (start, end), points,
+        ways = [integrated(asked, self._source, lambda n: self.without([[]] * n), (start, end), points,
                            self.bend)
                 for start in starts]  # fmt: skip
         return torch.stack(ways).mean(0)
@@ -176,12 +192,18 @@ class Case:
     @property
     def _source(self) -> nn.Module:
         """What gives the vectors that lie between nothing and the example."""
-        return self.net.embed
+        made: nn.Module = self._reader.embed
+        return made
+
+    @property
+    def _reader(self) -> Any:
+        """What reads the example: the network, or its encoder."""
+        return self.net.encoder if isinstance(self.net, EncoderDecoder) else self.net
 
     def _vectors(self, batch: Batch) -> Tensor:
         """What the network's embedding gives (N, T, D), while it reads a batch."""
         found = list[Tensor]()
-        handle = self.net.embed.register_forward_hook(lambda module, given, out: found.append(out))
+        handle = self._reader.embed.register_forward_hook(lambda module, given, out: found.append(out))
         try:
             self.number(batch)
         finally:

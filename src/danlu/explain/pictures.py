@@ -6,7 +6,7 @@ Shapes: N copies of a picture · C channels · S pixels on each side · T places
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ class _Picture(Case):
         sums = torch.zeros(len(self.words), dtype=places.dtype).index_add(0, self.regions, places)
         return [float(each) for each in sums]
 
-    def _integrated(self, points: int) -> Tensor:
+    def _integrated(self, points: int, number: Any = None) -> Tensor:
         self.parts = super()._integrated(points)
         return self.parts
 

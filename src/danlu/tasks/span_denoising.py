@@ -20,7 +20,7 @@ from danlu.nn.losses import IGNORE, token_losses
 from danlu.nn.masks import endings, openings
 from danlu.randomness import generator
 from danlu.tasks.answers.written import LONGEST, Written, laid
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.task import Batch, Example, Row
 
 MOST = 99  # spans of a text: each has a sentinel, and one more ends what is written
 _SENTINEL = re.compile(r"(<extra_id_\d\d?>)")
@@ -38,7 +38,6 @@ class SpanDenoising(Written):
     ahead = 0
     judges = True
     judged = 64
-    answer = Task.answer  # several answers, each of several tokens: there is no one number to explain
     known_as = ("text2text-generation",)
     stock = ("T5ForConditionalGeneration",)  # type: ignore[assignment]
     markers = tuple(f"<extra_id_{number}>" for number in range(MOST + 1))
@@ -176,7 +175,7 @@ class SpanDenoising(Written):
 
     def predict(self, net: Any, batch: Batch) -> list[Row]:
         """{"text": with its spans filled in, "spans": what fills each} of each row, by the likeliest tokens."""
-        found = write(net, batch, self.processor.pad_id, self.processor.end_id, self.context or LONGEST)
+        found = write(net, batch, self.start_id, self.processor.end_id, self.limit)
         rows = zip(batch["input_ids"].tolist(), batch["segment_ids"].tolist(), found, strict=True)
         return [
             self._filled([each for each, real in zip(ids, kept, strict=True) if real], said) for ids, kept, said in rows

@@ -32,10 +32,12 @@ class Answer:
     """The one number behind an answer that is explained, and what it is the number of: a label, a token, a place.
 
     `figures` of N copies of an example: that number (N,), and the share that it stands for, or the number again, (N,).
+    `parts` are those of which it is the sum: the tokens of a text that is written.
     """
 
     name: str
     figures: Callable[[Batch], tuple[Tensor, Tensor]]
+    parts: "Sequence[Answer]" = ()
 
 
 class Task(ABC):

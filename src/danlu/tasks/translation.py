@@ -12,8 +12,8 @@ from danlu.metrics.bootstrap import Sample
 from danlu.modalities.text import Text
 from danlu.nn.generate import write
 from danlu.nn.losses import IGNORE
-from danlu.tasks.answers.written import LONGEST, Written, laid
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.answers.written import Written, laid
+from danlu.tasks.task import Batch, Example, Row
 
 
 class Translation(Written):
@@ -32,7 +32,6 @@ class Translation(Written):
     long = "cut"
     judges = True
     judged = 1000
-    answer = Task.answer
     known_as = ("translation",)
     stock = ("MarianMTModel",)  # type: ignore[assignment]
     options = {
@@ -86,9 +85,15 @@ class Translation(Written):
 
     def predict(self, net: Any, batch: Batch) -> list[Row]:
         """{"target": the likeliest tokens one after the other} of each text."""
-        limit = min(self.chosen["longest"], self.context or LONGEST)
-        found = write(net, batch, self.start_id, self.processor.end_id, limit)
+        found = write(net, batch, self.start_id, self.processor.end_id, self.limit)
         return [{"target": self.processor.decode(each)} for each in found]
+
+    @property
+    def limit(self) -> int:
+        return min(self.chosen["longest"], super().limit)
+
+    def named(self, text: str) -> list[int]:
+        return self._framed(text)
 
     def told(self, answer: Row) -> str:
         return str(answer["target"])

@@ -1,6 +1,7 @@
 """What tasks share in which an encoder reads one text and a decoder writes another: the two sides of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,10 +9,12 @@ from torch import Tensor
 from danlu import models
 from danlu.errors import UserError
 from danlu.models.architecture import Architecture
+from danlu.nn.generate import write
+from danlu.nn.losses import wide
 from danlu.nn.masks import segment_positions
 from danlu.nn.network import DECODER
 from danlu.tasks.language_modeling import LanguageModeling
-from danlu.tasks.task import Batch
+from danlu.tasks.task import Answer, Batch
 
 EVEN = 32  # columns of a batch are a multiple of it, so that few shapes occur
 LONGEST = 512  # tokens of a text that a model reads of which no context is known
@@ -37,6 +40,42 @@ class Written(LanguageModeling):
         """What the decoder reads before the first token that it writes."""
         start: int = self.processor.pad_id
         return start
+
+    def named(self, text: str) -> list[int]:
+        """The ids that are to be written for a text, its end among them."""
+        (example,) = self.asking({"text": text})
+        ids: list[int] = example["input_ids"]
+        return ids
+
+    def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
+        """The logarithm of the share of a text, the likeliest or the one that is named, and that of each of its tokens.
+
+        The share that stands for it is that of a token, on a geometric average.
+        """
+        start, end = self.start_id, self.processor.end_id
+        likeliest = [] if wanted else [*write(net, batch, start, end, self.limit)[0], end]
+        told = self.named(wanted) if wanted else likeliest
+
+        def shares(seen: Batch) -> Tensor:
+            ids = torch.tensor([told], device=net.device).expand(len(seen["input_ids"]), -1)
+            before = ids.roll(1, 1).index_fill(1, torch.tensor([0], device=net.device), start)
+            logits = wide(net({**seen, net.continues: before}))
+            return logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+
+        def figures(seen: Batch) -> tuple[Tensor, Tensor]:
+            found = shares(seen)
+            return found.sum(1), found.mean(1).exp()
+
+        def part(place: int) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+            return lambda seen: (shares(seen)[:, place], shares(seen)[:, place].exp())
+
+        parts = [Answer(name, part(place)) for place, name in enumerate(self.processor.show(told))]
+        return Answer(self.processor.decode(told), figures, parts)
+
+    @property
+    def limit(self) -> int:
+        """Tokens of an answer, at most."""
+        return self.context or LONGEST
 
     def both(self, ids: Tensor, segments: Tensor, labels: Tensor, written: Tensor) -> Batch:
         """What both sides read, and what is written, with the numbers of the texts that each column belongs to."""
