@@ -15,31 +15,13 @@ from danlu.config import Serve
 from danlu.data import boxes, starter
 from danlu.data.augment import Augmentation, Lots
 from danlu.data.columns import Columns
-from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.nn.boxes import apart, assigned, boxes_of, kept, places_of
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
-from danlu.stages.prove import prove
-from tests import tiny_task
-from tests.tiny_life import no_clock
+from tests import tiny_pictures, tiny_task
+from tests.tiny_pictures import coloured
 
-TRAIN = """
-[model]
-depth = 1
-width = 8
-
-[train]
-steps = 150
-lr = 0.01
-optimizer = "adamw"
-batch_tokens = 16
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
 KINDS = {"bright": 235, "dark": 15}
 WIDE, HIGH = 64, 48
 Things = list[tuple[list[int], str]]
@@ -55,7 +37,7 @@ def drawn(seed: int) -> tuple[np.ndarray, Things]:
         picture[top : top + height, left : left + width] = KINDS[kind]
         things.append(([left, top, left + width, top + height], kind))
     picture += random.normal(0, 6, picture.shape)
-    return np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[..., None], 3, 2), things
+    return coloured(picture), things
 
 
 def voc(things: Things) -> str:
@@ -97,8 +79,8 @@ DATA = 'path = "set"\ntest = "set/ImageSets/Main/test.txt"\nsplit = { valid = 0.
 
 
 def recipe(folder: Path, more: str = "", data: str = DATA) -> Life:
-    (folder / "recipe.toml").write_text(f'task = "object_detection"\n[data]\n{data}\n{TRAIN}{more}', "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+    train = tiny_pictures.TRAIN.replace("steps = 60", "steps = 150")
+    return tiny_pictures.recipe(folder, data, more, train, task="object_detection")
 
 
 def project(folder: Path, more: str = "[options]\nsize = 64\n") -> Life:
@@ -157,10 +139,8 @@ def test_boxes_are_drawn_beside_the_picture_and_served(
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    model = Model.from_pretrained(lived["pretrain"])
-    model.save_pretrained(tmp_path / "again")
     row = {"image": pixels.written(pixels.png(drawn(3)[0]))}
-    assert Model.from_pretrained(tmp_path / "again").judge([row]) == model.judge([row])
+    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
 
 
 def test_thresholds_decide_what_is_said(lived: dict[str, Path]) -> None:
@@ -177,21 +157,15 @@ def test_a_model_is_measured_on_other_boxes(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_coco(tmp_path / "more")
-    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
-    assert "map_50" in capsys.readouterr().out
+    tiny_pictures.is_measured(lived["pretrain"], tmp_path / "more", "map_50", capsys)
 
 
-SEEN_ANEW = ["crop=2", "flip=true", "zoom=0.5", "colour=0.3"]
+SEEN_ANEW = [("crop=2",), ("flip=true",), ("zoom=0.5",), ("colour=0.3",)]
 
 
 def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, lived: dict[str, Path]) -> None:
-    life, found = project(tmp_path), []
-    for options in (None, *SEEN_ANEW):
-        short = ["train.steps=2", *([f"options.{options}"] if options else [])]
-        folders = Life(load_recipe(life.loaded.path, short)).run(Silent(), "pretrain").folders
-        assert folders["encode"].name == lived["encode"].name
-        found.append(files.sha256(folders["pretrain"] / "model.safetensors"))
-    assert len(set(found)) == len(found)
+    life = project(tmp_path)
+    tiny_pictures.only_weights_change(life, lived["encode"], SEEN_ANEW, steps=2)
     few = Life(load_recipe(life.loaded.path, ["options.most=1"])).run(Silent(), "encode").folders["encode"]
     assert Columns(few / "columns" / "train").shape("boxes") == (1, 5)
 
@@ -251,24 +225,17 @@ def test_of_boxes_that_overlap_the_surest_stays() -> None:
 
 
 def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_clock(monkeypatch)
-    anew = "[options]\nsize = 64\ncrop = 4\nflip = true\nzoom = 0.3\ncolour = 0.2\n"
-    life, weights = project(tmp_path, anew), []
-    for parts in (1, 4):
-        cut = Life(load_recipe(life.loaded.path, ["train.steps=4", f"train.accumulate={parts}", "train.lr=0.001"]))
-        weights.append(Model.from_pretrained(cut.run(Silent(), "pretrain").folders["pretrain"]).net.state_dict())
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=5e-5)
+    life = project(tmp_path, "[options]\nsize = 64\ncrop = 4\nflip = true\nzoom = 0.3\ncolour = 0.2\n")
+    keys = ("train.steps=4", "train.lr=0.001")
+    tiny_pictures.learns_the_same_in_parts(life, monkeypatch, *keys, parts=(1, 4), atol=5e-5)
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
-    certificate = prove(load_recipe(project(tmp_path).loaded.path), Silent())
-    assert certificate.error() is None, certificate.render()
+    tiny_pictures.is_exact(project(tmp_path))
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(project(tmp_path).loaded.path), "--plan", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 5
+    tiny_pictures.is_forecast(project(tmp_path), capsys)
 
 
 # --- raw files ---------------------------------------------------------------------------------------------
@@ -311,16 +278,10 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_box_is_named_with_its_file_and_reason(tmp_path: Path, kind: str) -> None:
     said, reason = BAD[kind]
-    life = project(tmp_path)
+    project(tmp_path)
     path = tmp_path / "set" / "Annotations" / "007.xml"
     path.unlink() if said is None else path.write_text(said, "utf-8")
-    with pytest.raises(UserError) as refused:
-        life.run(Silent(), "encode")
-    assert refused.value.code == "E208"
-    assert "007.png" in refused.value.render()
-    assert reason in refused.value.render()
-    told = recipe(tmp_path, data=DATA + '\nbad_records = "skip"').run(Silent(), "encode").folders
-    assert sum(s["rows"] for s in files.read_json(told["encode"] / "tokens.json")["splits"].values()) == 43
+    tiny_pictures.names_a_bad_file(lambda more: recipe(tmp_path, data=DATA + more), "007.png", reason, 35)
 
 
 def test_a_changed_annotation_or_list_is_noticed(tmp_path: Path) -> None:

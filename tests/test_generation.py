@@ -20,12 +20,11 @@ from danlu.graph import Life, Silent, runs
 from danlu.recipe import load_recipe
 from danlu.report import page
 from danlu.serve.run import background
-from danlu.stages.prove import prove
 from danlu.tasks.answers.picture import grid
 from danlu.train.session import Interrupted
 from tests import tiny_task
-from tests.test_pictures import folders
 from tests.tiny_life import no_clock
+from tests.tiny_pictures import folders, is_exact, is_forecast, learns_the_same_in_parts
 
 DIFFUSION, GAN = TASKS = ("image_generation", "adversarial_image_generation")
 RECIPE = """
@@ -188,20 +187,12 @@ def test_killed_and_run_again(task: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("task", TASKS)
 def test_micro_batches_learn_the_same(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn for a picture in an epoch does not depend on which others are cut off with it."""
-    no_clock(monkeypatch)
-    weights = []
-    for parts in (1, 2, 4):
-        life = project(tmp_path, task, "train.optimizer=sgd", f"train.accumulate={parts}", steps=6)
-        weights.append(Model.from_pretrained(life.run(Silent(), "pretrain").folders["pretrain"]).net.state_dict())
-    for other in weights[1:]:
-        for name, tensor in weights[0].items():
-            torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-5)
+    learns_the_same_in_parts(project(tmp_path, task, steps=6), monkeypatch, "train.optimizer=sgd")
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_its_training_is_exact(task: str, tmp_path: Path) -> None:
-    certificate = prove(project(tmp_path, task).loaded, Silent())
-    assert certificate.error() is None, certificate.render()
+    is_exact(project(tmp_path, task))
 
 
 OTHERS = [
@@ -266,9 +257,7 @@ def test_a_judge_that_is_none_is_named_before_anything_is_learned(
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for task in TASKS:
-        life = project(tmp_path, task)
-        assert cli.main(["run", str(life.loaded.path), "--plan", "--json"]) == 0
-        assert len(json.loads(capsys.readouterr().out)) == 5
+        is_forecast(project(tmp_path, task), capsys)
 
 
 def test_normal_draws_are_normal_and_of_their_lot_alone() -> None:

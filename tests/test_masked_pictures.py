@@ -15,11 +15,10 @@ from danlu import Model, cli, files
 from danlu.graph import Life, Silent
 from danlu.nn.hiding import patches
 from danlu.recipe import load_recipe
-from danlu.stages.prove import prove
 from danlu.train.session import Interrupted
 from tests.test_options import CASES
-from tests.test_pictures import KINDS, folders, pixels
 from tests.tiny_life import no_clock
+from tests.tiny_pictures import KINDS, folders, is_exact, is_forecast, learns_the_same_in_parts, pixels
 
 RECIPE = """
 task = "masked_image_modeling"
@@ -117,15 +116,8 @@ def test_every_option_changes_the_weights(tmp_path: Path) -> None:
 
 
 def test_micro_batches_hide_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_clock(monkeypatch)
-    path, weights = project(tmp_path).loaded.path, []
-    for parts in (1, 4):
-        keys = ["train.steps=6", f"train.accumulate={parts}", "options.crop=2", "options.flip=true",
-                "train.optimizer=sgd", "train.lr=0.05"]  # fmt: skip
-        folder = Life(load_recipe(path, keys)).run(Silent(), "pretrain").folders["pretrain"]
-        weights.append(Model.from_pretrained(folder).net.state_dict())
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=2e-5)
+    keys = ("train.steps=6", "options.crop=2", "options.flip=true", "train.optimizer=sgd", "train.lr=0.05")
+    learns_the_same_in_parts(project(tmp_path), monkeypatch, *keys, parts=(1, 4))
 
 
 def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +133,7 @@ def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
-    certificate = prove(project(tmp_path, "", "options.flip=true").loaded, Silent())
-    assert certificate.error() is None, certificate.render()
+    is_exact(project(tmp_path), "options.flip=true")
 
 
 def _array(written: str) -> np.ndarray:
@@ -177,5 +168,4 @@ def test_a_picture_is_shown_as_it_is_painted(
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(project(tmp_path, TUNED).loaded.path), "--plan", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 8
+    is_forecast(project(tmp_path, TUNED), capsys, 8)

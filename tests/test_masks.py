@@ -19,26 +19,9 @@ from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
-from danlu.stages.prove import prove
-from tests import tiny_task
-from tests.tiny_life import no_clock
+from tests import tiny_pictures, tiny_task
+from tests.tiny_pictures import coloured, saved
 
-TRAIN = """
-[model]
-depth = 1
-width = 8
-
-[train]
-steps = 60
-lr = 0.01
-optimizer = "adamw"
-batch_tokens = 16
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
 VOID = 11
 
 
@@ -51,7 +34,7 @@ def drawn(seed: int, side: int = 16, wide: int = 20) -> tuple[np.ndarray, np.nda
         picture[top : top + 6, left : left + 6], mask[top : top + 6, left : left + 6] = grey, number
     mask[0] = VOID
     picture += random.normal(0, 8, picture.shape)
-    return np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[..., None], 3, 2), mask
+    return coloured(picture), mask
 
 
 def files_of(images: Path, masked: Path, count: int, start: int = 0) -> None:
@@ -70,8 +53,7 @@ void = 11"""
 
 
 def recipe(folder: Path, data: str = DATA, more: str = "") -> Life:
-    (folder / "recipe.toml").write_text(f'task = "segmentation"\n[data]\n{data}\n{TRAIN}{more}', "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
+    return tiny_pictures.recipe(folder, data, more, task="segmentation")
 
 
 def project(folder: Path, more: str = "") -> Life:
@@ -145,10 +127,8 @@ def test_the_palette_is_that_of_pascal_voc() -> None:
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    model = Model.from_pretrained(lived["pretrain"])
-    model.save_pretrained(tmp_path / "again")
     row = {"image": pixels.written(pixels.png(drawn(3)[0]))}
-    assert Model.from_pretrained(tmp_path / "again").judge([row]) == model.judge([row])
+    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
 
 
 @pytest.mark.parametrize("side", [16, 200])
@@ -195,22 +175,16 @@ def test_a_model_is_measured_on_other_masks(
 ) -> None:
     """Read as `danlu init` would read them: 11 is of no class there, too."""
     files_of(tmp_path / "more" / "train", tmp_path / "more" / "trainannot", 6, 700)
-    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
-    assert "mean_iou" in capsys.readouterr().out
+    tiny_pictures.is_measured(lived["pretrain"], tmp_path / "more", "mean_iou", capsys)
 
 
-SEEN_ANEW = ["crop=2", "flip=true", "zoom=0.5", "colour=0.3", "dice=1.0"]
+SEEN_ANEW = [("crop=2",), ("flip=true",), ("zoom=0.5",), ("colour=0.3",), ("dice=1.0",)]
 
 
 def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, lived: dict[str, Path]) -> None:
-    life, found = project(tmp_path), []
-    for options in (None, *SEEN_ANEW):
-        short = ["train.steps=3", *([f"options.{options}"] if options else [])]
-        folders = Life(load_recipe(life.loaded.path, short)).run(Silent(), "pretrain").folders
-        assert folders["encode"].name == lived["encode"].name
-        found.append(files.sha256(folders["pretrain"] / "model.safetensors"))
-    assert len(set(found)) == len(found)
-    other = Life(load_recipe(life.loaded.path, ["options.size=8"])).run(Silent(), "encode").folders["encode"]
+    life = project(tmp_path)
+    tiny_pictures.only_weights_change(life, lived["encode"], SEEN_ANEW, steps=3)
+    other = tiny_pictures.changed(life, "options.size=8").run(Silent(), "encode").folders["encode"]
     assert Columns(other / "columns" / "train").shape("pixel_labels") == (8, 8)
 
 
@@ -218,24 +192,16 @@ ANEW = "[options]\ncrop = 2\nflip = true\nzoom = 0.3\ncolour = 0.2\ndice = 1.0\n
 
 
 def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_clock(monkeypatch)
-    life, weights = project(tmp_path, ANEW), []
-    for parts in (1, 2, 4):
-        cut = Life(load_recipe(life.loaded.path, ["train.steps=5", f"train.accumulate={parts}", "train.lr=0.001"]))
-        weights.append(Model.from_pretrained(cut.run(Silent(), "pretrain").folders["pretrain"]).net.state_dict())
-    for other in weights[1:]:
-        for name, tensor in weights[0].items():
-            torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-5)
+    life = project(tmp_path, ANEW)
+    tiny_pictures.learns_the_same_in_parts(life, monkeypatch, "train.steps=5", "train.lr=0.001")
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
-    certificate = prove(load_recipe(project(tmp_path, ANEW).loaded.path), Silent())
-    assert certificate.error() is None, certificate.render()
+    tiny_pictures.is_exact(project(tmp_path, ANEW))
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(project(tmp_path).loaded.path), "--plan", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 5
+    tiny_pictures.is_forecast(project(tmp_path), capsys)
 
 
 # --- raw files ---------------------------------------------------------------------------------------------
@@ -291,19 +257,13 @@ def test_names_tell_which_mask_is_of_which_picture(picture: str, mask: str) -> N
     assert masks.pairs([*others, Path("/r", mask), Path("/r", picture)]) == {Path("/r", picture): Path("/r", mask)}
 
 
-def _saved(array: np.ndarray, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Pillow.fromarray(array).save(file, kind)
-    return file.getvalue()
-
-
 BAD = {
-    "size": (lambda: _saved(np.zeros((9, 20), np.uint8)), "20 x 9"),
-    "colours": (lambda: _saved(np.zeros((16, 20, 3), np.uint8)), "RGB"),
-    "blurred": (lambda: _saved(np.zeros((16, 20), np.uint8), "JPEG"), "JPEG"),
-    "range": (lambda: _saved(np.full((16, 20), 300, np.uint16)), "300"),
-    "void": (lambda: _saved(np.full((16, 20), VOID, np.uint8)), "without a class"),
-    "cut": (lambda: _saved(np.zeros((16, 20), np.uint8))[:40], "no picture that can be read"),
+    "size": (lambda: saved(np.zeros((9, 20), np.uint8)), "20 x 9"),
+    "colours": (lambda: saved(np.zeros((16, 20, 3), np.uint8)), "RGB"),
+    "blurred": (lambda: saved(np.zeros((16, 20), np.uint8), "JPEG"), "JPEG"),
+    "range": (lambda: saved(np.full((16, 20), 300, np.uint16)), "300"),
+    "void": (lambda: saved(np.full((16, 20), VOID, np.uint8)), "without a class"),
+    "cut": (lambda: saved(np.zeros((16, 20), np.uint8))[:40], "no picture that can be read"),
     "missing": (None, "no mask"),
 }
 
@@ -317,14 +277,7 @@ def test_a_bad_mask_is_named_with_its_reason(tmp_path: Path, kind: str) -> None:
         path.write_bytes(make())
     else:
         path.unlink()
-    with pytest.raises(UserError) as refused:
-        recipe(tmp_path).run(Silent(), "encode")
-    assert refused.value.code == "E208"
-    assert "007.png" in refused.value.render()
-    assert reason in refused.value.render()
-    told = recipe(tmp_path, DATA + '\nbad_records = "skip"').run(Silent(), "encode").folders
-    counts = files.read_json(told["encode"] / "tokens.json")["splits"]
-    assert counts["train"]["rows"] + counts["valid"]["rows"] == 39
+    tiny_pictures.names_a_bad_file(lambda more: recipe(tmp_path, DATA + more), "007.png", reason, 39)
 
 
 def test_void_is_for_masks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from danlu.modalities.image import Image
 from danlu.nn.stems import PatchesConfig, resampled
 from danlu.recipe import load_recipe
 from tests.models.stock import randomised
-from tests.test_pictures import KINDS, _saved, folders, pixels, recipe
+from tests.tiny_pictures import KINDS, folders, pixels, recipe, saved
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 MADE, PATCH = 16, 4
@@ -50,7 +50,7 @@ def test_answers_are_those_of_transformers(stock: Path, size: int) -> None:
     ours = Model.from_pretrained(stock)
     grown = ours.grown(ours.processor.adjusted(size=size), 1).eval()
     theirs = ViTForImageClassification.from_pretrained(stock).eval()
-    value = base64.b64encode(_saved(Pillow.fromarray(pixels("down", 3, 60)), "PNG")).decode()
+    value = base64.b64encode(saved(Pillow.fromarray(pixels("down", 3, 60)), "PNG")).decode()
     seen = torch.from_numpy(grown.processor.encode(value))[None]
     batch = grown.processor.scaled({"pixel_values": seen})
     with torch.no_grad():
@@ -88,4 +88,4 @@ def test_convolutions_see_any_size_and_an_mlp_one() -> None:
             continue
         larger = model.grown(processor.adjusted(size=20), 1)
         assert (larger.processor.size, larger.architecture.embed.image) == (20, 20)  # type: ignore[union-attr]
-        assert larger.judge([{"image": base64.b64encode(_saved(Pillow.fromarray(pixels("down", 3)), "PNG")).decode()}])
+        assert larger.judge([{"image": base64.b64encode(saved(Pillow.fromarray(pixels("down", 3)), "PNG")).decode()}])

@@ -26,57 +26,25 @@ from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
-from danlu.stages.prove import prove
 from danlu.train.session import Interrupted
 from tests import tiny_task
 from tests.models.stock import randomised
 from tests.tiny_life import no_clock
-
-KINDS = ("across", "down")
-TRAIN = """
-[model]
-depth = 1
-width = 8
-
-[train]
-steps = 60
-lr = 0.01
-optimizer = "adamw"
-batch_tokens = 16
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
-
-
-def pixels(kind: str, seed: int, side: int = 12) -> np.ndarray:
-    """Stripes that run across or down, from a random phase, with noise (side, side, 3)."""
-    random = np.random.Generator(np.random.PCG64([seed, KINDS.index(kind)]))
-    waves = np.sin(np.arange(side) * 1.6 + random.uniform(0, 6))
-    grey = 128 + 90 * (waves[:, None] if kind == "across" else waves[None]) + random.normal(0, 12, (side, side))
-    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, 2)
-
-
-def folders(root: Path, count: int, start: int = 0) -> Path:
-    for kind in KINDS:
-        (root / kind).mkdir(parents=True, exist_ok=True)
-        for index in range(start, start + count):
-            Pillow.fromarray(pixels(kind, index)).save(root / kind / f"{index:03d}.png")
-    return root
-
-
-def recipe(folder: Path, data: str, more: str = "", train: str = TRAIN) -> Life:
-    written = f'task = "image_classification"\n[data]\n{data}\n{train}{more}'
-    (folder / "recipe.toml").write_text(written, "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", ()))
-
-
-def project(folder: Path, more: str = "") -> Life:
-    folders(folder / "set" / "train", 40)
-    folders(folder / "set" / "test", 12, 100)
-    return recipe(folder, 'path = "set/train"\ntest = "set/test"\nsplit = { valid = 0.1, test = 0.0 }', more)
+from tests.tiny_pictures import (
+    KINDS,
+    answers_the_same_once_saved,
+    folders,
+    is_exact,
+    is_forecast,
+    is_measured,
+    learns_the_same_in_parts,
+    names_a_bad_file,
+    only_weights_change,
+    pixels,
+    project,
+    recipe,
+    saved,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +93,7 @@ def test_a_vit_of_transformers_answers_here(tmp_path: Path) -> None:
     ours = Model.from_pretrained(tmp_path)
     assert (ours.task_name, ours.task.labels) == ("image_classification", ("cat", "dog", "hen"))
     image = Pillow.fromarray(pixels("across", 5, 40))
-    row = {"image": base64.b64encode(_saved(image, "PNG")).decode()}
+    row = {"image": base64.b64encode(saved(image, "PNG")).decode()}
     with torch.no_grad():
         wanted = theirs(processor(image, return_tensors="pt")["pixel_values"].double()).logits.softmax(-1)[0]
         seen = ours.processor.scaled({"pixel_values": torch.from_numpy(ours.processor.encode(row["image"]))[None]})
@@ -171,7 +139,7 @@ def test_pictures_are_answered_alike_by_command_and_server(
         for each in served:
             assert each["score"] == pytest.approx(said["score"], abs=1e-6)
         noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (900, 900, 3), np.uint8)
-        large = base64.b64encode(_saved(Pillow.fromarray(noise), "PNG")).decode()
+        large = base64.b64encode(saved(Pillow.fromarray(noise), "PNG")).decode()
         assert len(large) > 3 * 2**20
         assert tiny_task.asked(url, {"image": large})["predictions"][0]["label"] in KINDS
         for wrong in ("http://127.0.0.1:1/x.png", "file:///etc/passwd", base64.b64encode(b"GIF89a").decode()):
@@ -199,7 +167,7 @@ def form(*fields: tuple[str, str, bytes]) -> bytes:
 
 def test_pictures_are_taken_as_files_too(lived: dict[str, Path]) -> None:
     """Of a form, several of one name, and one as the whole body: the same answer as for its bytes in base64."""
-    shown = [_saved(Pillow.fromarray(pixels(kind, 500 + at)), "PNG") for at, kind in enumerate(KINDS)]
+    shown = [saved(Pillow.fromarray(pixels(kind, 500 + at)), "PNG") for at, kind in enumerate(KINDS)]
     model, sent = Model.from_pretrained(lived["pretrain"]), "multipart/form-data; boundary=XyZ"
     said = model.judge([{"image": base64.b64encode(each).decode()} for each in shown])
     with background(model, "tiny", Serve(port=0)) as url:
@@ -225,10 +193,8 @@ def test_pictures_are_taken_as_files_too(lived: dict[str, Path]) -> None:
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    model = Model.from_pretrained(lived["pretrain"])
-    model.save_pretrained(tmp_path / "again")
-    row = {"image": base64.b64encode(next((lived["prepare"].parents[2] / "set").rglob("*.png")).read_bytes()).decode()}
-    assert Model.from_pretrained(tmp_path / "again").judge([row]) == model.judge([row])
+    row = {"image": base64.b64encode(saved(pixels("down", 0))).decode()}
+    answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
 
 
 def test_another_size_is_another_encoding(tmp_path: Path, lived: dict[str, Path]) -> None:
@@ -246,14 +212,7 @@ SEEN_ANEW = [
 
 
 def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, lived: dict[str, Path]) -> None:
-    life = project(tmp_path)
-    found = []
-    for options in ((), *SEEN_ANEW):
-        short = [f"options.{each}" for each in options] + ["train.steps=4"]
-        folders_of = Life(load_recipe(life.loaded.path, short)).run(Silent(), "pretrain").folders
-        assert folders_of["encode"].name == lived["encode"].name
-        found.append(files.sha256(folders_of["pretrain"] / "model.safetensors"))
-    assert len(set(found)) == len(found)
+    only_weights_change(project(tmp_path), lived["encode"], SEEN_ANEW, steps=4)
 
 
 ANEW = """
@@ -267,16 +226,7 @@ erase = 0.3
 
 
 def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a picture looks like in an epoch does not depend on which others are cut off with it."""
-    no_clock(monkeypatch)
-    life, weights = project(tmp_path, ANEW), []
-    for parts in (1, 2, 4):
-        cut = Life(load_recipe(life.loaded.path, ["train.steps=6", f"train.accumulate={parts}", "train.lr=0.001"]))
-        folder = cut.run(Silent(), "pretrain").folders["pretrain"]
-        weights.append(Model.from_pretrained(folder).net.state_dict())
-    for other in weights[1:]:
-        for name, tensor in weights[0].items():
-            torch.testing.assert_close(other[name], tensor, rtol=0, atol=2e-5)
+    learns_the_same_in_parts(project(tmp_path, ANEW), monkeypatch, "train.steps=6", "train.lr=0.001")
 
 
 def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,17 +245,13 @@ def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("arch", ["cnn", "vit"])
 def test_its_training_is_exact(tmp_path: Path, arch: str) -> None:
-    loaded = load_recipe(project(tmp_path, ANEW).loaded.path, [f"model.arch={arch}", "model.width=64"])
-    certificate = prove(loaded, Silent())
-    assert certificate.error() is None, certificate.render()
+    is_exact(project(tmp_path, ANEW), f"model.arch={arch}", "model.width=64")
 
 
 def test_a_model_is_measured_on_other_pictures(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders(tmp_path / "more", 9, 300)
-    assert cli.main(["evaluate", str(lived["pretrain"]), str(tmp_path / "more"), "--json"]) == 0
-    assert "accuracy" in capsys.readouterr().out
+    is_measured(lived["pretrain"], folders(tmp_path / "more", 9, 300), "accuracy", capsys)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +276,7 @@ def test_a_base_is_tuned_to_other_labels(tmp_path: Path, body: Path, tune: str) 
 
 def test_it_is_fitted_in_python(tmp_path: Path, body: Path) -> None:
     rows = [
-        {"image": _saved(Pillow.fromarray(pixels(KINDS[i % 2], i)), "PNG"), "label": KINDS[i % 2]} for i in range(60)
+        {"image": saved(Pillow.fromarray(pixels(KINDS[i % 2], i)), "PNG"), "label": KINDS[i % 2]} for i in range(60)
     ]
     rows = [row | {"image": base64.b64encode(row["image"]).decode()} for row in rows]
     model = danlu.ViTForImageClassification.from_pretrained(body)
@@ -433,51 +379,38 @@ def test_copies_of_a_file_stay_in_one_split(tmp_path: Path) -> None:
 # --- bad files ---------------------------------------------------------------------------------------------
 
 
-def _saved(image: Pillow.Image, kind: str, **how: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **how)
-    return file.getvalue()
-
-
 def _colour() -> Pillow.Image:
     return Pillow.fromarray(pixels("down", 1))
 
 
 def _moving() -> bytes:
-    return _saved(_colour(), "GIF", save_all=True, append_images=[Pillow.fromarray(pixels("across", 2))])
+    return saved(_colour(), "GIF", save_all=True, append_images=[Pillow.fromarray(pixels("across", 2))])
 
 
 def _huge() -> bytes:
     """A PNG that says it has 64 million pixels, in a few bytes."""
-    return _saved(Pillow.new("1", (8000, 8000)), "PNG")
+    return saved(Pillow.new("1", (8000, 8000)), "PNG")
 
 
 BAD = {
-    "cut": (lambda: _saved(_colour(), "PNG")[:200], "no picture that can be read"),
-    "jpeg": (lambda: _saved(_colour(), "JPEG")[:-300], "no picture that can be read"),
+    "cut": (lambda: saved(_colour(), "PNG")[:200], "no picture that can be read"),
+    "jpeg": (lambda: saved(_colour(), "JPEG")[:-300], "no picture that can be read"),
     "text": (lambda: b"this is no picture", "no picture that can be read"),
     "empty": (lambda: b"", "no picture that can be read"),
-    "dot": (lambda: _saved(Pillow.new("RGB", (1, 1)), "PNG"), "1 x 1"),
+    "dot": (lambda: saved(Pillow.new("RGB", (1, 1)), "PNG"), "1 x 1"),
     "huge": (_huge, "8000 x 8000"),
     "moving": (_moving, "2 frames"),
-    "float": (lambda: _saved(Pillow.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "32-bit float"),
+    "float": (lambda: saved(Pillow.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "32-bit float"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_picture_is_named_with_its_reason(tmp_path: Path, kind: str) -> None:
     make, reason = BAD[kind]
-    root = folders(tmp_path / "set", 20)
-    (root / "down" / "bad.png").write_bytes(make())
+    (folders(tmp_path / "set", 20) / "down" / "bad.png").write_bytes(make())
     data = 'path = "set"\nsplit = { valid = 0.0, test = 0.0 }'
-    with pytest.raises(UserError) as refused:
-        recipe(tmp_path, data).run(Silent(), "encode")
-    assert refused.value.code == "E208"
-    assert "down/bad.png" in refused.value.render()
-    assert reason in refused.value.render()
-    folders_of = recipe(tmp_path, data + '\nbad_records = "skip"').run(Silent(), "encode").folders
-    assert files.read_json(folders_of["encode"] / "tokens.json")["splits"]["train"]["rows"] == 40
-    steps = files.read_json(folders_of["prepare"] / "funnel.json")["steps"]
+    made = names_a_bad_file(lambda more: recipe(tmp_path, data + more), "down/bad.png", reason, 40)
+    steps = files.read_json(made["prepare"] / "funnel.json")["steps"]
     assert next(each["dropped"] for each in steps if each["name"] == "bad_records") == 1
 
 
@@ -497,24 +430,24 @@ def _turned() -> tuple[bytes, np.ndarray]:
     array[:4] = (250, 20, 20)
     exif = Pillow.Exif()
     exif[0x0112] = 6
-    return _saved(Pillow.fromarray(array).rotate(90, expand=True), "PNG", exif=exif), array
+    return saved(Pillow.fromarray(array).rotate(90, expand=True), "PNG", exif=exif), array
 
 
 def _sixteen() -> tuple[bytes, np.ndarray]:
     grey = np.arange(144, dtype=np.uint16).reshape(12, 12) * 455
-    return _saved(Pillow.fromarray(grey), "PNG"), np.repeat((grey / 257).astype(np.uint8)[..., None], 3, 2)
+    return saved(Pillow.fromarray(grey), "PNG"), np.repeat((grey / 257).astype(np.uint8)[..., None], 3, 2)
 
 
 def _cmyk() -> tuple[bytes, np.ndarray]:
     image = _colour().convert("CMYK")
-    return _saved(image, "TIFF"), np.asarray(image.convert("RGB"))
+    return saved(image, "TIFF"), np.asarray(image.convert("RGB"))
 
 
 def _clear() -> tuple[bytes, np.ndarray]:
     """Half of it is transparent over black: it is white to be seen."""
     array = np.concatenate([pixels("down", 4), np.full((12, 12, 1), 255, np.uint8)], 2)
     array[:6] = 0
-    return _saved(Pillow.fromarray(array), "PNG"), np.where(array[..., 3:] > 0, array[..., :3], 255).astype(np.uint8)
+    return saved(Pillow.fromarray(array), "PNG"), np.where(array[..., 3:] > 0, array[..., :3], 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("make", [_turned, _sixteen, _cmyk, _clear])
@@ -537,9 +470,7 @@ def test_keys_of_text_are_refused(tmp_path: Path, key: str, value: str) -> None:
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    life = project(tmp_path)
-    assert cli.main(["run", str(life.loaded.path), "--plan", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 5
+    is_forecast(project(tmp_path), capsys)
 
 
 def test_a_folder_of_empty_files_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

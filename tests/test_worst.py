@@ -13,7 +13,7 @@ from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.report import write
 from danlu.verdicts import worst
-from tests.test_pictures import KINDS, project
+from tests.tiny_pictures import KINDS, project
 
 
 def shown(life: Life, *keys: str) -> tuple[list[dict[str, str]], str]:

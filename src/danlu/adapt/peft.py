@@ -36,7 +36,6 @@ _LORA = {"lora_down": "lora_A.weight", "lora_up": "lora_B.weight", "lora_magnitu
 _TASKS = {"ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM", "ForSequenceClassification": "SEQ_CLS",
           "ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS",
           "ForConditionalGeneration": "SEQ_2_SEQ_LM", "MTModel": "SEQ_2_SEQ_LM"}  # fmt: skip
-_FUSED = ("q", "k", "v")  # what GPT-2's files hold as one
 
 
 @dataclass(frozen=True)

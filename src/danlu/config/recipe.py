@@ -197,7 +197,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _suits_tables(self) -> "Recipe":
-        """Tables and pictures have no tokens. Some forms are for nothing but what asks for them."""
+        """Tables and pictures have no tokens."""
         tabular = catalogue.stated(self.task, "shape") in WORDLESS
         unread = {
             "model.context": not self.model.base and self.model.context != ModelSection().context,
@@ -209,6 +209,11 @@ class Recipe(Section):
         given = [key for key, other in {**unread, **sizes}.items() if other]
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
+        return self
+
+    @model_validator(mode="after")
+    def _form_suits_tasks(self) -> "Recipe":
+        """Some forms are for no task but those that name them, and some tasks for no other form."""
         arch = self.backbone.arch
         tune = self.finetune if self.trained != "finetune" else None  # else its task is that of the recipe
         for task in (each.task for each in (self, tune) if each and each.task):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SCHEDULES = ("cosine", "linear")
 _OFFSET, _STEEPEST = 0.008, 0.999  # of the cosine: so that the first levels have some noise, and the last one is finite
 _LEAST, _MOST, _USUAL = 1e-4, 0.02, 1000  # of the line: variances that a level adds, where there are so many levels
 
