@@ -21,6 +21,7 @@ _WHITE = 255  # what shows through where a picture is transparent
 _URI = "data:image/"
 _SMALL = 96  # pixels on each side of a picture that is shown beside others, at most
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats that keep numbers as they are
+_KEY = 120, 17  # pixels of one line of a legend, to the right and down
 _NUMBERS = ("P", "PA")  # modes whose pixels are places in a palette
 
 
@@ -186,6 +187,30 @@ def coloured(numbers: "np.ndarray") -> bytes:
 def _channel(bits: int) -> int:
     """Every third bit of a number, the lowest as the highest of a byte."""
     return sum((bits >> 3 * place & 1) << 7 - place for place in range(3))
+
+
+def colour(number: int) -> str:
+    """How the palette of masks shows a number: "#800000"."""
+    return "#" + "".join(f"{_channel(number >> shift):02x}" for shift in range(3))
+
+
+def keyed(image: Any, mask: bytes, legend: Sequence[tuple[int, str]]) -> bytes:
+    """A picture as a PNG file under the colours of its mask, and below it the number and name of each colour."""
+    from PIL import Image, ImageDraw
+
+    colours = _checked(mask, lambda mask: mask.convert("RGB"))
+    columns = max(1, image.width // _KEY[0])
+    rows = -(-len(legend) // columns)
+    found = Image.new("RGB", (max(image.width, _KEY[0]), image.height + rows * _KEY[1]), "white")
+    found.paste(Image.blend(image.convert("RGB"), colours, 0.5))
+    pen = ImageDraw.Draw(found)
+    for place, (number, name) in enumerate(legend):
+        left, top = place % columns * _KEY[0], image.height + place // columns * _KEY[1]
+        pen.rectangle((left + 3, top + 3, left + 13, top + 13), fill=colour(number), outline="black")
+        pen.text((left + 18, top + 2), f"{number} {name}", fill="black")
+    file = io.BytesIO()
+    found.save(file, "PNG")
+    return file.getvalue()
 
 
 def framed(image: Any, boxes: Sequence[tuple[Sequence[float], str]], labels: Sequence[str]) -> bytes:

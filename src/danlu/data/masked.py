@@ -48,6 +48,7 @@ def survey(path: Path) -> starter.Found | None:
         _settings(len(train), most),
         {split: each[0] for split, each in splits.items()},
         joined={each[0]: each[1] for each in splits.values() if len(each) > 1},
+        also=masks.naming(path.iterdir()) if splits["train"][0] != path else (),
     )
 
 

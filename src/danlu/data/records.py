@@ -1,6 +1,7 @@
 """From files to clean rows: every record gets our columns, is mended, and passes the filters or carries a reason."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -56,6 +57,7 @@ class Reader:
     listed: frozenset[Path] = frozenset()  # pictures that tables name, masks, boxes: they are no rows of their own
     masks: Mapping[Path, Path] = field(default_factory=dict)  # picture -> its mask
     annotations: boxes.Annotations = field(default_factory=boxes.Annotations)  # what files say of pictures
+    names: str = ""  # {number: what the class is called} of masks, in JSON
     void: int | None = None  # the number of a mask's pixels that are of no class
     read: int = 0
 
@@ -90,7 +92,9 @@ class Reader:
             self.listed = frozenset(file.path.resolve() for file in files if file.format == "picture")
         if self.wanted == "masked":
             self.masks = masks.pairs(file.path for file in files)
-            self.listed = frozenset(mask.resolve() for mask in self.masks.values())
+            paths = [file.path for file in files]
+            self.names = json.dumps(masks.names(paths), ensure_ascii=False)
+            self.listed = frozenset(path.resolve() for path in (*self.masks.values(), *masks.naming(paths)))
         if self.wanted == "boxed":
             told = [file.path for file in files if file.format != "picture" and file.format not in _ROWS]
             self.annotations, self.listed = boxes.read(told), frozenset(path.resolve() for path in told)
@@ -120,7 +124,7 @@ class Reader:
                     named = pictures.fetched(named, file.path.parent, self.listed)
                 if shape == "masked":
                     named = masks.joined(named, self.masks.get(file.path)) if file.format == "picture" else named
-                    named["void"] = self.void
+                    named |= {"void": self.void, "names": named.get("names") or self.names}
                 if shape == "boxed" and file.format == "picture":
                     named["boxes"] = self.annotations.of(file.path)
                 row = shapes.canonical(named, shape)

@@ -34,6 +34,9 @@ TABLES = {
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 ARCHIVES = (".tar", ".tgz", ".zip")
 LISTS = "ImageSets"  # the folder of VOC's lists of pictures
+CLASSES = (
+    "codes.txt", "class_names.txt", "label_names.txt", "classes.txt", "labels.txt", "names.txt", "class_dict.csv",
+)  # fmt: skip
 IDX = "-ubyte"  # how the names of MNIST's files end
 _MAGIC = "*?["
 _SHOWN = 5  # files that a problem names
@@ -68,8 +71,9 @@ class SourceFile:
 
 def endings(shape: str) -> tuple[str, ...]:
     """How the names of files end that may hold rows of a shape."""
-    seen = {"picture": (*PICTURES, *ARCHIVES, IDX, *TABLES), "masked": (*PICTURES, ".parquet", ".jsonl")}
-    seen["boxed"] = (*seen["masked"], ".xml", ".json")
+    rows = (*PICTURES, ".parquet", ".jsonl")
+    seen = {"picture": (*PICTURES, *ARCHIVES, IDX, *TABLES), "boxed": (*rows, ".xml", ".json")}
+    seen["masked"] = (*rows, *CLASSES)  # how files are called that say what the numbers in masks mean
     return seen.get(shape, (*TEXT, *CODE, *TABLES))
 
 

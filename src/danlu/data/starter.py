@@ -60,9 +60,13 @@ class Found:
     parts: Sequence[Path] = ()  # all files to train on, where they are several
     joined: Mapping[Path, Path] = field(default_factory=dict)  # file -> another that is to be named with it
     root: Path | None = None  # the folder from which the files are named; None: each lies where it was looked for
+    also: Sequence[Path] = ()  # files that are to be named with those to train on
     beside: str = ""  # how the names of files end that belong to those and are to be named too
 
     def paths(self, split: str) -> list[Path]:
+        return [*self._of(split), *(self.also if split == "train" else ())]
+
+    def _of(self, split: str) -> list[Path]:
         files = self.parts if self.parts and split == "train" else [self.files[split]]
         if self.joined:
             return [each for file in files for each in (file, self.joined[file])]

@@ -6,9 +6,10 @@ Rows stream through one at a time; memory does not grow with them.
 
 import hashlib
 import itertools
+import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def run(context: "Context") -> None:
     table = {"schema": 1, "tokenizer": about, "chat": chat, **told, "splits": splits, "examples": shown}
     files.write_json(context.out / "tokens.json", table)
     context.facts |= about | {"tokens": {split: counts["tokens"] for split, counts in splits.items()}}
-    context.output_hash = content_hash(context.out, processor.file)
+    context.output_hash = content_hash(context.out, processor.file, learned.get("names"))
 
 
 # --- the tokenizer -------------------------------------------------------------------------------------
@@ -125,7 +126,8 @@ def _told_in(rows: Path, split: str, kind: Any, label: str) -> str:
 
 
 def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
-    """{"scale": mean and deviation} of the numbers to learn, of the rows to train on alone, or as the base knows them.
+    """{"scale": mean and deviation} of the numbers to learn, of the rows to train on alone, or as the base knows them;
+    {"names": how classes are called} where labels are their numbers.
 
     Raises:
         UserError: E263, all rows have one number.
@@ -133,8 +135,11 @@ def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
     from danlu.folder import taught_options
 
     base = context.inputs.get("base")
-    if base and (before := taught_options(base, context.config["task"]).get("scale")):
-        return {"scale": before}
+    before = taught_options(base, context.config["task"]) if base else {}
+    if known := kind.names_of(next(_read(rows, "train"), {})) or before.get("names"):
+        return {"names": known}
+    if scale := before.get("scale"):
+        return {"scale": scale}
     count, mean, spread = 0, 0.0, 0.0
     for number in map(kind.number_of, _read(rows, "train")):
         if number is None:
@@ -278,8 +283,8 @@ def _shown(processor: "Text", row: "Row", example: "Example") -> dict[str, Any]:
     return {"id": row["id"], "source": row["source"], "tokens": processor.show(ids), "ids": ids, "learned": learned}
 
 
-def content_hash(folder: Path, processor: str = "tokenizer.json") -> str:
-    """sha256 over the tokenizer (or table) and every column file, by name."""
+def content_hash(folder: Path, processor: str = "tokenizer.json", names: Mapping[str, str] | None = None) -> str:
+    """sha256 over the tokenizer (or table) and every column file, by name, and over what classes are called."""
     paths = [folder / processor, *sorted((folder / "columns").rglob("*.*"))]
     lines = (f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join([*lines, json.dumps(names) if names else ""]).encode()).hexdigest()

@@ -3,6 +3,7 @@
 Shapes: N pictures · C classes · S pixels on each side as they are encoded · H, W pixels of a picture as it came
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import isqrt
@@ -33,7 +34,8 @@ class Segmentation(Placed):
     """One class for each pixel: pixel_values uint8 (N, C, S, S), pixel_labels uint8 (N, S, S), 255 of no class.
 
     The answer to a picture is a mask of its own size: a PNG file in base64, whose pixels hold the numbers of the
-    classes as the masks to learn from do, and a palette for people: {"mask", "classes": share of each class}.
+    classes as the masks to learn from do, and a palette for people: {"mask", "classes": share of each class, "legend":
+    [{"number", "name", "colour"}]}.
     """
 
     inputs = {"image": Image}
@@ -58,6 +60,17 @@ class Segmentation(Placed):
         """The numbers that its mask holds, but for those of no class."""
         found = np.unique(pixels.classes(pixels.read(row["mask"])))
         return [str(number) for number in found.tolist() if number != int(row["void"])]
+
+    @classmethod
+    def names_of(cls, row: Row) -> dict[str, str]:
+        found: dict[str, str] = json.loads(row.get("names") or "{}")
+        return found
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """What each class is called: its number, where nobody says."""
+        told = self.chosen.get("names", {})
+        return [told.get(label, label) for label in self.labels]
 
     def head(self, architecture: Architecture) -> HeadConfig:
         return models.label_head(architecture, len(self.labels), each=True)
@@ -139,16 +152,30 @@ class Segmentation(Placed):
         """The answer that places of classes among the labels (H, W) are."""
         shares = np.bincount(places.reshape(-1), minlength=len(self.labels)) / places.size
         mask = pixels.written(pixels.coloured(self._numbers[places]))
-        return {"mask": mask, "classes": dict(zip(self.labels, shares.tolist(), strict=True))}
+        return {"mask": mask, "classes": dict(zip(self._names, shares.tolist(), strict=True))}
+
+    def alone(self, answer: Row) -> Row:
+        """With a legend: the number, name and colour of each class that is somewhere."""
+        legend = [
+            {"number": number, "name": name, "colour": pixels.colour(number)} for number, name in self._key(answer)
+        ]
+        return answer | {"legend": legend}
+
+    def _key(self, answer: Row) -> list[tuple[int, str]]:
+        """Number and name of each class that is somewhere in an answer."""
+        known = zip(self._numbers.tolist(), self._names, strict=True)
+        return [(number, name) for number, name in known if answer["classes"][name]]
 
     def drawn(self, answer: Row, row: Row) -> dict[str, bytes]:
-        return {"mask": pixels.read(answer["mask"])}
+        """The mask, and the picture under its colours with a legend."""
+        mask = pixels.read(answer["mask"])
+        return {"mask": mask, "drawn": pixels.keyed(self.processor.opened(row["image"]), mask, self._key(answer))}
 
     def told(self, answer: Row) -> str:
         places = self._places(answer)
         counts = np.bincount(places[places != VOID], minlength=len(self.labels))
         most = [place for place in np.argsort(-counts, kind="stable")[:_SHOWN] if counts[place]]
-        return ", ".join(f"{self.labels[place]}: {counts[place] / counts.sum():.0%}" for place in most)
+        return ", ".join(f"{self._names[place]}: {counts[place] / counts.sum():.0%}" for place in most)
 
     # --- whole predictions ---
 
@@ -165,7 +192,7 @@ class Segmentation(Placed):
 
     def each(self, predictions: Sequence[Row], references: Sequence[Row]) -> list[Row]:
         """Of each class its pixels; its F1 is Dice."""
-        return classification.table(self._matrices(predictions, references).sum(0), self.labels)
+        return classification.table(self._matrices(predictions, references).sum(0), self._names)
 
     def error(self, prediction: Row, reference: Row) -> Row | None:
         matrix = self._matrix(prediction, reference)

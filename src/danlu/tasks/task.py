@@ -120,6 +120,11 @@ class Task(ABC):
         """The number that a row to learn from carries, where rows do; None where they carry no number."""
         return None
 
+    @classmethod
+    def names_of(cls, row: Row) -> dict[str, str]:
+        """{label: what people call it}, as a row says it whose labels are numbers."""
+        return {}
+
     @abstractmethod
     def encode(self, row: Row) -> Example:
         """One row as columns, once, in the encode stage."""

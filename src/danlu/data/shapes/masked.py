@@ -9,13 +9,14 @@ from danlu.data.shapes.value import Flaw, Row, required
 
 MARK = "mask"
 COLUMNS = ("image", "mask")
-OPTIONAL = ("void", "name")
+OPTIONAL = ("void", "names", "name")
 CLEAN = ()
 VOID = 255  # the usual number of pixels of no class
 
 
 def canonical(row: Mapping[str, Any]) -> Row:
-    """The row, once both could be decoded; `void` is the number of pixels that are of no class.
+    """The row, once both could be decoded; `void` is the number of pixels that are of no class, `names` is JSON of
+    {number: what the class is called}.
 
     Raises:
         Flaw: one could not; their sizes differ; no pixel has a class.
@@ -34,11 +35,12 @@ def canonical(row: Mapping[str, Any]) -> Row:
     if (numbers == void).all():
         raise Flaw("mask_void", void=void)
     shown = {"image": pixels.written(image), "mask": pixels.written(mask), "void": str(void)}
-    return shown | {"name": picture.name_of(row, image)}
+    return shown | {"names": str(row.get("names") or "{}"), "name": picture.name_of(row, image)}
 
 
 plain, mapped, group, stored = picture.plain, picture.mapped, picture.group, picture.stored
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
-    return {"image": row["image"], "mask": row["mask"], "void": row["void"], "name": row.get("name") or ""}
+    known = {"names": row.get("names") or "{}", "name": row.get("name") or ""}
+    return {"image": row["image"], "mask": row["mask"], "void": row["void"], **known}
