@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.nn.groups import group_norm
+
 KINDS = ("plain", "residual")
 _GROUPS = 8  # of channels that a norm takes together, where they can be divided so
 _EPS = 1e-5
@@ -109,7 +111,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, H) -> the same."""
-        return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), _EPS)
+        return group_norm(x, self.groups, self.weight, self.bias, _EPS)
 
 
 class Convolution(nn.Module):
@@ -124,7 +126,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""
         x = F.max_pool2d(x, 2) if self.halves else x
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu_(self.norm(self.conv(x)))
 
 
 class Residual(nn.Module):
@@ -142,9 +144,9 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""
-        y = F.relu(self.norm(self.conv(x)))
+        y = F.relu_(self.norm(self.conv(x)))
         x = x if self.around is None else self.around(x)
-        return F.relu(x + self.last(self.second(y)))
+        return F.relu_(self.last(self.second(y)).add_(x))
 
 
 class Convolutions(nn.Module):
@@ -175,9 +177,14 @@ class Convolutions(nn.Module):
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """What each stage makes of pixels (B, C, H, H): (B, channels, side, side) each, the finest first."""
-        x, found = pixels.to(self.dtype), list[Tensor]()
+        x, found = _laid(pixels.to(self.dtype)), list[Tensor]()
         for block, layer in zip(self.blocks, self.config.layers, strict=True):
             if layer.halves:
                 found.append(x)
-            x = block(x)
+            x = _laid(block(x))  # of grey pictures the first block has not seen that
         return [*found, x]
+
+
+def _laid(x: Tensor) -> Tensor:
+    """With channels innermost on a processor: its convolutions read and write them so."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu else x
