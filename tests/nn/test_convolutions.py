@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from danlu import models
 from danlu.models.architecture import build
-from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm, Residual
+from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm, Pointwise, Residual
 from danlu.nn.groups import group_norm
 from danlu.nn.network import Pictures
 from danlu.randomness import generator
@@ -108,3 +108,20 @@ def test_norms_of_few_channels_are_the_formula(channels: int, dtype: torch.dtype
     limit = 1e-12 if dtype == torch.float64 else 4e-3  # half a step of bf16 is 2e-3
     for one, other in zip((y, *found), (wanted, *expected), strict=True):
         assert float((one.detach().double() - other.detach()).norm() / other.detach().norm()) <= limit
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_of_one_pixel(laid: torch.memory_format, stride: int) -> None:
+    """In fp32, with 8 channels innermost and steps of two pixels: oneDNN's own ends the process here."""
+    drawn = torch.Generator().manual_seed(4)
+    made, x = Pointwise(8, 16, stride), torch.randn(4, 8, 48, 48, generator=drawn).contiguous(memory_format=laid)
+    wide, weight = (each.detach().double().contiguous().requires_grad_() for each in (x, made.weight))
+    wanted = F.conv2d(wide, weight, stride=stride)
+    found = made(x.requires_grad_())
+    grad = torch.randn(wanted.shape, generator=drawn)
+    expected = torch.autograd.grad(wanted, [wide, weight], grad.double())
+    for one, other in zip(
+        (found, *torch.autograd.grad(found, [x, made.weight], grad)), (wanted, *expected), strict=True
+    ):
+        assert float((one.double() - other).detach().norm() / other.detach().norm()) <= 1e-5

@@ -114,6 +114,23 @@ class GroupNorm(nn.Module):
         return group_norm(x, self.groups, self.weight, self.bias, _EPS)
 
 
+class Pointwise(nn.Conv2d):
+    """A convolution of 1 x 1 pixels, without bias: on a processor a product of matrices.
+
+    oneDNN's own, of fp32 and few channels that lie innermost, ends the process where it steps over pixels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, H) -> (B, outputs, H / stride, same)."""
+        if not x.is_cpu:
+            return super().forward(x)
+        rows = x[:, :, :: self.stride[0], :: self.stride[1]].permute(0, 2, 3, 1)
+        return F.linear(rows, self.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
 class Convolution(nn.Module):
     """relu(norm(conv(x))), after halving x where a stage begins."""
 
@@ -140,7 +157,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(layer.outputs, layer.outputs, 3, padding=1, bias=False)
         self.last = GroupNorm(layer.outputs)
         same = layer.inputs == layer.outputs and stride == 1
-        self.around = None if same else nn.Conv2d(layer.inputs, layer.outputs, 1, stride, bias=False)
+        self.around = None if same else Pointwise(layer.inputs, layer.outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, H) -> (B, outputs, H or H / 2, same)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.nn.convolutions import Convolution, Convolutions, ConvolutionsConfig, Layer
+from danlu.nn.convolutions import Convolution, Convolutions, ConvolutionsConfig, Layer, Pointwise
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class UNet(Convolutions):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
         self.depth, self.stop = config.depth, config.stop
-        self.narrow = nn.ModuleList(nn.Conv2d(below, own, 1, bias=False) for below, own, _ in config.ways)
+        self.narrow = nn.ModuleList(Pointwise(below, own) for below, own, _ in config.ways)
         self.back = nn.ModuleList(Convolution(layer) for layer in config.back)
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
