@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from danlu import catalogue, models, tasks
+from danlu.config import DIALS
 from tests.check.tree import SOURCE
 
 OF_TASKS = ("adversarial", "arch", "judges", "labelled", "makes", "options", "shape", "sized", "stock", "teachable")
-OF_FAMILIES = ("ALIAS", "SIZES", "SUITS", "TOKENIZER")
+OF_FAMILIES = ("ALIAS", "DIALS", "SIZES", "SUITS", "TOKENIZER")
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -26,6 +27,7 @@ def test_a_family_states_itself_what_is_read_without_it(name: str) -> None:
     module = models.family(name)
     for attribute in OF_FAMILIES:
         assert catalogue.of_family(name, attribute) == getattr(module, attribute, None), attribute
+    assert set(catalogue.of_family(name, "DIALS") or ()) <= set(DIALS)
     assert catalogue.families()[name] and (module.__doc__ or "").startswith(catalogue.families()[name])
 
 

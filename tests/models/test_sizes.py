@@ -84,6 +84,8 @@ def test_a_name_is_what_it_says(tmp_path: Path) -> None:
         ('size = "base"\nwidth = 48', "model.width"),
         ('arch = "vit"\nsize = "tiny"\ndepth = 12', "model.depth"),
         ('arch = "resnet"\nstages = 9', "E323"),
+        ('arch = "vit"\nstages = 3', "model.stages"),
+        ('arch = "cnn"\nhidden = 9', "model.hidden"),
     ],
 )
 def test_what_a_name_contradicts_is_said(tmp_path: Path, model: str, wanted: str) -> None:

@@ -37,6 +37,9 @@ else:
     Form = Literal[("auto", *catalogue.forms())]  # what the families' files say
 
 
+DIALS = ("width", "heads", "kv_heads", "hidden", "stages", "patch", "queries")  # sizes that forms may have
+
+
 class ModelSection(Section):
     arch: Form = Field("auto", description="form of the network: gpt is Qwen3's; auto: what suits the task")
     size: Named | None = Field(

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data, Dedup
-from danlu.config.model import WORDLESS, ModelSection, Tokenizer
+from danlu.config.model import DIALS, WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, Positive, PositiveInt, Section
 from danlu.messages import text
@@ -203,18 +203,18 @@ class Recipe(Section):
             "model.context": not self.model.base and self.model.context != ModelSection().context,
             "tokenizer": self.tokenizer != Tokenizer(),
         }
-        own = _SIZES.get(self.backbone.arch, ())
-        others = [name for name in ("heads", "kv_heads", "patch", "queries") if name not in own]
-        sizes = {f"model.{name}": getattr(self.model, name) is not None for name in others}
-        given = [key for key, other in {**unread, **sizes}.items() if other]
+        given = [key for key, other in unread.items() if other]
         if tabular and given:
             raise ValueError(text("recipe.no_effect", key=given[0], why=f'task = "{self.task}"'))
         return self
 
     @model_validator(mode="after")
     def _form_suits_tasks(self) -> "Recipe":
-        """Some forms are for no task but those that name them, and some tasks for no other form."""
+        """Some forms are for no task but those that name them, some tasks for no other form; none has all dials."""
         arch = self.backbone.arch
+        own = catalogue.of_family(arch, "DIALS")
+        if own and (given := [name for name in DIALS if name not in own and getattr(self.model, name) is not None]):
+            raise ValueError(text("recipe.no_effect", key=f"model.{given[0]}", why=f'model.arch = "{arch}"'))
         tune = self.finetune if self.trained != "finetune" else None  # else its task is that of the recipe
         for task in (each.task for each in (self, tune) if each and each.task):
             suited = catalogue.stated(task, "archs") or (catalogue.stated(task, "arch"),)
@@ -282,7 +282,6 @@ def _judges(task: str) -> bool:
     return bool(catalogue.stated(task, "judges"))
 
 
-_SIZES = {"vit": ("heads", "patch"), "detr": ("heads", "queries")}  # of forms for rows without tokens
 _HABITS: dict[str, dict[str, Any]] = {
     "pretrain": {"budget": "5min"},
     "finetune": {"epochs": 3.0, "warmup": 0.05, "schedule": "linear"},

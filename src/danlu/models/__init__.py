@@ -2,7 +2,8 @@
 
 A family is one file here with `preset`, `to_hf`, `from_hf` and a LAYOUT of its tensors' names; its name is the file's
 name, which is also the `model_type` of its config.json. One that a recipe can begin with says which tasks it SUITS.
-What else it may state: an ALIAS, a TOKENIZER other than bpe, the DEPTH where the recipe leaves it open, named SIZES.
+What else it may state: an ALIAS, a TOKENIZER other than bpe, the DEPTH where the recipe leaves it open, named SIZES,
+the DIALS that a recipe can turn beside the depth.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ EMBED = ConvolutionsConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 2  # where the recipe leaves it open
+DIALS = ("width", "stages")
 SIZES = {
     "small": {"depth": 1, "width": 16},
     "base": {"depth": 2, "width": 32},
     "large": {"depth": 3, "width": 64},
 }
 LAYOUT = convolutional.layout("Cnn", LabelConfig(1, "max"))
-_FAMILY = convolutional.staged("cnn", LAYOUT, 32, "plain")
+_FAMILY = convolutional.staged("cnn", LAYOUT, 32, "plain", DIALS)
 preset, to_hf, from_hf = _FAMILY.preset, _FAMILY.to_hf, _FAMILY.from_hf

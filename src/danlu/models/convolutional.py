@@ -49,7 +49,7 @@ class Family:
     follow: Callable[[int], dict[str, int]]  # the sizes that pixels on each side decide
     image: int = 32  # pixels on each side, unless told
     fixed: Mapping[str, Any] = field(default_factory=dict)  # values of the embedding that are the family's own
-    dials: Sequence[str] = ("width",)  # what a recipe can choose beside the depth
+    dials: Sequence[str] = ("width",)
 
     def preset(
         self, vocab: int, context: int, depth: int, *, image: int = 0, channels: int = 3, tied: bool = True,
@@ -70,25 +70,29 @@ class Family:
 
     def to_hf(self, architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
         """What from_hf reads again."""
-        sizes = {_KEYS[name]: getattr(architecture.embed, name) for name in self._sizes}
-        said = {**self.layout.forms[0].write(architecture.head), "model_type": self.model_type, **sizes}
+        embed: Any = architecture.embed
+        said = {**self.layout.forms[0].write(architecture.head), "model_type": self.model_type, **written(embed)}
         return said | {"dropout": architecture.core.dropout, "torch_dtype": dtype}
 
     def from_hf(self, config: Mapping[str, Any]) -> Architecture:
         """The architecture of a config.json that to_hf wrote."""
-        sizes = {name: _size(config, _KEYS[name], usual) for name, usual in self._sizes.items()}
         head: Any = self.layout.form_named(config).read(config)
-        return self._architecture(sizes, head, foreign.number(config, "dropout", 0.0))
-
-    @property
-    def _sizes(self) -> dict[str, Any]:
-        """{name: value where a config.json gives none} of the sizes that the embedding has."""
-        return {each.name: each.default for each in fields(self.embed) if each.name in _KEYS}
+        return self._architecture(read(config, self.embed), head, foreign.number(config, "dropout", 0.0))
 
     def _architecture(self, sizes: Mapping[str, int], head: LabelConfig, dropout: float) -> Architecture:
         head = replace(head, dropout=dropout) if head.count else head
         values: dict[str, Any] = {**sizes, **self.fixed}
         return stackless(self.embed(**values), dropout, head)
+
+
+def written(embed: Convolved) -> dict[str, int]:
+    """What config.json says of the sizes."""
+    return {_KEYS[each.name]: getattr(embed, each.name) for each in fields(embed) if each.name in _KEYS}
+
+
+def read(config: Mapping[str, Any], embed: type[Convolved]) -> dict[str, int]:
+    """The sizes of a config.json, by their names; where it gives none they are as usual, or it is refused (E329)."""
+    return {each.name: _size(config, _KEYS[each.name], each.default) for each in fields(embed) if each.name in _KEYS}
 
 
 def _size(config: Mapping[str, Any], key: str, usual: Any) -> int:
@@ -113,13 +117,12 @@ def halved(image: int, smallest: int, most: int) -> int:
     return stages
 
 
-def staged(model_type: str, layout: Layout, width: int, kind: str) -> Family:
+def staged(model_type: str, layout: Layout, width: int, kind: str, dials: Sequence[str]) -> Family:
     """A family of stages alone: unless told as many as leave 6 pixels on each side to the last, at most 5."""
 
     def follow(image: int) -> dict[str, int]:
         return {"stages": halved(image, 6, 5)}
 
-    dials = ("width", "stages")
     return Family(model_type, layout, ConvolutionsConfig, width, follow, fixed={"kind": kind}, dials=dials)
 
 

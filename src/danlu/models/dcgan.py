@@ -11,6 +11,7 @@ EMBED = AdversarialConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 1  # where the recipe leaves it open
+DIALS = ("width",)
 _WEIGHTS = (
     "generator.first",
     *(f"{part}.{name}" for part in ("generator", "discriminator") for name in ("blocks.{n}.conv", "out")),

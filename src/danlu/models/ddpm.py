@@ -11,6 +11,7 @@ EMBED = DenoiserConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 1  # where the recipe leaves it open
+DIALS = ("width",)
 _PATCHED = 24  # pixels on each side from which four are one to the first stage
 _SMALLEST, _STAGES = 3, 3  # pixels on each side of the last stage, at least, and stages, at most
 

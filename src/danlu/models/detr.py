@@ -22,6 +22,7 @@ EMBED = ConvolutionsConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 2  # where the recipe leaves it open
+DIALS = ("width", "heads", "hidden", "queries")
 QUERIES = 64  # boxes that it can say of a picture
 HEAD_DIM = 32
 _STAGES = 4  # at most: a place of the last stands for 8 pixels, or 16 of a large picture
@@ -51,7 +52,7 @@ def preset(
     queries. Raises ValueError where they do not fit together.
     """
     foreign.always_tied(tied)
-    check_sizes(sizes, ("width", "heads", "hidden", "queries"))
+    check_sizes(sizes, DIALS)
     stem = 2 if image >= _LARGE else 1
     stages = convolutional.halved(image // stem, _SMALLEST, _STAGES)
     embed = ConvolutionsConfig(image, channels, sizes.get("width", 16), stages, depth, "residual", stem)
@@ -78,12 +79,7 @@ def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "f
     return {
         **LAYOUT.forms[0].write(head),
         "model_type": "detr",
-        "image_size": embed.image,
-        "num_channels": embed.channels,
-        "hidden_size": embed.width,
-        "num_stages": embed.stages,
-        "num_layers": embed.depth,
-        "stem_stride": embed.stem,
+        **convolutional.written(embed),
         "stack_layers": core.layers,
         "num_attention_heads": core.heads,
         "intermediate_size": core.hidden,
@@ -97,10 +93,7 @@ def to_hf(architecture: Architecture, tokens: Mapping[str, Any], dtype: str = "f
 def from_hf(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json that to_hf wrote."""
     LAYOUT.form_named(config)
-    names = ("image_size", "num_channels", "hidden_size", "num_stages", "num_layers")
-    image, channels, width, stages, depth = (foreign.positive(config, name) for name in names)
-    stem = foreign.positive(config, "stem_stride", 1)
-    embed = ConvolutionsConfig(image, channels, width, stages, depth, "residual", stem)
+    embed = ConvolutionsConfig(**convolutional.read(config, EMBED), kind="residual")
     asked = ("stack_layers", "num_attention_heads", "intermediate_size", "num_queries", "num_classes")
     layers, heads, hidden, queries, count = (foreign.positive(config, name) for name in asked)
     if embed.dim % heads:

@@ -11,6 +11,7 @@ EMBED = UNetConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 2  # where the recipe leaves it open
+DIALS = ("width",)
 LAYOUT = unet.layout("FCOS", LabelConfig(5, "each", answer="boxes"))
 _STRIDE = 8  # pixels from one place that answers to the next
 _FAMILY = unet.family("fcos", LAYOUT, _STRIDE)

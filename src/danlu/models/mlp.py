@@ -19,6 +19,7 @@ from danlu.nn.stems import CellsConfig, PatchesConfig
 EMBED = (CellsConfig, PatchesConfig)
 SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
+DIALS = ("width", "hidden")
 SIZES = {"small": {"depth": 2}, "base": {"depth": 3}, "large": {"depth": 6}}  # widths follow
 STOCK = False
 _BLOCK = "core.blocks.{n}.mlp"
@@ -42,7 +43,7 @@ def preset(
     `sizes` override it: width, hidden. Raises ValueError for others.
     """
     foreign.always_tied(tied)
-    check_sizes(sizes, ("width", "hidden"))
+    check_sizes(sizes, DIALS)
     width = sizes.get("width", (256 if image else 64) * depth)
     core = _core(dim=width, layers=depth, hidden=sizes.get("hidden", 2 * width), dropout=dropout)
     embed = _pixels(image, channels) if image else CellsConfig(vocab, context)

@@ -12,6 +12,7 @@ EMBED = ConvolutionsConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
+DIALS = ("width", "stages")
 SIZES = {
     "18": {
         "depth": 2,
@@ -25,5 +26,5 @@ SIZES = {
     "110": {"depth": 18, "width": 16, "stages": 3},
 }
 LAYOUT = convolutional.layout("GroupResNet", LabelConfig(1, "mean"))
-_FAMILY = convolutional.staged("resnet", LAYOUT, 16, "residual")
+_FAMILY = convolutional.staged("resnet", LAYOUT, 16, "residual", DIALS)
 preset, to_hf, from_hf = _FAMILY.preset, _FAMILY.to_hf, _FAMILY.from_hf

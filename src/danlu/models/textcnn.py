@@ -21,6 +21,7 @@ STOCK = False
 SUITS = "named"  # tasks that name it
 TOKENIZER = "wordpiece"
 DEPTH = 5  # where the recipe leaves it open
+DIALS = ("width", "hidden")
 _PHRASE = "embed.phrases.{n}"
 LAYOUT = Layout(
     {name: name for name in ("embed.tokens.weight", f"{_PHRASE}.weight", "embed.bias")},
@@ -37,7 +38,7 @@ def preset(
     `sizes` override it: width (of the tokens' vectors), hidden (channels). Raises ValueError for others.
     """
     foreign.always_tied(tied)
-    check_sizes(sizes, ("width", "hidden"))
+    check_sizes(sizes, DIALS)
     lengths = tuple(range(1, depth + 1))
     embed = PhrasesConfig(vocab, sizes.get("width", 256), lengths=lengths, channels=sizes.get("hidden", 128))
     return stackless(embed, dropout, LabelConfig(1, "max", dropout=dropout), context)

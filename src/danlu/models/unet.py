@@ -12,6 +12,7 @@ EMBED = UNetConfig
 STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 2  # where the recipe leaves it open
+DIALS = ("width",)
 _SMALLEST, _STAGES = 3, 5  # places on each side of the last stage, at least, and stages, at most
 _LARGE = 192  # pixels on each side from which the first convolution takes every second place
 

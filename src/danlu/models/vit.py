@@ -22,6 +22,7 @@ HEAD_DIM = 64
 EPS = 1e-12
 TASK = "image_classification"  # of a folder whose class names none
 DEPTH = 4  # where the recipe leaves it open
+DIALS = ("width", "heads", "hidden", "patch")
 SIZES = {
     "tiny": {"depth": 12, "width": 192},  # those of DeiT (2012.12877, table 1)
     "small": {"depth": 12, "width": 384},
@@ -90,7 +91,7 @@ def preset(
     `sizes` override it: width, heads, hidden, patch. Raises ValueError where they do not fit together.
     """
     foreign.always_tied(tied)
-    check_sizes(sizes, ("width", "heads", "hidden", "patch"))
+    check_sizes(sizes, DIALS)
     width = sizes.get("width", HEAD_DIM * depth)
     core = _core(
         dim=width,

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from danlu import device, models
-from danlu.config import ModelSection, Train
+from danlu.config import DIALS, ModelSection, Train
 from danlu.models.architecture import Architecture, empty
 from danlu.quantity import count, seconds
 from danlu.train import cost, sides, trial
@@ -42,8 +42,7 @@ def architecture(
 def _shape(
     section: ModelSection, vocab: int, depth: int, seen: Mapping[str, int] = MappingProxyType({})
 ) -> Architecture:
-    names = ("width", "heads", "kv_heads", "hidden", "stages", "patch", "queries")
-    given = {name: getattr(section, name) for name in names if getattr(section, name) is not None}
+    given = {name: getattr(section, name) for name in DIALS if getattr(section, name) is not None}
     given |= {"tied": section.tied} if section.tied != "auto" else {}
     return models.preset(section.arch, vocab, section.context, depth, **given, **seen)
 
