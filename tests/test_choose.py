@@ -9,6 +9,7 @@ import torch
 
 from danlu import AutoModel, Model, cli, files
 from danlu.config import Serve
+from danlu.data import store
 from danlu.data.starter import recipe as first_recipe
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
@@ -109,3 +110,17 @@ def test_a_candidate_or_an_answer_that_is_missing_is_named(tmp_path: Path, row: 
     error = tiny_task.refused(life, "prepare")
     assert error.code == "E208"
     assert "train.jsonl:201" in error.where
+
+
+def test_questions_with_the_same_candidates_are_held_out_together(tmp_path: Path) -> None:
+    pairs = [{"text": f"Why {word} {n}?", "choices": [f"It rained on day {n}.", f"The sun shone on day {n}."][::way],
+              "label": 0} for n in range(60) for word, way in (("wet", 1), ("dry", -1))]  # fmt: skip
+    names = [{"text": f"Is {n} even?", "choices": ["yes", "no"], "label": n % 2} for n in range(60)]
+    life = tiny_task.project(tmp_path, RECIPE.replace("valid = 0.1", "valid = 0.3"),
+                             tiny_task.lines(pairs + names), tiny_task.lines(rows(0, 9)))  # fmt: skip
+    found = dict(life.run(Silent(), "prepare").folders)["prepare"] / "rows"
+    kept = {name: [json.loads(row["choices"])[1:] for row in store.read(found, name)] for name in ("train", "valid")}
+    sides = {name: {frozenset(each) for each in rows if "yes" not in each} for name, rows in kept.items()}
+    assert not sides["train"] & sides["valid"]
+    assert all(len(each) > 5 for each in sides.values())
+    assert all(["yes", "no"] in each for each in kept.values())

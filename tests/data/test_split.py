@@ -38,3 +38,9 @@ def test_filling_an_empty_split_moves_one_row_only() -> None:
     places = [0.2 + n / 100 for n in range(30)]
     names = split.assign(places, _SHARES)
     assert (names.count("test"), names.count("valid"), names[0], names[1]) == (1, 1, "test", "valid")
+
+
+def test_rows_of_a_group_stay_together_but_not_where_too_many_share_it() -> None:
+    rows = [("pair", "a"), ("pair", "b"), ("", "c"), *(("yes no", str(n)) for n in range(3))]
+    assert split.keys(rows, 2) == ["pair", "pair", "c", "0", "1", "2"]
+    assert split.keys(rows, float("inf")) == ["pair", "pair", "c", *["yes no"] * 3]

@@ -1,6 +1,7 @@
 """Which rows are held out: decided by a hash of their content, the same for every seed and machine."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 NAMES = ("train", "valid", "test")
@@ -10,6 +11,12 @@ _SALT = b"danlu split 1\0"
 def position(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(_SALT + text.encode("utf-8")).digest()[:8], "big") / 2**64
+
+
+def keys(rows: Sequence[tuple[str, str]], most: float) -> list[str]:
+    """What decides on each row of (group, own content): its group, where it has one that `most` rows at most share."""
+    shared = Counter(group for group, _ in rows)
+    return [group if group and shared[group] <= most else own for group, own in rows]
 
 
 def split_at(place: float, shares: Mapping[str, float]) -> str:

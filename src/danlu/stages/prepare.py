@@ -71,7 +71,7 @@ def run(context: "Context") -> None:
     context.progress(0.8, 1, messages.text("data.writing"))
     drop = found.drop
     kept = [row for row in work.kept if row.id not in drop]
-    splits = {row.id: row.split for row in kept} if derived else _places(kept, context.config)
+    splits = {row.id: row.split for row in kept} if derived else _places(kept, context.config, work.shape)
     _write(work, found, splits, context.out)
     shutil.rmtree(work.folder)
     if any(work.funnel.dropped.values()):
@@ -192,12 +192,13 @@ def _given(context: "Context") -> dict[Path, str]:
     }
 
 
-def _places(kept: Sequence[Kept], config: "Data") -> dict[str, str]:
+def _places(kept: Sequence[Kept], config: "Data", shape: shapes.Shape) -> dict[str, str]:
     """The split of each row: that of its file, else by its content where no file is held out for that split."""
     named = config.held_out()
     shares = {name: 0.0 if name in named else share for name, share in config.split.model_dump().items()}
     free = [row for row in kept if not row.split]
-    places = split.assign([split.position(row.group or row.digest) for row in free], shares)
+    keys = split.keys([(row.group, row.digest) for row in free], shapes.together(shape))
+    places = split.assign([split.position(key) for key in keys], shares)
     return {row.id: row.split for row in kept} | {row.id: place for row, place in zip(free, places, strict=True)}
 
 

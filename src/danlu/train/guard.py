@@ -2,9 +2,11 @@
 
 The rule for spikes is that of OLMo-core's SkipStepOptimizer (github.com/allenai/OLMo-core, olmo_core/optim): a step is
 skipped whose loss or whose gradient's norm lies more than 6 standard deviations above the mean of the last 128 steps,
-once there are 64 of them. Two things differ: a skipped step does not enter the statistics, so that one spike does not
-hide the next, and what hardly varies is not read too finely: a loss less than 12 % above its mean and a norm of less
-than three times its mean are no spikes. (Norms under the clip double on a single odd batch, and harm nothing.)
+once there are 64 of them. Three things differ. A skipped step does not enter the statistics, so that one spike does not
+hide the next. Logarithms are compared: where most rows are known already, losses of steps spread over orders of
+magnitude, and it would be the hard rows that are skipped, and never learned. What hardly varies is not read too finely:
+a loss less than 12 % above its mean and a norm of less than three times its mean are no spikes. (Norms under the clip
+double on a single odd batch, and harm nothing.)
 
 PATIENCE skipped steps in a row mean that the weights are lost or the rate is too high: the training returns to its last
 good state, halves its learning rate, and goes on with the data AFTER the bad region, as Chowdhery et al. 2022
@@ -16,7 +18,9 @@ import math
 
 WINDOW, LEAST = 128, 64  # good steps that are remembered; how many must be before one can be called a spike
 SIGMAS = 6.0
-LOSS_FLOOR, NORM_FLOOR = 0.02, 1 / 3  # the least standard deviation assumed, as a share of the mean
+LOSS_FLOOR, NORM_FLOOR = 0.02, math.log(3) / SIGMAS  # the least standard deviation of a logarithm that is assumed
+TINY = 1e-3  # what is less counts as this: losses of rows that are known say nothing by their size
+_LARGEST = 700.0  # the logarithm of what a float can still hold
 PATIENCE = 5
 ROLLBACKS = 3
 
@@ -34,10 +38,11 @@ def objection(window: Window, loss: float, norm: float) -> str:
 
 
 def limit(values: tuple[float, ...], floor: float) -> float:
-    """Six standard deviations above the mean."""
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean + SIGMAS * max(math.sqrt(variance), floor * abs(mean))
+    """What has a logarithm six standard deviations above the mean of theirs."""
+    logs = [math.log(max(value, TINY)) for value in values]
+    mean = math.fsum(logs) / len(logs)
+    variance = math.fsum((each - mean) ** 2 for each in logs) / (len(logs) - 1)
+    return math.exp(min(mean + SIGMAS * max(math.sqrt(variance), floor), _LARGEST))
 
 
 def remember(window: Window, loss: float, norm: float) -> None:

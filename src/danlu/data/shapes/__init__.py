@@ -7,6 +7,7 @@ tells: the column that no other has.
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from danlu.data.shapes.labelled import texts
 from danlu.data.shapes.value import Flaw, Row
 
 __all__ = ["Flaw", "Row", "Shape", "canonical", "content", "group", "holds", "loaded", "mapped", "of", "plain",
-           "renamed", "shape_of", "stored", "texts"]  # fmt: skip
+           "renamed", "shape_of", "stored", "texts", "together"]  # fmt: skip
 
 Shape = str
 _PARTS = ("__init__", "value")
@@ -107,6 +108,11 @@ def group(row: Row) -> str:
     """What decides on the split of a row, where not all of its content does; else nothing."""
     own = getattr(_form(row), "group", None)
     return str(own(row)) if own else ""
+
+
+def together(shape: Shape) -> float:
+    """How many rows of one group stay in one split, at most."""
+    return float(getattr(of(shape), "TOGETHER", math.inf))
 
 
 def stored(row: Row) -> dict[str, str]:

@@ -15,6 +15,7 @@ CLEAN = ("normalize", "drop_empty", "dedup")
 _OF = r"[ _]?(statement|sentence|answer|choice|option|ending)?"
 CORRECT = re.compile(rf"correct{_OF}", re.IGNORECASE)
 WRONG = re.compile(rf"((incorrect|wrong){_OF}|distractor)[ _]?\d*", re.IGNORECASE)
+TOGETHER = 10  # questions with the same candidates, at most; what more share, like yes and no, is no content
 NUMBERED = re.compile(r"(choice|ending|option|candidate|answer|statement|sent|选项)?[ _]?([0-9]|[A-Ha-h])")
 
 
@@ -64,6 +65,15 @@ def canonical(row: Mapping[str, Any]) -> Row:
 def plain(row: Row) -> str:
     """All text of the row, as one string."""
     return "\n".join([*([row["text"]] if row["text"] else []), *row["choices"]])
+
+
+def group(row: Row) -> str:
+    """What decides on the split: questions with the same candidates stay together, whatever their order.
+
+    Sets like Balanced COPA (1911.00225) ask twice about two sentences, and the other one is right: who learned the
+    first by heart would be wrong on the second.
+    """
+    return "\n".join(sorted(row["choices"]))
 
 
 def mapped(row: Row, change: Callable[[str], str]) -> Row:
