@@ -60,12 +60,14 @@ def test_equalised_pictures_have_as_many_pixels_of_every_brightness() -> None:
     assert float((sorted_ - even).abs().mean()) < 12
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -2), (-16, 5)])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -2), (-16, 5), (40, -3)])
 def test_pictures_are_moved_by_whole_pixels(down: int, right: int) -> None:
-    pixels = pictures(1)
-    wide = F.pad(pixels, (16, 16, 16, 16))
-    wanted = wide[:, :, 16 - down : 32 - down, 16 - right : 32 - right]
-    assert torch.equal(augment.moved(pixels, torch.tensor([down]), torch.tensor([right])), wanted)
+    """Each by its own; one that is moved out of sight is what is behind it."""
+    pixels = pictures(2)
+    wide = F.pad(pixels, (64,) * 4, value=7)
+    ways = [(down, right), (1, -right)]
+    wanted = torch.stack([wide[n, :, 64 - y : 80 - y, 64 - x : 80 - x] for n, (y, x) in enumerate(ways)])
+    assert torch.equal(augment.moved(pixels, *torch.tensor(ways).T, 7), wanted)
 
 
 def test_a_quarter_turn_is_one() -> None:

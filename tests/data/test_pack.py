@@ -233,3 +233,31 @@ def test_without_segments_the_comparison_sees_the_neighbours(tmp_path: Path) -> 
     with torch.no_grad():
         here = _where(batch, [4, 1, 6, 2, 9])
         assert not torch.allclose(net(blind)[0, here], net(batch)[0, here])
+
+
+# --- rows of one place each ---
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 40])
+def test_rows_of_one_place_are_filled_as_others_are(tmp_path: Path, shard_bytes: int) -> None:
+    """All at once, or one by one: the same numbers; a batch over the end of an epoch draws for each row by its own."""
+    shapes = {"pixel_values": (2, 3)}
+    kinds = {"input_ids": "uint16", "labels": "int16", "weight": "float32", "pixel_values": "uint8"}
+    writer = ColumnWriter(tmp_path, kinds, shapes=shapes, shard_bytes=shard_bytes)
+    for n in range(11):
+        pixels = np.arange(6).reshape(2, 3) + n
+        writer.add({"input_ids": [n], "labels": [-100 if n == 4 else n % 3], "weight": [n / 4], "pixel_values": pixels})
+    writer.close()
+    together, single = (Loader(Columns(tmp_path), 1, long="drop", seed=5, ahead=0) for _ in range(2))
+    assert together.alone
+    single.alone = False
+    for step in range(5):
+        found, wanted = (loader.train(step, 0, Shape(4, 1)) for loader in (together, single))
+        assert found.keys() == wanted.keys() == {*kinds, "position_ids", "segment_ids", "lots"}
+        assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in found)
+        rows = [divmod(place, 11) for place in range(4 * step, 4 * step + 4)]
+        each = [together._drawn(epoch, together.examples([together._row(11 * epoch + at)])) for epoch, at in rows]
+        assert found["lots"].tolist() == np.concatenate(each).tolist()
+    assert all(
+        torch.equal(a, b) for a, b in zip(together.assemble([]).values(), single.assemble([]).values(), strict=True)
+    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 _FULL = 255.0
@@ -142,13 +143,13 @@ def _wide(each: Tensor) -> Tensor:
 
 def moved(pixels: Tensor, down: Tensor, right: Tensor, behind: int = 0) -> Tensor:
     """Each picture by whole pixels (N,) down and to the right, black behind it, or another value."""
-    side = pixels.shape[-1]
-    places = torch.arange(side)
-    rows, columns = places[None] - down[:, None], places[None] - right[:, None]  # where each pixel comes from
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
-    number = torch.arange(len(pixels))[:, None, None]
-    found = pixels[number, :, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None]]
-    return torch.where(inside[:, None], found.movedim(-1, 1), torch.full((), behind, dtype=pixels.dtype))
+    side, known = pixels.shape[-1], pixels.numpy()
+    below, beside = (each.clamp(-side, side).numpy() for each in (down, right))
+    edge = int(max(abs(below).max(initial=0), abs(beside).max(initial=0)))
+    wide = np.full((*known.shape[:2], side + 2 * edge, side + 2 * edge), behind, known.dtype)
+    wide[..., edge : edge + side, edge : edge + side] = known
+    seen = sliding_window_view(wide, (side, side), (2, 3))  # without a copy: rows of pixels are copied, not numbers
+    return torch.from_numpy(seen[np.arange(len(known)), :, edge - below, edge - beside])
 
 
 def erased(pixels: Tensor, share: float, lots: Lots) -> Tensor:

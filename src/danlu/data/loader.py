@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -71,6 +72,10 @@ class Loader:
         self.windows = windows(offsets, context, long=long, ahead=ahead)
         self.example = np.searchsorted(offsets, self.windows.start, "right") - 1 if self.whole else None  # of windows
         self.groups = packed(self.windows.length, context)
+        self.alone = context == 1 and not ahead and "parts" not in self.others  # each row is one place, as of pictures
+        if self.alone:
+            self.tokens = self.tokens[:]
+            self.others = {name: column[:] for name, column in self.others.items()}
         self._orders: dict[int, np.ndarray] = {}
         self._epochs: dict[int, int] = {}
 
@@ -106,7 +111,8 @@ class Loader:
 
     def _lots(self, places: range) -> Tensor:
         """What is drawn for the texts in these rows: a function of the seed, the epoch and the text."""
-        found = [self._drawn(place // len(self), self.examples([self._row(place)])) for place in places]
+        epochs = groupby(places, lambda place: place // len(self))
+        found = [self._drawn(epoch, self.examples([self._row(each) for each in group])) for epoch, group in epochs]
         return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *found]))
 
     def _drawn(self, epoch: int, examples: np.ndarray) -> np.ndarray:
@@ -132,6 +138,17 @@ class Loader:
     def assemble(self, rows: list[int]) -> Batch:
         """Packed rows as one batch; every row is `context` long. Without rows it is one of padding alone."""
         batch = self._blank(max(1, len(rows))) | self._arrays(rows)
+        (self._fill_places if self.alone and rows else self._fill)(batch, rows)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _fill_places(self, batch: dict[str, np.ndarray], rows: list[int]) -> None:
+        """Rows of one place each, all at once."""
+        places = self.windows.start[np.concatenate([self.groups[row] for row in rows])]
+        batch["segment_ids"][:] = 1
+        for name, column in {"input_ids": self.tokens, **self.others}.items():
+            batch[name][:, 0] = column[places]
+
+    def _fill(self, batch: dict[str, np.ndarray], rows: list[int]) -> None:
         for b, row in enumerate(rows):
             at = segment = 0
             for w in self.groups[row]:
@@ -147,7 +164,6 @@ class Loader:
                 for name, column in self.others.items():
                     batch[name][here] = column[start : start + size]
                 at += size
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def _arrays(self, rows: list[int]) -> dict[str, np.ndarray]:
         """Whole columns of the texts in these rows."""
