@@ -14,7 +14,7 @@ from tests.faults.works import WORKS
 
 POINTS = int(os.environ.get("PROVE_POINTS", 312))
 ROOT = Path(__file__).resolve().parents[2]
-DEEP = ("gpt", "encoder", "pair")  # which are killed most often
+DEEP = ("gpt", "encoder")  # which are killed most often
 LOOP = {"micro-batch", "evaluation", "step"}
 
 

@@ -1,4 +1,4 @@
-"""What is killed and failed: trainings of milliseconds of five kinds, by two optimizers, in two precisions."""
+"""What is killed and failed: trainings of milliseconds of six kinds, by two optimizers, in two precisions."""
 
 import json
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch, Example, Row, Task
 from danlu.train.plan import Plan, Request
 from danlu.train.session import METRICS, Result
-from tests.faults import judging
+from tests.faults import judging, making
 from tests.train import tiny
 
 _SHOWN = ("step", "loss", "lr", "norm", "tokens", "validation")  # of the log: what no clock decides
@@ -135,6 +135,8 @@ class Work:
             return Pair(generator)
         if self.kind in judging.COLUMNS:
             return judging.network(self.kind, generator)
+        if self.kind == making.KIND:
+            return making.network(generator)
         shape = qwen3.preset(tiny.VOCAB, tiny.CONTEXT, 1, width=16, heads=2, head_dim=8, hidden=32, dropout=0.1)
         if self.kind == "encoder":
             shape = replace(shape, core=replace(shape.core, mask="full"))
@@ -146,12 +148,14 @@ class Work:
             return judging.request(self.kind, data)
         kinds = {"gpt": LanguageModeling, "encoder": MaskedTokens, "pair": Adversarial}
         train = Train(average=0.9 if self.optimizer == "muon" else 0.0)  # half of them with a mean of their weights
+        if self.kind == making.KIND:
+            return making.request(data, train)
         return tiny.request(data, train, kinds[self.kind](tiny.Processor()))  # type: ignore[abstract, arg-type]
 
 
 WORKS = {
     kind: [Work(kind, *rest) for rest in product(("adamw", "muon"), ("fp32", "bf16"), (1, 4))]
-    for kind in ("gpt", "encoder", "pair", *judging.COLUMNS)
+    for kind in ("gpt", "encoder", "pair", *judging.COLUMNS, making.KIND)
 }
 
 
