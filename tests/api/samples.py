@@ -1,6 +1,11 @@
 """A few rows for each task that can be fitted, of which a tiny model can learn something."""
 
+import base64
+import io
 from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
 
 from tests.api.bert import LABELS, rows
 from tests.tiny_life import sentences
@@ -64,6 +69,22 @@ def _written(count: int) -> list[dict[str, Any]]:
     return [{"text": row["text"], "target": row["label"].upper()} for row in rows(count)]
 
 
+def stripes(kind: str, seed: int, side: int = 8) -> str:
+    """A picture with stripes that run across or down, a PNG file in base64."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    waves = np.sin(np.arange(side) * 1.6 + random.uniform(0, 6))
+    plane = np.broadcast_to(waves[:, None] if kind == "across" else waves, (side, side)) * 100 + 128
+    file = io.BytesIO()
+    Pillow.fromarray(np.repeat(plane[..., None], 3, 2).astype(np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _pictures(count: int) -> list[dict[str, Any]]:
+    """Stripes, and whether they run across or down."""
+    kinds = ("across", "down")
+    return [{"image": stripes(kinds[place % 2], place), "label": kinds[place % 2]} for place in range(count)]
+
+
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "text_classification": rows(60),
     "token_classification": _entities(60),
@@ -79,5 +100,6 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "summarization": _written(60),
     "span_denoising": [{"text": each} for each in sentences(60)],
     "language_modeling": [{"text": each} for each in sentences(60)],
+    "image_classification": _pictures(60),
     "instruction": [{"prompt": each, "completion": LABELS[i % 3]} for i, each in enumerate(sentences(60))],
 }

@@ -108,5 +108,6 @@ def without_tuning(made: Recipe) -> Recipe:
 
 
 def with_context(made: Recipe, context: int) -> Recipe:
-    """The recipe for rows of so many tokens."""
-    return made.model_copy(update={"model": ModelSection(base=made.model.base, context=context)})
+    """The recipe for rows of so many tokens: also of fewer than a recipe may ask for, where the model reads no more."""
+    section = ModelSection(base=made.model.base).model_copy(update={"context": context})
+    return made.model_copy(update={"model": section})
