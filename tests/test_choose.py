@@ -11,6 +11,7 @@ from danlu import AutoModel, Model, cli, files
 from danlu.config import Serve
 from danlu.data import store
 from danlu.data.starter import recipe as first_recipe
+from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
@@ -124,3 +125,21 @@ def test_questions_with_the_same_candidates_are_held_out_together(tmp_path: Path
     assert not sides["train"] & sides["valid"]
     assert all(len(each) > 5 for each in sides.values())
     assert all(["yes", "no"] in each for each in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [("data.columns.text=nope", "E201", "nope"), ("model.arch=gpt2", "E106", "do not go together")],
+)
+def test_what_cannot_be_chosen_from_is_said_before_anything_slow(
+    change: str, code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column that only some rows need, and a form without a head for candidates."""
+    rows = [{"text": f"how is {n}", "choices": ["so", f"not {n}"], "label": "0"} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (tmp_path / "recipe.toml").write_text('task = "multiple_choice"\n[data]\npath = "rows.jsonl"\n', "utf-8")
+    monkeypatch.setattr("danlu.stages.prepare.run", lambda context: pytest.fail("it was begun"))
+    with pytest.raises(UserError) as refused:
+        Life(load_recipe(tmp_path / "recipe.toml", [change])).run(Silent())
+    assert refused.value.code == code
+    assert said in str(refused.value)

@@ -277,3 +277,21 @@ def test_a_grid_holds_every_picture() -> None:
     assert sheet.shape == (8, 13)
     assert [int(sheet[place // 3 * 5, place % 3 * 5]) for place in range(5)] == [0, 1, 2, 3, 4]
     assert set(sheet[:, 3]) == {255}
+
+
+@pytest.mark.parametrize("task", ["image_generation", "adversarial_image_generation", "masked_image_modeling"])
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [("nowhere", "E202", "nowhere"), ("hollow", "E203", "png"), ("blank.png", "E222", "0 B")],
+)
+def test_pictures_that_are_not_there_are_said_before_anything_slow(
+    task: str, path: str, code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "blank.png").write_bytes(b"")
+    (tmp_path / "recipe.toml").write_text(f'task = "{task}"\n[data]\npath = "{path}"\n', "utf-8")
+    monkeypatch.setattr("danlu.stages.prepare.run", lambda context: pytest.fail("it was begun"))
+    with pytest.raises(UserError) as refused:
+        Life(load_recipe(tmp_path / "recipe.toml")).run(Silent())
+    assert refused.value.code == code
+    assert said in str(refused.value)

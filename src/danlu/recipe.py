@@ -212,7 +212,7 @@ def _unknown(key: Path_, where: str, raw: Any) -> UserError:
     else:
         homes = [".".join(known) for known in all_keys() if known[-1] == key[-1]]
         hint = text("recipe.belongs_to", name=homes[0]) if homes else ""
-    return UserError("E102", where=where, key=".".join(key), hint=hint, valid=", ".join(valid))
+    return UserError("E102", where=where, key=".".join(key), hint=hint, valid=", ".join(valid) or "-")
 
 
 def _options(key: Path_, raw: Any) -> list[str]:

@@ -173,7 +173,7 @@ class Reader:
         shape = self.wanted
         if not seen or self._held(seen[0], shape) or (shape == "chat" and self._shape_of_record(seen[0])):
             return shape
-        needed = {ours: self.columns.get(ours, ours) for ours in shapes.of(shape).COLUMNS}
+        needed = {ours: ours for ours in shapes.of(shape).COLUMNS} | dict(self.columns)
         raise missing_column(
             file, seen[0], self.columns, next(ours for ours, yours in needed.items() if yours not in seen[0])
         )
@@ -230,14 +230,18 @@ def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absen
     """E201 with the columns that there are, a sample, and the likeliest one as the fix."""
     absent = absent or next((ours for ours, yours in columns.items() if yours not in row), "text")
     texts = {name: len(value) for name, value in row.items() if isinstance(value, str)}
-    best = max(texts, key=lambda name: texts[name], default="...")
+    best = absent if absent in row else max(texts, key=lambda name: texts[name], default="...")
     evidence = [
         messages.text("data.found", names=", ".join(map(str, row))),
-        *(f"  {name} = {str(value)[:60]!r}" for name, value in islice(row.items(), 6)),
+        *(f"  {name} = {_shown(value)}" for name, value in islice(row.items(), 6)),
     ]
     return UserError(
         "E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best
     )
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value):,} B" if isinstance(value, bytes) else repr(str(value)[:60])
 
 
 def _printable(raw: Any) -> str:

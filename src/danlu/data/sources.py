@@ -69,6 +69,9 @@ class SourceFile:
         return encodings.lines(self.path, self.charset, self.name)
 
 
+_USUAL = "text, code, csv, tsv, jsonl, json, parquet"  # kinds of files, in a message
+
+
 def endings(shape: str) -> tuple[str, ...]:
     """How the names of files end that may hold rows of a shape."""
     rows = (*PICTURES, ".parquet", ".jsonl")
@@ -94,7 +97,9 @@ def discover(
             root / name for root, name in _meant(path, base, (*endings(shape), *also)) if not _excluded(name, exclude)
         ]
         if not here:
-            raise UserError("E203", path=path, evidence=_others(base / Path(path).expanduser()))
+            own = endings(shape)
+            kinds = _USUAL if own == endings("auto") else ", ".join(each.lstrip(".") for each in own)
+            raise UserError("E203", path=path, kinds=kinds, evidence=_others(base / Path(path).expanduser()))
         found.update(here)
     for file in sorted(found):
         _readable(file)

@@ -94,7 +94,7 @@ def look(node: "Node", loaded: "Loaded", paths: Sequence[Path]) -> None:
     Raises:
         UserError: E222, those to learn from hold no row; what `Reader.shape` raises of their columns.
     """
-    from danlu.data import formats, records
+    from danlu.data import records
 
     if not node.raw:
         return
@@ -109,7 +109,7 @@ def look(node: "Node", loaded: "Loaded", paths: Sequence[Path]) -> None:
         return
     found = sources.describe(own, format=config.format, encoding=config.encoding, limit_mb=config.limit_mb)
     reader = records.Reader.of(config)
-    if found and all(next(formats.read(file, reader.cut), None) is None for file in found):
+    if found and all(_is_empty(file, reader) for file in found):
         raise sources.hollow(found)
     reader.shape(found)
 
@@ -118,6 +118,13 @@ def _leaked(work: Work, drop: Mapping[str, str]) -> int:
     """How many rows to learn from were copies of rows that are held out."""
     held = _held_out(work)
     return sum(stays in held and gone not in held for gone, stays in drop.items())
+
+
+def _is_empty(file: sources.SourceFile, reader: "Reader") -> bool:
+    """Whether a file has no byte, or no record."""
+    from danlu.data import formats
+
+    return not file.path.stat().st_size or next(formats.read(file, reader.cut), None) is None
 
 
 def _left_out(work: Work) -> str:

@@ -71,6 +71,8 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
 
     if node.config["train"].precision == "fp8":
         devices.multiplies("fp8", loaded.recipe.system.device)
+    if not loaded.recipe.model.base:
+        _suits(loaded.recipe.backbone.arch, node.config["task"], node.config.get("options", {}))
     for path in map(loaded.model, node.external.values()):
         folder.check(path)
     if "base" in node.external:
@@ -80,6 +82,24 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
         teacher = loaded.model(node.external["teacher"])
         if (task := folder.task_of(teacher)) != node.config["task"]:
             raise UserError("E627", path=teacher, found=task, task=node.config["task"])
+
+
+def _suits(arch: str, task: str, options: dict[str, Any]) -> None:
+    """Raise UserError E106 where a form of text has no head for a task that judges."""
+    from danlu import models, tasks
+    from danlu.modalities.text import Text
+    from danlu.train.trial import Vocabulary
+
+    kind: Any = tasks.load(task)
+    if not kind.judges or kind.modality() is not Text:
+        return
+    try:
+        kind(Vocabulary(300, kind.markers), ("", ""), 64, options).shaped(models.preset(arch, 300, 64, 1))
+    except UserError as error:
+        if error.code != "E309":
+            raise
+        reason = text("recipe.other_form", arch=arch, task=task)
+        raise UserError("E106", where="model.arch", key="model.arch", reason=reason) from error
 
 
 def from_base(context: "Context") -> "Model":

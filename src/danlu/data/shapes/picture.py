@@ -37,7 +37,7 @@ def bytes_of(given: Any) -> bytes:
     """
     given = given.get("bytes") if isinstance(given, dict) else given  # as data sets in parquet have it
     if not isinstance(given, bytes | str) or not given:
-        raise Flaw("picture", reason=f"{type(given).__name__}")
+        raise Flaw("picture", reason="0 B" if given in (b"", "") else type(given).__name__)
     try:
         return given if isinstance(given, bytes) else pixels.read(given)
     except pixels.Unreadable as why:
