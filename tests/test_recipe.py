@@ -378,7 +378,7 @@ def test_the_saved_recipe_holds_every_default(read: Reader, tmp_path: Path) -> N
     table = tomllib.loads(resolved(read(BASE), tmp_path))
     assert table["model"]["context"] == 256
     assert table["pretrain"]["clip"] == 1.0
-    assert table["data"]["dedup"] == {"threshold": 0.8, "ngram": "auto", "size": 0, "correlation": 0.95}
+    assert table["data"]["dedup"] == {"threshold": 0.8, "ngram": "auto", "size": 0}
 
 
 # --- languages ---

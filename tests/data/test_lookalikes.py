@@ -16,6 +16,7 @@ from danlu.data.lookalikes import Print, find, hashed
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
+from tests import test_boxes, test_masks
 
 SIDE = 48
 
@@ -163,3 +164,24 @@ def test_keys_of_copies_are_those_of_the_rows(tmp_path: Path) -> None:
     for task, key in (("image_classification", "threshold=0.5"), ("language_modeling", "correlation=0.9")):
         with pytest.raises(UserError, match=f"data.dedup.{key.partition('=')[0]}"):
             load_recipe(tmp_path / "recipe.toml", [f"task={task}", "data.dedup.correlation=0.95", f"data.dedup.{key}"])
+
+
+def test_copies_go_with_their_masks_and_boxes(tmp_path: Path) -> None:
+    """Two pictures to test on are given to learn from, too, each under another name."""
+    for test, folders, masks in ((test_masks, ("train", "test"), True), (test_boxes, ("JPEGImages",) * 2, False)):
+        life = test.project(tmp_path / test.__name__)
+        root = tmp_path / test.__name__ / "set"
+        for name in ("100", "101") if masks else ("042", "043"):
+            image = Image.open(root / folders[1] / f"{name}.png")
+            image.resize((image.width * 2, image.height * 2)).save(root / folders[0] / f"again{name}.png")
+            beside = root / "testannot" / f"{name}.png" if masks else root / "Annotations" / f"{name}.xml"
+            again = beside.with_name(f"again{name}{beside.suffix}")
+            if masks:
+                mask = Image.open(beside)
+                again = root / "trainannot" / again.name
+                mask.resize((mask.width * 2, mask.height * 2), Image.Resampling.NEAREST).save(again)
+            else:
+                again.write_bytes(beside.read_bytes())
+        folder = life.run(Silent(), "prepare").folders["prepare"]
+        steps = {each["name"]: each["dropped"] for each in files.read_json(folder / "funnel.json")["steps"]}
+        assert steps["near_duplicates"] == 2, test.__name__

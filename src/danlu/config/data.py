@@ -31,8 +31,9 @@ class Dedup(Section):
     size: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(
         0, description="words or characters in a shingle; 0 chooses"
     )
-    correlation: Annotated[float, Field(ge=0.5, le=1.0, strict=True)] = Field(
-        0.95, description="correlation of pixels from which pictures can be near copies; 1.0: equal files alone"
+    correlation: Annotated[float, Field(ge=0.5, le=1.0, strict=True)] | None = Field(
+        None,
+        description="correlation of pixels of near copies; default 0.95, with masks or boxes 0.995; 1.0: none",
     )
 
 

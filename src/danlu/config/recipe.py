@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data, Dedup
-from danlu.config.model import DIALS, WORDLESS, ModelSection, Tokenizer
+from danlu.config.model import DIALS, PICTURED, WORDLESS, ModelSection, Tokenizer
 from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
 from danlu.config.values import Auto, Positive, PositiveInt, Section
 from danlu.messages import text
@@ -225,7 +225,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _copies_are_found_so(self) -> "Recipe":
         """Copies of texts are found by their words, and those of pictures by their pixels."""
-        pictures = catalogue.stated(self.task, "shape") == "picture"
+        pictures = catalogue.stated(self.task, "shape") in PICTURED
         others = ("threshold", "ngram", "size") if pictures else ("correlation",)
         usual, dedup = Dedup(), self.data.dedup
         if given := [name for name in others if getattr(dedup, name) != getattr(usual, name)]:

@@ -279,14 +279,14 @@ def _exemplify(work: Work, record: "Record") -> None:
 
 
 def _duplicates(work: Work, context: "Context") -> "Duplicates":
-    from danlu.config import Dedup
+    from danlu.config import PICTURED, Dedup
     from danlu.data import dedup, ledger
 
     if ledger.EXACT not in work.steps:
         return dedup.Duplicates()
     config = getattr(context.config, "dedup", None) or Dedup()
-    if work.shape == "picture":
-        found = _lookalikes(work, config.correlation)
+    if work.shape in PICTURED:
+        found = _lookalikes(work, config.correlation or shapes.of(work.shape).COPIES)
     else:
         frame = dedup.frame_of(work.folder, context.system.data)
         found = dedup.find(frame, threshold=config.threshold, ngram=config.ngram, size=config.size)

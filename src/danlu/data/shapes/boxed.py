@@ -11,8 +11,9 @@ from danlu.data.shapes.value import Flaw, Row, required
 
 MARK = "boxes"
 COLUMNS = ("image", "boxes")
-OPTIONAL = ("name",)
-CLEAN = ()
+OPTIONAL = ("name", "phash")
+CLEAN = ("dedup",)
+COPIES = 0.995  # correlation from which two pictures are copies: what is small counts here
 _BOX = 5  # left, top, right, bottom in pixels, and the class
 
 
@@ -24,9 +25,10 @@ def canonical(row: Mapping[str, Any]) -> Row:
     """
     required(row, COLUMNS)
     data = picture.bytes_of(row["image"])
-    width, height = picture.opened(data).size
-    boxes = [_box(each, width, height) for each in _listed(row["boxes"])]
-    return {"image": pixels.written(data), "boxes": json.dumps(boxes), "name": picture.name_of(row, data)}
+    seen = picture.opened(data)
+    boxes = json.dumps([_box(each, *seen.size) for each in _listed(row["boxes"])])
+    name = picture.name_of(row, data)
+    return {"image": pixels.written(data), "boxes": boxes, "name": name, "phash": picture.phash(seen)}
 
 
 def _listed(given: Any) -> list[Any]:
@@ -58,4 +60,4 @@ plain, mapped, group, stored = picture.plain, picture.mapped, picture.group, pic
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
-    return {"image": row["image"], "boxes": row["boxes"], "name": row.get("name") or ""}
+    return {name: row.get(name) or "" for name in (*COLUMNS, *OPTIONAL)}

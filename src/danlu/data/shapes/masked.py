@@ -9,8 +9,9 @@ from danlu.data.shapes.value import Flaw, Row, required
 
 MARK = "mask"
 COLUMNS = ("image", "mask")
-OPTIONAL = ("void", "names", "name")
-CLEAN = ()
+OPTIONAL = ("void", "names", "name", "phash")
+CLEAN = ("dedup",)
+COPIES = 0.995  # correlation from which two pictures are copies: what is small counts here
 VOID = 255  # the usual number of pixels of no class
 
 
@@ -24,7 +25,8 @@ def canonical(row: Mapping[str, Any]) -> Row:
     required(row, COLUMNS)
     image, mask = (picture.bytes_of(row[name]) for name in COLUMNS)
     void = int(VOID if row.get("void") in (None, "") else row["void"])
-    width, height = picture.opened(image).size
+    seen = picture.opened(image)
+    width, height = seen.size
     try:
         numbers = pixels.classes(mask)
     except pixels.Unreadable as why:
@@ -35,12 +37,13 @@ def canonical(row: Mapping[str, Any]) -> Row:
     if (numbers == void).all():
         raise Flaw("mask_void", void=void)
     shown = {"image": pixels.written(image), "mask": pixels.written(mask), "void": str(void)}
-    return shown | {"names": str(row.get("names") or "{}"), "name": picture.name_of(row, image)}
+    shown |= {"names": str(row.get("names") or "{}"), "name": picture.name_of(row, image)}
+    return shown | {"phash": picture.phash(seen)}
 
 
 plain, mapped, group, stored = picture.plain, picture.mapped, picture.group, picture.stored
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
-    known = {"names": row.get("names") or "{}", "name": row.get("name") or ""}
-    return {"image": row["image"], "mask": row["mask"], "void": row["void"], **known}
+    known = {name: row.get(name) or "" for name in (*COLUMNS, *OPTIONAL)}
+    return known | {"names": known["names"] or "{}"}

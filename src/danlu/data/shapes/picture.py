@@ -12,6 +12,7 @@ MARK = "image"
 COLUMNS = ("image", "label")
 OPTIONAL = ("name", "phash")
 CLEAN = ("dedup",)
+COPIES = 0.95  # correlation from which two pictures can be copies, unless told (lookalikes.py)
 
 
 def canonical(row: Mapping[str, Any]) -> Row:
@@ -20,13 +21,10 @@ def canonical(row: Mapping[str, Any]) -> Row:
     Raises:
         Flaw: it could not; or there is no label.
     """
-    from danlu.data import lookalikes
-
     required(row, COLUMNS)
     data = bytes_of(row["image"])
-    phash = lookalikes.hashed(opened(data))
-    label, name = labelled.label(row["label"]), name_of(row, data)
-    return {"image": pixels.written(data), "label": label, "name": name, "phash": phash}
+    seen = {"image": pixels.written(data), "name": name_of(row, data), "phash": phash(opened(data))}
+    return seen | {"label": labelled.label(row["label"])}
 
 
 def bytes_of(given: Any) -> bytes:
@@ -56,6 +54,13 @@ def opened(data: bytes) -> Any:
         raise Flaw(why.key, **why.fields) from why
 
 
+def phash(image: Any) -> str:
+    """By what copies of a picture (of Pillow) are found."""
+    from danlu.data import lookalikes
+
+    return lookalikes.hashed(image)
+
+
 def name_of(row: Mapping[str, Any], data: bytes) -> str:
     """What a picture is called: as the record says, else by the first of its digest."""
     return text(row.get("name") or hashlib.sha256(data).hexdigest()[:12], "name")
@@ -80,4 +85,4 @@ def stored(row: Row) -> dict[str, str]:
 
 
 def loaded(row: Mapping[str, Any]) -> Row:
-    return {"image": row["image"], "label": row["label"], **{name: row.get(name) or "" for name in OPTIONAL}}
+    return {name: row.get(name) or "" for name in (*COLUMNS, *OPTIONAL)}
