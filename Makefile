@@ -15,7 +15,7 @@ help:
 	@echo "make docs    write docs/*/reference from the code, and what the programs in the pages print"
 	@echo "make bench   measure danlu beside its peers, and show the tables in README.md; 33 minutes"
 	@echo "make setup   only set up"
-	@echo "make prove-long   kill trainings at 3,000 moments and the command at 50; minutes"
+	@echo "make prove-long   kill trainings at 3,000 moments and the command at 50, try the loss rule at 60 cases a task; minutes"
 
 setup: .venv/.ok
 
@@ -37,9 +37,10 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-# The tests of accidents with ten times the kills of make test.
+# The tests of accidents with ten times the kills of make test, and the loss rule at six times the cases.
 prove-long: setup
-	PROVE_POINTS=3000 PROVE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 tests/faults $(ARGS)
+	PROVE_POINTS=3000 PROVE_KILLS=50 PROVE_EXAMPLES=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 \
+		tests/faults tests/train/test_loss_rule.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -44,5 +44,6 @@ def test_killed_anywhere_is_as_if_never(kind: str) -> None:
 @pytest.mark.slow
 def test_a_save_in_place_is_caught() -> None:
     """The negative control: the harness sees what it is there for."""
-    report = killed("gpt", 64, "--in-place")
-    assert len(report["failures"]) >= 16, report
+    points = POINTS // 10
+    report = killed("gpt", points, "--in-place")
+    assert len(report["failures"]) >= points // 4, report

@@ -5,6 +5,7 @@ Lengths, masks, cuts and ranks are drawn; each document alone, in one batch, is 
 
 import copy
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +38,8 @@ SEEING = ("cnn", "unet", "fcos", "ddpm", "dcgan", "vit")
 CUT = ("accumulated", "packed and accumulated")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 UNIT = {"tokens.weight": 50.0, "positions.weight": 10.0, "types.weight": 10.0, "table.weight": 10.0, "v.weight": 8.0}
-QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+EXAMPLES = int(os.environ.get("PROVE_EXAMPLES", 10))  # make prove-long: 60
+QUICK = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 WORDS = ["the", "quick", "brown", "fox", "炼丹炉", "jumps", "over", "金丹", "lazy", "dog"]
 
 
