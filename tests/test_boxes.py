@@ -1,6 +1,7 @@
 """The life of boxes: pictures and what files say of them in, boxes of each class out; what does not fit is named."""
 
 import base64
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageFont
 
 from danlu import Model, cli, files, pixels
 from danlu.config import Serve
@@ -117,15 +119,19 @@ def test_boxes_are_kept_at_the_size_of_the_pixels(lived: dict[str, Path]) -> Non
     assert found == wanted
 
 
-def test_boxes_are_drawn_beside_the_picture_and_served(
-    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_boxes_are_drawn_where_one_works_and_served(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, things = drawn(500)
-    path = tmp_path / "asked.png"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "there" / "asked.png"
+    path.parent.mkdir()
     Pillow.fromarray(picture).save(path)
     assert cli.main(["predict", str(lived["pretrain"]), str(path), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["drawn"] == str(tmp_path / "asked-drawn.png")
+    assert said["drawn"] == "asked-drawn.png"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["asked.png"]
     seen = Pillow.open(said["drawn"])
     assert (seen.size, seen.mode) == ((WIDE, HIGH), "RGB")
     assert bool((np.asarray(seen) != picture).any())
@@ -293,3 +299,14 @@ def test_a_changed_annotation_or_list_is_noticed(tmp_path: Path) -> None:
         assert next(Life(load_recipe(life.loaded.path, ())).states()).status == "run", path
         (tmp_path / "set" / path).write_text(before, "utf-8")
         assert next(Life(load_recipe(life.loaded.path, ())).states()).status != "run"
+
+
+def test_a_label_that_no_font_has_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, box = Pillow.new("RGB", (64, 64)), [((4, 4, 60, 60), "红细胞")]
+    monkeypatch.setattr(pixels, "_FONTS", ("no such font",))
+    seen = pixels.framed(image, box, ["红细胞"])
+    assert seen == pixels.framed(image, [((4, 4, 60, 60), "1")], ["1"]), "no empty frames in the place of letters"
+    monkeypatch.setattr(pixels, "_FONTS", ("no such font", "DejaVuSans.ttf"))
+    with contextlib.suppress(OSError):
+        ImageFont.truetype("DejaVuSans.ttf", 11)
+        assert pixels.framed(image, box, ["红细胞"]) != seen

@@ -96,15 +96,19 @@ def test_masks_are_resized_as_pillow_does_it(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(pixels.resized(mask, *size), np.asarray(theirs))
 
 
-def test_a_mask_is_written_beside_the_picture_and_served(
-    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_mask_is_written_where_one_works_and_served(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, truth = drawn(500, 24, 32)
-    path = tmp_path / "asked.png"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "there" / "asked.png"
+    path.parent.mkdir()
     Pillow.fromarray(picture).save(path)
     assert cli.main(["predict", str(lived["pretrain"]), str(path), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["mask"] == str(tmp_path / "asked-mask.png")
+    assert said["mask"] == "asked-mask.png"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["asked.png"]
     image = Pillow.open(said["mask"])
     assert (image.size, image.mode) == ((32, 24), "P")
     assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) == 3, "each class has its colour"

@@ -43,14 +43,17 @@ def predict(options: argparse.Namespace) -> None:
     row = model.asked(given)
     said = model.judge([row])[0]
     drawn = {} if given.startswith("data:") else model.task.drawn(said, row)
-    results.show(_beside(said, drawn, Path(given)), as_json=options.json)
+    results.show(_with_pictures(said, drawn, Path(given)), as_json=options.json)
 
 
-def _beside(said: Mapping[str, Any], drawn: Mapping[str, bytes], asked: Path) -> Mapping[str, Any]:
-    """The answer with the paths of its pictures, written as NAME-FIELD.png, in the place of their bytes."""
+def _with_pictures(said: Mapping[str, Any], drawn: Mapping[str, bytes], asked: Path) -> Mapping[str, Any]:
+    """The answer with the paths of its pictures, written as NAME-FIELD.png, in the place of their bytes.
+
+    They are written where one works, not beside what was asked about: that may be a folder of pictures to learn from.
+    """
     shown = dict(said)
     for name, data in drawn.items():
-        path = asked.with_name(f"{asked.stem}-{name}.png")
+        path = Path(f"{asked.stem}-{name}.png")
         files.write_bytes(path, data)
         shown[name] = str(path)
     return shown

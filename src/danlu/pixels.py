@@ -5,6 +5,7 @@ Only what Pillow reads of these formats is opened. Nothing is decoded before its
 
 import base64
 import binascii
+import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ _URI = "data:image/"
 _SMALL = 96  # pixels on each side of a picture that is shown beside others, at most
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats that keep numbers as they are
 _KEY = 120, 17  # pixels of one line of a legend, to the right and down
+_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "simhei.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc")
+_POINTS, _LATIN = 11, 0x250  # of letters on pictures; the first character that Pillow's own font lacks
 _NUMBERS = ("P", "PA")  # modes whose pixels are places in a palette
 
 
@@ -207,10 +210,26 @@ def keyed(image: Any, mask: bytes, legend: Sequence[tuple[int, str]]) -> bytes:
     for place, (number, name) in enumerate(legend):
         left, top = place % columns * _KEY[0], image.height + place // columns * _KEY[1]
         pen.rectangle((left + 3, top + 3, left + 13, top + 13), fill=colour(number), outline="black")
-        pen.text((left + 18, top + 2), f"{number} {name}", fill="black")
+        told, font = _letters(f"{number} {name}", str(number))
+        pen.text((left + 18, top + 2), told, fill="black", font=font)
     file = io.BytesIO()
     found.save(file, "PNG")
     return file.getvalue()
+
+
+def _letters(text: str, otherwise: str) -> tuple[str, Any]:
+    """What can be written on a picture of a text, and in which font: Pillow's own knows Latin letters alone.
+
+    For others one of the system is taken; where it has none, what is said otherwise.
+    """
+    from PIL import ImageFont
+
+    if all(ord(char) < _LATIN for char in text):
+        return text, None
+    for name in _FONTS:
+        with contextlib.suppress(OSError):
+            return text, ImageFont.truetype(name, _POINTS)
+    return otherwise, None
 
 
 def framed(image: Any, boxes: Sequence[tuple[Sequence[float], str]], labels: Sequence[str]) -> bytes:
@@ -223,7 +242,8 @@ def framed(image: Any, boxes: Sequence[tuple[Sequence[float], str]], labels: Seq
         number = labels.index(label) + 1
         colour = tuple(_channel(number >> shift) for shift in range(3))
         pen.rectangle((left, top, right, bottom), outline=colour, width=max(1, min(image.size) // 200))
-        pen.text((left + 2, top + 1), label, fill=colour)
+        told, font = _letters(label, str(number))
+        pen.text((left + 2, top + 1), told, fill=colour, font=font)
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
