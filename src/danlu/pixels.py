@@ -23,7 +23,7 @@ _URI = "data:image/"
 _SMALL = 96  # pixels on each side of a picture that is shown beside others, at most
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats that keep numbers as they are
 _KEY = 120, 17  # pixels of one line of a legend, to the right and down
-_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "simhei.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc")
+_FONTS = "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "simhei.ttf", "PingFang.ttc"  # of the system
 _POINTS, _LATIN = 11, 0x250  # of letters on pictures; the first character that Pillow's own font lacks
 _NUMBERS = ("P", "PA")  # modes whose pixels are places in a palette
 
