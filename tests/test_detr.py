@@ -206,8 +206,9 @@ def _row(boxes: list[list[Any]], wide: int = 64) -> dict[str, str]:
 
 
 def test_it_is_drawn_and_served_as_the_other_detector_is(
-    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     picture, things = drawn(3)
     Pillow.fromarray(picture).save(tmp_path / "asked.png")
     assert cli.main(["predict", str(lived["pretrain"]), str(tmp_path / "asked.png"), "--json"]) == 0

@@ -55,8 +55,9 @@ def test_a_file_of_names_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_figures_and_answers_have_names(
-    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     told = files.read_json(lived["evaluate"] / "metrics.json")
     assert [each["label"] for each in told["each"]] == list(NAMES.values())
     picture, _ = drawn(500, 24, 32)

@@ -26,3 +26,10 @@ def test_the_language_in_force_is_left_as_it_was() -> None:
     before = messages.language()
     pages()
     assert messages.language() == before
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    pages_of = {page.name: page.read_text("utf-8") for page in (ROOT / "docs" / "decisions").glob("*.md")}
+    numbers = [name[:4] for name in pages_of]
+    assert len({*numbers}) == len(numbers)
+    assert [name for name, page in pages_of.items() if not page.startswith(f"# {name[:4]} · ")] == []
