@@ -53,6 +53,11 @@ def steps(recipe: Path) -> list[int]:
     return [entry["step"] for entry in map(json.loads, filter(lambda x: x.endswith("\n"), lines)) if "loss" in entry]
 
 
+def saved(recipe: Path) -> bool:
+    """Whether a checkpoint stands there, whole: it is written beside the steps, which may be ahead of it."""
+    return any((recipe.parent / "runs").glob("**/checkpoints/step-" + 7 * "[0-9]"))
+
+
 def wait(until: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     limit = time.monotonic() + 60
     while not until():
@@ -73,7 +78,7 @@ def finished(recipe: Path, *command: str, options: Sequence[str] = ()) -> str:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_goes_on(recipe: Path, victim: int) -> None:
     process = start(recipe, *DANLU)
-    wait(lambda: len(steps(recipe)) > 15, process)
+    wait(lambda: len(steps(recipe)) > 15 and saved(recipe), process)
     pids = children(process.pid)
     assert len(pids) == 2
     os.kill(pids[victim], signal.SIGKILL)
@@ -106,7 +111,7 @@ SHARED = {"fsdp": ["system.parallel=fsdp"], "tensor": ["system.parallel=tensor",
 @pytest.mark.parametrize("parallel", SHARED)
 def test_shared_weights_are_killed_go_on_and_open_as_any_model(recipe: Path, parallel: str) -> None:
     process = start(recipe, *DANLU, options=SHARED[parallel])
-    wait(lambda: len(steps(recipe)) > 15, process)
+    wait(lambda: len(steps(recipe)) > 15 and saved(recipe), process)
     os.kill(children(process.pid)[1], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
@@ -152,7 +157,7 @@ def test_torchrun_starts_the_ranks_and_starts_them_again(recipe: Path) -> None:
     """One of them is killed: torchrun ends the rest, and the next ones go on from the last checkpoint."""
     meeting = ["--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
     process = start(recipe, *TORCHRUN, *meeting, "--max-restarts", "1", "-m", "danlu")
-    wait(lambda: len(steps(recipe)) > 15, process)
+    wait(lambda: len(steps(recipe)) > 15 and saved(recipe), process)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 0, said

@@ -59,6 +59,8 @@ def written(key: tuple[str, ...], value: str) -> tuple[str, int]:
     if len(key) > 1:
         lines += [f"[{'.'.join(key[:-1])}]", f"{key[-1]} = {value}"]
         line = len(lines)
+        if key[0] == "distill" and key[-1] != "teacher":
+            lines += ['teacher = "runs/teacher"']
         if key[0] == "data" and key != ("data", "path"):
             lines += ['path = "texts"'] if len(key) == 2 else ["[data]", 'path = "texts"']
         return "\n".join(lines), line
