@@ -39,8 +39,10 @@ test: setup
 
 # The tests of accidents with ten times the kills of make test, and the loss rule at six times the cases.
 prove-long: setup
-	PROVE_POINTS=3000 PROVE_KILLS=50 PROVE_EXAMPLES=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 \
-		tests/faults tests/train/test_loss_rule.py $(ARGS)
+	PROVE_POINTS=3000 PROVE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 \
+		tests/faults $(ARGS)
+	PROVE_EXAMPLES=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 tests/train/test_loss_rule.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 3600 -m long $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -75,7 +75,7 @@ def finished(recipe: Path, *command: str, options: Sequence[str] = ()) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_goes_on(recipe: Path, victim: int) -> None:
     process = start(recipe, *DANLU)
     wait(lambda: len(steps(recipe)) > 15 and saved(recipe), process)

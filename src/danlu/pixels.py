@@ -210,7 +210,7 @@ def keyed(image: Any, mask: bytes, legend: Sequence[tuple[int, str]]) -> bytes:
     for place, (number, name) in enumerate(legend):
         left, top = place % columns * _KEY[0], image.height + place // columns * _KEY[1]
         pen.rectangle((left + 3, top + 3, left + 13, top + 13), fill=colour(number), outline="black")
-        told, font = _letters(f"{number} {name}", str(number))
+        told, font = _letters(f"{number} {name}" if name != str(number) else name, str(number))
         pen.text((left + 18, top + 2), told, fill="black", font=font)
     file = io.BytesIO()
     found.save(file, "PNG")

@@ -70,7 +70,7 @@ def test_ten_seconds_are_promised() -> None:
     assert stopping.GRACE + stopping.AT_ONCE < 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_stopped_in_every_stage(number: signal.Signals, straight: dict[str, Any], tmp_path: Path) -> None:
     """One life, stopped in each of its stages; a step is of several micro-batches, each slow."""
     recipe = project(tmp_path / "tiny", cold.LIFE.replace('precision = "fp32"', 'precision = "fp32"\naccumulate = 4'))
@@ -99,6 +99,7 @@ def test_stopped_far_from_python(place: str, straight: dict[str, Any], tmp_path:
     assert cold.outcome(recipe) == straight
 
 
+@pytest.mark.long
 def test_stopped_in_a_save_it_is_saved_once(straight: dict[str, Any], tmp_path: Path) -> None:
     recipe = project(tmp_path / "tiny", cold.LIFE)
     code, took = sent(started(recipe, "save", 1.5), signal.SIGTERM)

@@ -134,7 +134,7 @@ def test_each_rank_takes_the_mean_of_what_it_holds(parallel: str, tmp_path: Path
     assert _apart(alone, each[0]) < 1e-6
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.long), "muon"])
 def test_sharded_float64_stays_the_same_for_the_whole_run(optimizer: str, tmp_path: Path) -> None:
     how: dict[str, Any] = {"steps": 60, "double": True, "optimizer": optimizer}
     alone, sharded = losses(tmp_path, 1, **how), losses(tmp_path, 4, parallel="fsdp", **how)

@@ -32,6 +32,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+FIRST = ("scores and dropout", "bf16, muon", "a mean of the weights")  # the others: make prove-long
+
 
 @linux
 def test_what_follows_from_the_code_counts_both_sides() -> None:
@@ -45,7 +47,9 @@ def test_what_follows_from_the_code_counts_both_sides() -> None:
 
 
 @linux
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in FIRST)) for name in SHAPES]
+)
 def test_the_plan_is_within_15_percent_of_what_the_process_holds(name: str) -> None:
     asked = {"depth": 4, "vocab": 4096, "context": 256, "dropout": 0.0} | SHAPES[name]
     runs = [_started(what, json.dumps(asked)) for what in ("planned", "held")]
@@ -56,7 +60,9 @@ def test_the_plan_is_within_15_percent_of_what_the_process_holds(name: str) -> N
 @linux
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("count", "parallel"), [(2, "fsdp"), (4, "fsdp"), (4, "tensor")])
+@pytest.mark.parametrize(
+    ("count", "parallel"), [(2, "fsdp"), pytest.param(4, "fsdp", marks=pytest.mark.long), (4, "tensor")]
+)
 def test_so_it_is_on_ranks_that_share_the_weights(count: int, parallel: str, tmp_path: Path) -> None:
     """Few rows, so that weights are what there is to be held; a block that is gathered leaves more than itself."""
     asked = {"depth": 8, "vocab": 2048, "context": 32, "batch_tokens": 128, "precision": "fp32", "optimizer": "adamw",
