@@ -34,7 +34,7 @@ from tests.serve.tiny import CORPUS, fitted
 
 CONTEXT = 24
 LABELS = ("good", "bad", "neither")
-SEEING = ("cnn", "unet", "fcos", "ddpm", "dcgan", "vit")
+SEEING = ("cnn", "unet", "fcos", "detr", "ddpm", "dcgan", "vit")
 CUT = ("accumulated", "packed and accumulated")
 EXACT, SPLIT, PACKED = 1e-12, 1e-6, 1e-5
 UNIT = {"tokens.weight": 50.0, "positions.weight": 10.0, "types.weight": 10.0, "table.weight": 10.0, "v.weight": 8.0}
@@ -76,7 +76,9 @@ def task_of(name: str, **options: Any) -> Task:
 
 
 @cache
-def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **options: Any) -> Network:
+def network(
+    dtype: torch.dtype, form: str, task: str = "language_modeling", arch: str = "", **options: Any
+) -> Network:  # fmt: skip
     """One layer without dropout, drawn for every task alike so that rounding is not made larger than it is.
 
     Tokens are vectors of unit size, as T5 begins. What attention brings in outweighs what it is added to,
@@ -85,10 +87,12 @@ def network(dtype: torch.dtype, form: str, task: str = "language_modeling", **op
     matrices are left as drawn: moved as far, the queries of T5 would be twice as large, and its scores have no scale.
     """
     learned = task_of(task, **options)
-    arch = catalogue.stated(task, "arch") or "qwen3"
+    arch = arch or catalogue.stated(task, "arch") or "qwen3"
     sizes = {"qwen3": {"heads": 2, "head_dim": 8}, "mlp": {}}.get(arch, {"heads": 2}) | {"hidden": 32}
     sizes = learned.processor.sizes if arch in SEEING else sizes
-    sizes |= {"heads": 2, "hidden": 32, "patch": 2} if arch == "vit" else {}
+    sizes |= {"vit": {"heads": 2, "hidden": 32, "patch": 2}, "detr": {"heads": 2, "hidden": 32, "queries": 6}}.get(
+        arch, {}
+    )
     vocab = learned.processor.vocab_size
     shape = models.preset(arch, vocab, CONTEXT, 1, width=16, **sizes)
     made, noise = build(learned.shaped(shape), torch.Generator().manual_seed(3)), torch.Generator().manual_seed(4)
@@ -222,10 +226,10 @@ def ranked(task: Task, net: Network, shares: Sequence[Batch]) -> Named:
 
 
 def figures(
-    task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64, name: str = "language_modeling"
+    task: Task, drawn: Drawn, dtype: torch.dtype = torch.float64, name: str = "language_modeling", arch: str = ""
 ) -> dict[str, float]:
     """How far each way of making the step is from the whole batch, as ‖Δg‖/‖g‖."""
-    net, batch = network(dtype, drawn.form, name, **task.chosen), packed(task, drawn)
+    net, batch = network(dtype, drawn.form, name, arch, **task.chosen), packed(task, drawn)
     alone = documents(batch)
     beside = padded(alone, max(CONTEXT, *(each[name].shape[1] for each in alone for name in ("input_ids", "labels"))))
     whole = gradient(task, net, [beside])
@@ -240,7 +244,7 @@ def figures(
     }
 
 
-def obeys(task: Task, drawn: Drawn, name: str = "language_modeling") -> None:
+def obeys(task: Task, drawn: Drawn, name: str = "language_modeling", arch: str = "") -> None:
     """The contract of a task. Those that say that their samples see each other are never split, so exempt.
 
     Samples that do so through vectors alone are cut, but not shared out.
@@ -252,9 +256,9 @@ def obeys(task: Task, drawn: Drawn, name: str = "language_modeling") -> None:
         assert max(exact[way] for way in CUT) <= EXACT, exact
         assert max(figures(task, drawn, torch.float32, name)[way] for way in CUT) <= PACKED
         return
-    exact = figures(task, drawn, name=name)
+    exact = figures(task, drawn, name=name, arch=arch)
     assert max(exact.values()) <= EXACT, exact
-    rounded = figures(task, drawn, torch.float32, name)
+    rounded = figures(task, drawn, torch.float32, name, arch)
     limits = {way: SPLIT if way in ("accumulated", "ranks", "all ranks") else PACKED for way in rounded}
     assert all(rounded[way] <= limits[way] for way in rounded), rounded
 
@@ -268,6 +272,12 @@ def every() -> list[Task]:
 @given(drawn=DRAWN)
 def test_every_task_obeys_the_loss_rule(name: str, drawn: Drawn) -> None:
     obeys(task_of(name), drawn, name)
+
+
+@QUICK
+@given(drawn=DRAWN)
+def test_boxes_said_as_a_set_obey_it(drawn: Drawn) -> None:
+    obeys(task_of("object_detection"), drawn, "object_detection", "detr")
 
 
 @pytest.mark.parametrize("options", [{"pairs": "next"}, {"pairs": "order", "hide": "words"}, {"hide": "spans"}])
