@@ -27,6 +27,12 @@ Weights = dict[str, Tensor]
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured through /proc")
 
 
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of which nothing is known."""
+    monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "machine.json")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")

@@ -18,6 +18,12 @@ from danlu.train.plan import Plan, resolve
 from tests.train.tiny import CONTEXT, PLAN, VOCAB, loaders, network, opened, request
 
 
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of which nothing is known."""
+    monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "machine.json")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
@@ -104,3 +110,18 @@ def test_both_forms_are_the_same_steps_where_shares_are_dropped() -> None:
         found[form] = net(batch)
     assert torch.equal(found["sdpa"], found["written"])
     assert usual.attention(net) == "written"
+
+
+def test_what_was_the_faster_once_stays_chosen(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two forms that are about as fast come out now so, now so; the weights would not be the same."""
+    paces = {"sdpa": 0.01, "written": 0.02}
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
+    monkeypatch.setattr(plan, "_step_seconds", lambda request, net, made, *rest, **more: paces[made.attention])
+    asked = request(data, Train(steps=4))
+    assert resolve(asked, network()).attention == "sdpa"
+    paces.update(sdpa=0.03)
+    again = resolve(asked, network())
+    assert (again.attention, again.seconds_per_step) == ("sdpa", pytest.approx(0.03 * 1.04))
+    assert resolve(request(data, Train(steps=4, batch_tokens=64)), network()).attention == "written", "other steps"
+    monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "another.json")
+    assert resolve(asked, network()).attention == "written", "another machine"

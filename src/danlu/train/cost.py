@@ -1,10 +1,11 @@
 """What this machine can do, and what a network costs on it: measured once, remembered per machine."""
 
 import contextlib
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def remembered(name: str, where: str, measure: Callable[[], float]) -> float:
     if (known := _known().get(key)) is None:
         _keep(_known() | {key: (known := measure())})
     return float(known)
+
+
+def chosen(what: object, where: str, among: Sequence[str], choose: Callable[[], str]) -> str:
+    """Which of these was the fastest here for `what` when it was first tried, or is now.
+
+    Two that are about as fast would come out now so, now so: the same training would not give the same weights.
+    """
+    if len(among) == 1:
+        return among[0]
+    key = _key(f"fastest for {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}", where)
+    if (known := _known().get(key)) not in among:
+        _keep(_known() | {key: (known := choose())})
+    return str(known)
 
 
 def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:

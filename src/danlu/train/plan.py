@@ -135,22 +135,20 @@ def resolve(request: Request, net: nn.Module) -> Plan:
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, _foreseen(request, net, drafted))
     plan = _held(lambda: _tried(request, net, drafted))
-    tried = compiling.decided(request, plan, lambda form: _at_pace(request, net, form).seconds_per_step)
+    tried = compiling.decided(request, plan, lambda form: _step_seconds(request, net, form, _ROUNDS) * _SLACK)
     return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
 
 
 def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
-    """The plan after trials of its steps: how attention is computed, their pace, and how long the training is.
-
-    Where the recipe says how long, the steps that decide on attention tell the pace as well.
-    """
+    """The plan after trials of its steps: how attention is computed, their pace, and how long the training is."""
     plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
     if _counted(request.train) and plan.accumulate == drafted.accumulate:
-        return plan
+        return plan  # the same steps told the pace
     dropping = _dropped(request, plan)
     if dropping.dropout != plan.dropout:  # it takes time and memory too
         plan = split.fitted(request, net, dropping)
-    return _timed(request, net, _at_pace(request, net, plan))
+    exact = _step_seconds(request, net, plan, _ROUNDS) * _SLACK
+    return _timed(request, net, replace(plan, seconds_per_step=exact))
 
 
 def _counted(train: Train) -> bool:
@@ -178,11 +176,6 @@ def _brief(task: Task, plan: Plan) -> Plan:
             break
         micro = replace(micro, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
     return micro
-
-
-def _at_pace(request: Request, net: nn.Module, plan: Plan) -> Plan:
-    """The plan with the time of its steps measured more exactly."""
-    return replace(plan, seconds_per_step=_step_seconds(request, net, plan, _ROUNDS) * _SLACK)
 
 
 def _held(trial: Callable[[], Plan]) -> Plan:
@@ -272,17 +265,25 @@ def cut(request: Request, sharing: int) -> tuple[int, int]:
 
 
 def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
-    """Time real steps in each form of attention and keep the faster."""
-    forms = [drafted.attention]
+    """Time real steps in each form of attention and keep the faster, which is remembered for the same steps."""
+    forms, timed = [drafted.attention], dict[str, float]()
     several = request.train.attention == "auto" and drafted.attention == "sdpa"
     if several and split.allows(net, replace(drafted, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
+    among = [*forms, *(["flex"] if several and compiling.builds_attention(request, drafted) else [])]
     rounds = _ROUNDS if _counted(request.train) else 2  # else the pace is measured later on
-    timed = {form: _step_seconds(request, net, replace(drafted, attention=form), rounds) for form in forms}
-    if several and compiling.builds_attention(request, drafted):
-        timed |= compiling.flexible(drafted, lambda plan: _step_seconds(request, net, plan))
-    best = min(timed, key=lambda form: timed[form])
-    plan = replace(drafted, attention=best, seconds_per_step=timed[best] * _SLACK)
+
+    def pace(plan: Plan) -> float:
+        return _step_seconds(request, net, plan, rounds)
+
+    def fastest() -> str:
+        timed.update({form: pace(replace(drafted, attention=form)) for form in forms})
+        timed.update(compiling.flexible(drafted, pace) if "flex" in among else {})
+        return min(timed, key=timed.__getitem__)
+
+    steps = (stack(net), drafted.rows, drafted.accumulate, drafted.context, drafted.precision, drafted.dropout)
+    plan = replace(drafted, attention=cost.chosen(steps, drafted.device, among, fastest))
+    plan = replace(plan, seconds_per_step=(timed.get(plan.attention) or pace(plan)) * _SLACK)
     return _undisturbed(request, net, plan) if drafted.threads > 1 and drafted.device == device.CPU else plan
 
 
