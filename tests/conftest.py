@@ -2,12 +2,15 @@
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("DANLU_LANG", "en")
+_CACHE = tempfile.TemporaryDirectory(prefix="danlu-tests-cache-")  # what tests make this machine out to be stays there
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from danlu import cluster, files, forecast
+from danlu import cluster, files, forecast, room
 from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.model import Model
-from danlu.train import cost, room, sides
+from danlu.train import cost, sides
 from danlu.train import plan as planning
 from tests.api import bert
 from tests.tiny_life import PLAIN, RECIPE, life, project

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danlu import ranks
+from danlu import cores, ranks
 from danlu.config import System
 from danlu.errors import UserError
 
@@ -91,10 +91,10 @@ def use(system: System) -> str:
 
 @cache
 def _threads() -> int:
-    """What torch found when the first stage began."""
+    """What torch found when the first stage began, and no more than the cores that this process may use."""
     import torch
 
-    return torch.get_num_threads()
+    return max(1, int(min(torch.get_num_threads(), cores.usable())))
 
 
 def name(device: str) -> str:

@@ -300,7 +300,7 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
 
 def _trained(life: Life, plan: "Plan") -> Basis:
     """What the figures of a training come from."""
-    from danlu.train import room
+    from danlu import room
 
     devices = life.loaded.recipe.system.devices
     seen = "process" if plan.device == "cpu" and room.peak() else "held"

@@ -17,6 +17,8 @@ LAYERS = {
         "hub",
         "config",
         "device",
+        "cores",
+        "room",
         "recipe",
         "artifact",
         "ranks",

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from danlu import models, ranks
+from danlu import models, ranks, room
 from danlu.config import Train
 from danlu.data.loader import Shape
 from danlu.graph import Silent
 from danlu.models.architecture import build
 from danlu.nn.network import Network
-from danlu.train import memory, room
+from danlu.train import memory
 from danlu.train.plan import Request, draft, resolve
 from danlu.train.session import fit
 from danlu.train.trial import Synthetic, stands_in

@@ -13,7 +13,7 @@ from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
 from danlu.nn import transformer
-from danlu.train import compiling
+from danlu.train import compiling, cost
 from danlu.train.loop import Training
 from danlu.train.plan import Plan, Request
 from tests.train import tiny
@@ -78,7 +78,13 @@ def asked(wish: str | bool) -> Request:
     return Request(None, Train(), None, None, True, 0.0, compile=wish)  # type: ignore[arg-type]
 
 
-def decided(wish: str | bool, seconds: float, shorter: float = 0.5) -> tuple[Plan, int]:
+@pytest.fixture(autouse=True)
+def unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which nothing was measured yet."""
+    monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "machine.json")
+
+
+def decided(wish: str | bool, seconds: float, shorter: float = 0.5, work: str = "work") -> tuple[Plan, int]:
     """The plan, and how often it was tried; a step takes a second."""
     tried: list[Plan] = []
 
@@ -87,7 +93,7 @@ def decided(wish: str | bool, seconds: float, shorter: float = 0.5) -> tuple[Pla
         return shorter
 
     plan = replace(PLAN, seconds_per_step=1.0, steps=int(seconds), seconds=seconds)
-    return compiling.decided(asked(wish), plan, pace), len(tried)
+    return compiling.decided(asked(wish), plan, work, pace), len(tried)
 
 
 @pytest.fixture
@@ -99,7 +105,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_long_training_is_compiled_where_that_pays() -> None:
     plan, tried = decided("auto", 5000)
     assert (plan.compiled_from, plan.seconds_per_step, tried) == (0, 0.5, 1)
-    plan, tried = decided("auto", 5000, shorter=1.1)
+    plan, tried = decided("auto", 5000, shorter=1.1, work="other")
     assert (plan.compiled_from, plan.seconds_per_step, tried) == (-1, 1.0, 1)
 
 
@@ -107,6 +113,13 @@ def test_a_long_training_is_compiled_where_that_pays() -> None:
 def test_a_short_one_is_not_even_tried() -> None:
     assert decided("auto", 60)[1] == 0
     assert decided(False, 5000)[1] == 0
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_was_decided_once_stays() -> None:
+    """A compiled block ends in other bits: the same training would not give the same weights."""
+    assert [decided("auto", 5000, shorter)[0].compiled_from for shorter in (0.5, 1.1)] == [0, 0]
+    assert [decided("auto", 5000, shorter, "other")[0].compiled_from for shorter in (1.1, 0.5)] == [-1, -1]
 
 
 @pytest.mark.usefixtures("compiler")
@@ -133,7 +146,7 @@ def test_a_compiler_that_fails_is_none() -> None:
         raise RuntimeError("CppCompileError")
 
     plan = replace(PLAN, seconds=5000.0, seconds_per_step=1.0)
-    assert compiling.decided(asked(True), plan, pace) == plan
+    assert compiling.decided(asked(True), plan, "work", pace) == plan
 
 
 @pytest.mark.usefixtures("compiler")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu import device
+from danlu import device, room
 from danlu.config import System, Train
 from danlu.data.loader import IGNORE, Loader, Shape
 from danlu.errors import UserError
@@ -19,7 +19,7 @@ from danlu.nn.cache import Cache
 from danlu.nn.generate import Sampling, sample
 from danlu.nn.losses import chunked_cross_entropy
 from danlu.tasks.language_modeling import LanguageModeling
-from danlu.train import cost, feed, memory, probe, room, split
+from danlu.train import cost, feed, memory, probe, split
 from danlu.train.checkpoint import Checkpoint
 from danlu.train.feed import placed
 from danlu.train.loop import Training, evaluate

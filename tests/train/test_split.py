@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu import messages
+from danlu import messages, room
 from danlu.config import Train
 from danlu.data.loader import Loader, Shape
 from danlu.errors import UserError
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
-from danlu.train import checkpoint, cost, mark, memory, plan, probe, room, split
+from danlu.train import checkpoint, cost, mark, memory, plan, probe, split
 from danlu.train.events import Evaluated
 from danlu.train.plan import Plan, resolve
 from danlu.train.session import CHECKPOINTS, METRICS, Result, fit

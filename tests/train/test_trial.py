@@ -125,3 +125,21 @@ def test_what_was_the_faster_once_stays_chosen(data: Path, monkeypatch: pytest.M
     assert resolve(request(data, Train(steps=4, batch_tokens=64)), network()).attention == "written", "other steps"
     monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "another.json")
     assert resolve(asked, network()).attention == "written", "another machine"
+
+
+def test_micro_batches_that_were_short_enough_once_stay(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over other micro-batches end in other bits: the same training would not give the same weights."""
+    pace = {"seconds": 0.01}
+    monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
+    monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: pace["seconds"])
+    asked = request(data, Train(steps=4, batch_tokens=8 * CONTEXT))
+    first = resolve(asked, network())
+    pace["seconds"] = 10.0  # the machine is busy
+    again = resolve(asked, network())
+    assert (first.rows, first.accumulate) == (again.rows, again.accumulate) == (8, 1)
+    assert again.seconds_per_step == pytest.approx(10.4)
+    slow = resolve(request(data, Train(steps=4, batch_tokens=4 * CONTEXT)), network())
+    pace["seconds"] = 0.01
+    assert (
+        slow.accumulate == resolve(request(data, Train(steps=4, batch_tokens=4 * CONTEXT)), network()).accumulate == 4
+    )

@@ -18,6 +18,7 @@ from torch import nn
 from danlu import device, ranks
 from danlu.errors import UserError
 from danlu.messages import text
+from danlu.train import cost
 
 if TYPE_CHECKING:
     from danlu.train.plan import Plan, Request
@@ -44,15 +45,34 @@ def check(request: "Request") -> None:
         raise UserError("E129", count=ranks.count())
 
 
-def decided(request: "Request", plan: "Plan", pace: Callable[["Plan"], float]) -> "Plan":
+def decided(request: "Request", plan: "Plan", work: object, pace: Callable[["Plan"], float]) -> "Plan":
     """The plan with the step from which its blocks run compiled; the very one where that is not tried.
 
-    `pace` measures the seconds of a plan's steps.
+    `pace` measures the seconds of a plan's steps, which follow from `work`: for the same one the choice is remembered.
     """
-    long = plan.seconds >= (_LONG if plan.device == device.CPU else _LONG_ON_GPU)
-    wanted = request.compile is True or (request.compile == "auto" and long and ranks.count() == 1)
+    wanted = request.compile is True or (request.compile == "auto" and ranks.count() == 1)
     if not wanted or not available(plan.device):
         return plan
+    made = plan
+
+    def choose() -> str:
+        nonlocal made
+        made = _compiled(request, plan, pace) if request.compile is True or _long(plan) else plan
+        return "eager" if made.compiled_from == NEVER else "compiled"
+
+    form = cost.chosen(("compile", work, plan.steps, request.compile), plan.device, ["eager", "compiled"], choose)
+    if form == "compiled" and made is plan:
+        return _compiled(replace(request, compile=True), plan, pace)
+    return made
+
+
+def _long(plan: "Plan") -> bool:
+    """Whether a trial is worth its time."""
+    return plan.seconds >= (_LONG if plan.device == device.CPU else _LONG_ON_GPU)
+
+
+def _compiled(request: "Request", plan: "Plan", pace: Callable[["Plan"], float]) -> "Plan":
+    """The plan after a trial of its compiled steps: with them where they are wished for, or pay back."""
     started = time.monotonic()
     shorter = _tried(plan, pace)
     spent = time.monotonic() - started

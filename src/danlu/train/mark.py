@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import files
-from danlu.train import room
+from danlu import files, room
 
 if TYPE_CHECKING:
     from danlu.train.plan import Plan

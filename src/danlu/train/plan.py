@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from torch import nn
 
-from danlu import device, files, ranks
+from danlu import device, files, ranks, room
 from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
@@ -26,7 +26,7 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, precision, rates, room, schedule, sides, split, usual
+from danlu.train import compiling, cost, memory, precision, rates, schedule, sides, split, usual
 from danlu.train.distributed import Alone
 from danlu.train.usual import stack
 
@@ -35,7 +35,6 @@ EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least 
 _MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 _LOOKING = 1.05  # evaluation adds about a twentieth
 _SLACK = 1.04  # the mean step takes longer than the middle one that is measured
-_DISTURBED = 0.05  # share of the peak below which other processes may be in the way
 _ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
 _HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
@@ -135,13 +134,15 @@ def resolve(request: Request, net: nn.Module) -> Plan:
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, _foreseen(request, net, drafted))
     plan = _held(lambda: _tried(request, net, drafted))
-    tried = compiling.decided(request, plan, lambda form: _step_seconds(request, net, form, _ROUNDS) * _SLACK)
+    tried = compiling.decided(
+        request, plan, _work(net, plan), lambda form: _step_seconds(request, net, form, _ROUNDS) * _SLACK
+    )
     return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
 
 
 def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """The plan after trials of its steps: how attention is computed, their pace, and how long the training is."""
-    plan = _timed(request, net, _brief(request.task, measured(request, net, drafted)))
+    plan = _timed(request, net, _brief(request, net, measured(request, net, drafted)))
     if _counted(request.train) and plan.accumulate == drafted.accumulate:
         return plan  # the same steps told the pace
     dropping = _dropped(request, plan)
@@ -167,15 +168,23 @@ def _dropped(request: Request, plan: Plan) -> Plan:
     return replace(plan, dropout=chosen) if request.train.dropout == "auto" else plan
 
 
-def _brief(task: Task, plan: Plan) -> Plan:
+def _brief(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """Micro-batches that are soon over, where rows can be parted: a signal is heard between two of them."""
-    micro = plan
-    while micro.seconds_per_step / micro.accumulate > _MICRO_SECONDS:
-        parts = split.finer(task, micro.rows, micro.accumulate)
-        if parts is None or plan.rows * plan.accumulate // parts < plan.ranks:
-            break
-        micro = replace(micro, rows=plan.rows * plan.accumulate // parts, accumulate=parts)
-    return micro
+    shared = [each for each in split.cuts(request.task, plan) if each is plan or each.rows >= plan.ranks]
+    cuts = {str(each.accumulate): each for each in shared}
+
+    def soon() -> str:
+        pace = plan.seconds_per_step
+        return next((name for name, cut in cuts.items() if pace / cut.accumulate <= _MICRO_SECONDS), list(cuts)[-1])
+
+    least = cuts[cost.chosen(("cut", *_work(net, plan)), plan.device, list(cuts), soon)]
+    return replace(plan, rows=least.rows, accumulate=least.accumulate)
+
+
+def _work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
+    """What decides how long a step of this plan takes, beside the machine."""
+    shapes = [tuple(each.shape) for each in net.parameters()]
+    return (stack(net), shapes, plan.rows, plan.accumulate, plan.context, plan.precision, plan.dropout)
 
 
 def _held(trial: Callable[[], Plan]) -> Plan:
@@ -281,20 +290,8 @@ def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
         timed.update(compiling.flexible(drafted, pace) if "flex" in among else {})
         return min(timed, key=timed.__getitem__)
 
-    steps = (stack(net), drafted.rows, drafted.accumulate, drafted.context, drafted.precision, drafted.dropout)
-    plan = replace(drafted, attention=cost.chosen(steps, drafted.device, among, fastest))
-    plan = replace(plan, seconds_per_step=(timed.get(plan.attention) or pace(plan)) * _SLACK)
-    return _undisturbed(request, net, plan) if drafted.threads > 1 and drafted.device == device.CPU else plan
-
-
-def _undisturbed(request: Request, net: nn.Module, plan: Plan) -> Plan:
-    """Half the threads where that is faster: on a busy machine threads lose most of their time in waiting."""
-    share = step_gflop(net, plan) / plan.ranks / plan.seconds_per_step / (cost.peak(plan.precision) / 1e9)
-    if share > _DISTURBED:
-        return plan
-    fewer = replace(plan, threads=plan.threads // 2)
-    alone = _step_seconds(request, net, fewer) * _SLACK
-    return replace(fewer, seconds_per_step=alone) if alone < 0.8 * plan.seconds_per_step else plan
+    plan = replace(drafted, attention=cost.chosen(_work(net, drafted), drafted.device, among, fastest))
+    return replace(plan, seconds_per_step=(timed.get(plan.attention) or pace(plan)) * _SLACK)
 
 
 def _step_seconds(

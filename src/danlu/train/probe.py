@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from danlu.train import room
+from danlu import room
 
 _PATIENCE = 120.0  # seconds that a probe may take
 

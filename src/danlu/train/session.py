@@ -14,11 +14,11 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from danlu import device, disk, files, ranks, stopping
+from danlu import cores, device, disk, files, ranks, stopping
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
-from danlu.train import checkpoint, compiling, cores, distributed, log, mark, memory, split
+from danlu.train import checkpoint, compiling, distributed, log, mark, memory, split
 from danlu.train.events import Evaluated, Halted, Stepped
 from danlu.train.loop import Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -55,12 +55,12 @@ def fit(
         UserError: no rows, a budget too short, diverged, damaged checkpoints, a full disk, too little memory.
         RankLost: another rank ended.
     """
-    threads, watch, begun = torch.get_num_threads(), cores.Watch(), Plan.read(out) is not None
+    threads, watch = torch.get_num_threads(), cores.Watch()
     plan, together = _planned(request, net, out, view, distributed.joined(request.task))
     if ranks.rank() == 0:
         plan.write(out)
     if plan.threads != threads:
-        view.line(text("train.threads" if begun else "train.busy", threads=plan.threads, all=threads))
+        view.line(text("train.threads", threads=plan.threads, all=threads))
     trained, total = memory.counted(net)
     share = {"share": f"{trained / total:.2%}", "memory": f"{plan.memory_mb:,}"}
     view.line(text("train.trainable", trainable=f"{trained:,}", total=f"{total:,}", **share))
@@ -91,7 +91,9 @@ def _tell_crowding(plan: Plan, watch: cores.Watch, view: Watcher) -> None:
     if plan.threads > (usable := cores.usable()):
         view.line(text("train.oversubscribed", threads=plan.threads, cores=f"{usable:g}"))
     if (other := watch.neighbour()) is not None and plan.threads + other.cores > usable:
-        view.line(text("train.neighbour", name=other.name, pid=other.pid, cores=f"{other.cores:.1f}"))
+        left = max(1, int(usable - other.cores))
+        leaves = text("train.leaves", left=left) if left < plan.threads else ""
+        view.line(text("train.neighbour", name=other.name, pid=other.pid, cores=f"{other.cores:.1f}") + leaves)
 
 
 def _newest(root: Path, view: Watcher, together: distributed.Alone) -> checkpoint.Checkpoint | None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from danlu import device, ranks
+from danlu import device, ranks, room
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import memory, probe, rates, room
+from danlu.train import memory, probe, rates
 
 if TYPE_CHECKING:
     from danlu.tasks.task import Task
@@ -49,16 +49,16 @@ def fitted(request: "Request", net: nn.Module, plan: "Plan") -> "Plan":
 def _forms(request: "Request", net: nn.Module, plan: "Plan") -> Iterator["Plan"]:
     """A plan and its finer cuts; where they get inefficient and the recipe lets us, with activations computed again."""
     again = request.train.recompute == "auto" and plan.checkpointing == "none" and _has_blocks(net)
-    for form in _cuts(request.task, plan):
+    for form in cuts(request.task, plan):
         if again and form is not plan and form.rows_here * form.context < _EFFICIENT:
             break
         yield form
     if again:
-        yield from _cuts(request.task, replace(plan, checkpointing="blocks"))
+        yield from cuts(request.task, replace(plan, checkpointing="blocks"))
 
 
-def _cuts(task: "Task", plan: "Plan") -> Iterator["Plan"]:
-    """A plan, and its ever finer cuts."""
+def cuts(task: "Task", plan: "Plan") -> Iterator["Plan"]:
+    """A plan, and its ever finer cuts into micro-batches of one size."""
     wanted, parts = plan.accumulate, finer(task, plan.rows, plan.accumulate)
     yield plan
     while parts is not None:

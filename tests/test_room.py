@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from danlu.train import mark, probe, room
+from danlu import room
+from danlu.train import mark, probe
 
 MB = 1e6
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured through /proc")
@@ -72,7 +73,8 @@ def test_a_system_that_says_nothing_refuses_nothing(tmp_path: Path, monkeypatch:
 
 PROBED = """
 import torch
-from danlu.train import probe, room
+from danlu import room
+from danlu.train import probe
 before, kept = room.resident(), torch.ones(10_000_000)  # 40 MB that the child holds too
 measured = probe.peak(lambda: (torch.ones(50_000_000), torch.ones(5_000_000)))
 print(measured - before, room.resident() - before)

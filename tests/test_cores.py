@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from danlu.train import cores, room
+from danlu import cores, room
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and cgroups are Linux's")
 

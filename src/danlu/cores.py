@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from danlu.train import room
+from danlu import room
 
 _PROC = Path("/proc")
 _LEAST_SECONDS = 0.5  # over which use is counted
