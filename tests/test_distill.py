@@ -13,6 +13,7 @@ from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.modalities.image import Image
 from danlu.recipe import load_recipe
+from danlu.stages.prove import prove
 from danlu.tasks.answers.teacher import Teacher
 from tests.test_pictures import KINDS, folders, pixels, project, recipe
 from tests.tiny_life import no_clock
@@ -161,3 +162,16 @@ def test_a_teacher_of_another_task_is_refused_before_anything_runs(teacher: Path
 def test_what_would_do_nothing_is_refused(tmp_path: Path, keys: list[str]) -> None:
     with pytest.raises(UserError, match="do nothing"):
         student(tmp_path, *keys)
+
+
+# --- what is proved ---
+
+
+def test_a_recipe_with_a_teacher_is_proved_with_it(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = student(tmp_path, *SHORT, f"distill.teacher={teacher}").loaded
+    assert prove(loaded, Silent()).failed() == []
+    mixed = Teacher.mixed  # a mean of means: what each micro-batch says of all its pictures
+    monkeypatch.setattr(Teacher, "mixed", lambda self, *said: mixed(self, *said).mean().expand(len(said[0])) ** 2)
+    assert "accumulated" in prove(loaded, Silent()).failed()

@@ -20,7 +20,7 @@ from danlu.errors import EXIT_INTERRUPTED
 
 Handler = Callable[[int, FrameType | None], object]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 9.0  # seconds for what is under way; ten are promised
+GRACE = 8.0  # seconds for what is under way; ten are promised, and a large process takes some to end
 AT_ONCE = 0.5  # seconds in which a second signal may still end the process in order
 
 _saving = threading.Lock()

@@ -28,6 +28,7 @@ from danlu.nn.queries import QueriesConfig
 from danlu.nn.stems import CellsConfig, PatchesConfig
 from danlu.proof.sample import Sample
 from danlu.randomness import generator
+from danlu.tasks.answers import teacher
 from danlu.tasks.task import Example, Row, Task, longest_answer
 from danlu.train import size
 from danlu.train.plan import Request
@@ -120,6 +121,8 @@ def _twin(node: Node, sample: Sample, processor: Any, folder: Path) -> Twin:
     encode = sample.nodes[node.inputs["columns"]]
     drawn = sample.rows(encode.inputs["rows"])
     task = _task(node.config, processor, drawn)
+    if "teacher" in node.external:
+        task = teacher.beside(task, sample.life.loaded.model(node.external["teacher"]), node.config["distill"])
     processor = task.processor
     rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)

@@ -1,6 +1,5 @@
 """Encoded rows -> a model that learned from them alone (or from a base model on)."""
 
-import copy
 import os
 import time
 from functools import partial
@@ -161,16 +160,10 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
 
 
 def _taught(context: "Context", task: "Task") -> "Task":
-    """The task, with its teacher where it has one; what is learned does not hold on to it."""
-    from danlu.model import Model
-    from danlu.tasks.answers.teacher import Teacher
+    """The task, with its teacher where it has one."""
+    from danlu.tasks.answers import teacher
 
-    if "teacher" not in context.inputs:
-        return task
-    said, pupil = context.config["distill"], copy.copy(task)
-    known = Model.from_pretrained(context.inputs["teacher"])
-    pupil.teacher = Teacher.of(known, task, said.way, said.share, said.temperature)  # type: ignore[attr-defined]
-    return pupil
+    return teacher.beside(task, context.inputs.get("teacher"), context.config.get("distill"))
 
 
 def _chats(context: "Context") -> bool:

@@ -55,10 +55,10 @@ class ImageClassification(OneLabel):
         """Pictures as they are seen in one epoch: a function of the epoch and the picture, but for what is mixed in.
 
         That is the next of the micro-batch: then `mates` (B, 1) is its label, and `own` (N,) the share of the first.
-        `said` (N, C) is what a teacher says of them.
+        `said` (N, 1, C) is what a teacher says of them.
         """
         seen = self._anew(batch)
-        return seen | {"said": self.teacher.says(seen["pixel_values"])} if self.teacher else seen
+        return seen | {"said": self.teacher.says(seen["pixel_values"])[:, None]} if self.teacher else seen
 
     def _anew(self, batch: Batch) -> Batch:
         if "lots" not in batch:
@@ -82,7 +82,7 @@ class ImageClassification(OneLabel):
             other = F.cross_entropy(logits, firsts(batch["mates"], batch), ignore_index=IGNORE, reduction="none")
             losses = batch["own"] * losses + (1 - batch["own"]) * other
         if "said" in batch and self.teacher:
-            losses = self.teacher.mixed(losses, logits, batch["said"])
+            losses = self.teacher.mixed(losses, logits, batch["said"][:, 0])
         return {"loss": losses[labels != IGNORE].sum()}
 
     def encode(self, row: Row) -> Example:
