@@ -108,7 +108,7 @@ SHARED = {"fsdp": ["system.parallel=fsdp"], "tensor": ["system.parallel=tensor",
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("parallel", SHARED)
+@pytest.mark.parametrize("parallel", ["fsdp", pytest.param("tensor", marks=pytest.mark.long)])
 def test_shared_weights_are_killed_go_on_and_open_as_any_model(recipe: Path, parallel: str) -> None:
     process = start(recipe, *DANLU, options=SHARED[parallel])
     wait(lambda: len(steps(recipe)) > 15 and saved(recipe), process)

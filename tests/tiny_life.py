@@ -73,3 +73,5 @@ def no_clock(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be measured, so that two trainings of one recipe have one plan."""
     patch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
     patch.setattr(plan, "_step_seconds", lambda *_, **__: 0.01)
+    patch.setattr(cost, "_known", dict)
+    patch.setattr(cost, "_keep", lambda known: None)

@@ -20,7 +20,7 @@ def test_the_command_killed_cold(tmp_path: Path) -> None:
     assert len(report.moments) >= min(KILLS, 6) / 2, report.moments
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_life_of_other_weights_is_told_apart(tmp_path: Path) -> None:
     """The comparison sees one step more."""
     recipes = [cold.project(tmp_path / name / "tiny", cold.LIFE) for name in ("one", "other")]

@@ -170,7 +170,14 @@ def fill(disk: Path, left: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("left", "stage"), [(24_000, "prepare"), (150_000, "prepare"), (400_000, "pretrain")])
+@pytest.mark.parametrize(
+    ("left", "stage"),
+    [
+        pytest.param(24_000, "prepare", marks=pytest.mark.long),
+        (150_000, "prepare"),
+        (400_000, "pretrain"),
+    ],
+)
 def test_the_command_on_a_full_disk(left: int, stage: str, small_disk: Path) -> None:
     """One clear error and exit 5 wherever it is full; with room the same command goes on."""
     text = RECIPE.replace("precision =", 'attention = "sdpa"\nprecision =')

@@ -87,7 +87,7 @@ def test_stopped_in_every_stage(number: signal.Signals, straight: dict[str, Any]
     assert [name.split("-")[0] for name in found["folders"]] == [n.split("-")[0] for n in straight["folders"]]
 
 
-@pytest.mark.parametrize("place", ["training", "duplicates"])
+@pytest.mark.parametrize("place", ["training", pytest.param("duplicates", marks=pytest.mark.long)])
 def test_stopped_far_from_python(place: str, straight: dict[str, Any], tmp_path: Path) -> None:
     """Where no handler can be called the clock ends it; twice, at once."""
     recipe = project(tmp_path / "tiny", cold.LIFE)
@@ -125,6 +125,7 @@ def test_stopped_twice_in_a_save(straight: dict[str, Any], tmp_path: Path) -> No
     assert cold.outcome(recipe) == straight
 
 
+@pytest.mark.long
 def test_a_process_that_slept_goes_on(straight: dict[str, Any], tmp_path: Path) -> None:
     """A laptop that was closed: the process stands still, and nobody gives up waiting."""
     recipe = project(tmp_path / "tiny", cold.LIFE)

@@ -82,7 +82,9 @@ def begun(out: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * bool(fault.lasting)) for name, fault in FAULTS.items()]
+)
 def test_every_change_may_fail(name: str, request_of: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing, saved = Failing(FAULTS[name]), Saved(monkeypatch)
     tap(failing.meet, monkeypatch.setattr)

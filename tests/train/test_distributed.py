@@ -114,7 +114,7 @@ def test_float64_stays_the_same_for_the_whole_run(optimizer: str, tmp_path: Path
         assert _apart(alone[0], each[0]) < 1e-9
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.long), "muon"])
 def test_sharded_is_replicated(optimizer: str, tmp_path: Path) -> None:
     """Three ranks, so that no matrix is shared equally."""
     alone = losses(tmp_path, 1, optimizer=optimizer)[0]
@@ -305,8 +305,10 @@ def _killed(folder: Path, report: Path, parallel: str, whole: bool, keys: dict[s
     fit(Request(task, Train(**(KEYS | keys)), *opened(folder), True, 0.0, parallel), network(), folder / "out", 9, view)
 
 
-@pytest.mark.parametrize(("parallel", "optimizer", "whole"), [("fsdp", "muon", True), ("fsdp", "adamw", False),
-                                                              ("tensor", "adamw", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parallel", "optimizer", "whole"),
+    [("fsdp", "muon", True), pytest.param("fsdp", "adamw", False, marks=pytest.mark.long), ("tensor", "adamw", True)],
+)
 def test_killed_while_a_checkpoint_is_written_beside_steps(
     parallel: str, optimizer: str, whole: bool, tmp_path: Path
 ) -> None:

@@ -243,7 +243,9 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * name.startswith("a return")) for name in PATHS]
+)
 def test_killed_around_a_return_is_uninterrupted(
     name: str, loader: Loader, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def interrupted(recipe: Path, partial: Path, at: int, number: signal.Signals) ->
         return process.returncode, steps(partial / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("task", ["language_modeling", "span_denoising"])
+@pytest.mark.parametrize("task", ["language_modeling", pytest.param("span_denoising", marks=pytest.mark.long)])
 def test_stopped_and_killed_and_run_again(task: str, tmp_path: Path) -> None:
     long = LONG.replace("language_modeling", task)
     straight = life(project(tmp_path / "straight", long)).run(Silent(), "pretrain").folders["pretrain"]

@@ -17,6 +17,7 @@ from danlu.errors import UserError
 from danlu.graph import Life
 from danlu.life import Node
 from danlu.messages import text
+from danlu.model import Model
 from danlu.models.architecture import Architecture, build
 from danlu.nn.adversarial import AdversarialConfig
 from danlu.nn.convolutions import ConvolutionsConfig
@@ -122,7 +123,8 @@ def _twin(node: Node, sample: Sample, processor: Any, folder: Path) -> Twin:
     drawn = sample.rows(encode.inputs["rows"])
     task = _task(node.config, processor, drawn)
     if "teacher" in node.external:
-        task = teacher.beside(task, sample.life.loaded.model(node.external["teacher"]), node.config["distill"])
+        known = Model.from_pretrained(sample.life.loaded.model(node.external["teacher"]))
+        task = teacher.beside(task, known, node.config["distill"])
     processor = task.processor
     rows, examples = _short_enough(task, drawn, encode.config.get("max_answer"))
     whole = _form(sample.life, processor)

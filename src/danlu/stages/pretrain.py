@@ -161,9 +161,12 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
 
 def _taught(context: "Context", task: "Task") -> "Task":
     """The task, with its teacher where it has one."""
+    from danlu.model import Model
     from danlu.tasks.answers import teacher
 
-    return teacher.beside(task, context.inputs.get("teacher"), context.config.get("distill"))
+    if "teacher" not in context.inputs:
+        return task
+    return teacher.beside(task, Model.from_pretrained(context.inputs["teacher"]), context.config["distill"])
 
 
 def _chats(context: "Context") -> bool:

@@ -91,10 +91,6 @@ def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:
 
 def faster_precision(where: str = device.CPU) -> str:
     """bf16 where its matrix products gain at least half over fp32's (AMX, AVX512-bf16, GPUs), else fp32."""
-    return chosen("precision", where, ["bf16", "fp32"], lambda: _faster(where))
-
-
-def _faster(where: str) -> str:
     return "bf16" if peak("bf16", where) > 1.5 * peak("fp32", where) else "fp32"
 
 

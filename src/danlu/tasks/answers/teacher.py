@@ -5,7 +5,6 @@ Shapes: N pictures · C classes of the student · S pixels on each side
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -62,16 +61,12 @@ class Teacher:
         return F.kl_div(own, theirs, reduction="none", log_target=True).sum(-1) * self.temperature**2
 
 
-def beside(task: Any, folder: Path | None, said: Any) -> Any:
-    """The task with the teacher in a model folder, learned from as the recipe says; the model does not hold on to it.
+def beside(task: Any, model: Any, said: Any) -> Any:
+    """The task with a model as its teacher, as the recipe says of it; what is learned does not hold on to it.
 
     Raises:
-        UserError: E625, E626; whatever is wrong with the folder.
+        UserError: E625, E626.
     """
-    from danlu.model import Model
-
-    if folder is None:
-        return task
     pupil = copy.copy(task)
-    pupil.teacher = Teacher.of(Model.from_pretrained(folder), task, said.way, said.share, said.temperature)
+    pupil.teacher = Teacher.of(model, task, said.way, said.share, said.temperature)
     return pupil
