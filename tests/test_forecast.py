@@ -9,7 +9,7 @@ from danlu import cluster, files, forecast, room
 from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.model import Model
-from danlu.train import cost, sides
+from danlu.train import cost, pace, sides
 from danlu.train import plan as planning
 from tests.api import bert
 from tests.tiny_life import PLAIN, RECIPE, life, project
@@ -51,7 +51,8 @@ def test_every_figure_of_every_stage_says_whether_it_is_measured(tmp_path: Path)
 
 def test_a_pace_is_called_measured_only_where_steps_were_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seconds that are shown are those that the steps of the copy took."""
-    monkeypatch.setattr(planning, "_step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # such steps may have been tried before
+    monkeypatch.setattr(pace, "step_seconds", lambda *_, **__: 0.5)
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
     said = origins(rows(project(tmp_path))["pretrain"])
     assert "0.52 s of a step here, times 6" in said["minutes"]  # with the slack of a mean over a median

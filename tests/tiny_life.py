@@ -7,7 +7,7 @@ import pytest
 
 from danlu.graph import Life
 from danlu.recipe import load_recipe
-from danlu.train import cost, plan
+from danlu.train import cost, pace
 
 WORDS = {
     "how": ["old", "young", "small", "tall", "quiet", "brave", "tired", "hidden", "distant", "silver"],
@@ -72,6 +72,6 @@ def life(recipe: Path, *overrides: str) -> Life:
 def no_clock(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be measured, so that two trainings of one recipe have one plan."""
     patch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
-    patch.setattr(plan, "_step_seconds", lambda *_, **__: 0.01)
+    patch.setattr(pace, "step_seconds", lambda *_, **__: 0.01)
     patch.setattr(cost, "_known", dict)
     patch.setattr(cost, "_keep", lambda known: None)

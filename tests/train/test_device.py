@@ -245,7 +245,7 @@ def test_an_evaluation_reads_only_its_sums(held_out: Loader, monkeypatch: pytest
 def test_a_training_goes_on_on_another_device(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun on a GPU by its plan and checkpoint, ended here: said once, and the plan says where it is now."""
     asked = replace(request(tmp_path / "rows", Train(steps=4, save_every=2, precision="fp32")), started=0.0)
-    monkeypatch.setattr("danlu.train.plan._step_seconds", lambda *_, **__: 0.01)
+    monkeypatch.setattr("danlu.train.pace.step_seconds", lambda *_, **__: 0.01)
     out = tmp_path / "out"
     out.mkdir()
 

@@ -17,7 +17,7 @@ from danlu.data.loader import Loader, Shape
 from danlu.errors import UserError
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.tasks.task import Batch
-from danlu.train import checkpoint, cost, mark, memory, plan, probe, split
+from danlu.train import checkpoint, cost, mark, memory, pace, plan, probe, split
 from danlu.train.events import Evaluated
 from danlu.train.plan import Plan, resolve
 from danlu.train.session import CHECKPOINTS, METRICS, Result, fit
@@ -101,7 +101,7 @@ def test_samples_that_see_each_other_stay_together(data: Path) -> None:
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
-    monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: 0.01)
+    monkeypatch.setattr(pace, "step_seconds", lambda *_, **__: 0.01)
 
 
 def fixed(monkeypatch: pytest.MonkeyPatch, free: float, per_row: float) -> list[int]:
@@ -158,7 +158,7 @@ def test_a_micro_batch_is_over_within_seconds(
     step: float, rows: int, data: Path, monkeypatch: pytest.MonkeyPatch, no_clock: None
 ) -> None:
     """A signal is heard between two of them, and ten seconds are promised."""
-    monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: step)
+    monkeypatch.setattr(pace, "step_seconds", lambda *_, **__: step)
     made = resolve(request(data, Train(batch_tokens=8 * 32, steps=4)), network())
     assert (made.rows, made.accumulate, made.unsplit) == (rows, 8 // rows, 0)
 
@@ -192,7 +192,7 @@ def test_the_form_of_attention_that_does_not_fit_is_not_tried(
         tried.add(made.attention)
         return 0.01
 
-    monkeypatch.setattr(plan, "_step_seconds", seconds)
+    monkeypatch.setattr(pace, "step_seconds", seconds)
     monkeypatch.setattr(memory, "forecast", lambda net, made: 100.0 if made.attention == "written" else 1.0)
     for free, forms in ((50.0, {"sdpa"}), (500.0, {"sdpa", "written"})):
         monkeypatch.setattr(room, "limit", lambda free=free: free)

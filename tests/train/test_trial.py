@@ -13,7 +13,7 @@ from danlu.models import bert
 from danlu.models.architecture import build
 from danlu.nn.attention import Attention
 from danlu.nn.network import Network
-from danlu.train import cost, plan, usual
+from danlu.train import cost, pace, plan, usual
 from danlu.train.plan import Plan, resolve
 from tests.train.tiny import CONTEXT, PLAN, VOCAB, loaders, network, opened, request
 
@@ -41,7 +41,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         return 0.01 if made.attention == "written" else 0.02
 
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
-    monkeypatch.setattr(plan, "_step_seconds", seconds)
+    monkeypatch.setattr(pace, "step_seconds", seconds)
     return plans
 
 
@@ -77,6 +77,7 @@ def test_where_rows_are_seen_often_the_steps_that_are_tried_drop_as_the_training
 ) -> None:
     for epochs, dropout in ((2.0, {0.0, 0.1}), (3.0, {0.1}), (9.0, {0.2})):
         tried.clear()
+        cost.cache_file().unlink(missing_ok=True)  # else what was tried once is not tried again
         made = resolve(request(data, Train(epochs=epochs)), network())
         assert {each.dropout for each in tried} == {made.dropout}
         assert made.dropout in dropout
@@ -86,7 +87,7 @@ def test_where_rows_are_seen_often_the_steps_that_are_tried_drop_as_the_training
 def test_a_step_that_is_cut_finer_is_timed_again(
     data: Path, tried: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "_MICRO_SECONDS", 0.006)
+    monkeypatch.setattr(pace, "_MICRO_SECONDS", 0.006)
     made = resolve(request(data, Train(steps=4, batch_tokens=8 * CONTEXT)), network())
     assert (made.rows, made.accumulate) == (4, 2)
     assert tried[-1] == replace(made, **{name: getattr(tried[-1], name) for name in ("seconds_per_step", *_FORECAST)})
@@ -116,30 +117,48 @@ def test_what_was_the_faster_once_stays_chosen(data: Path, monkeypatch: pytest.M
     """Two forms that are about as fast come out now so, now so; the weights would not be the same."""
     paces = {"sdpa": 0.01, "written": 0.02}
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
-    monkeypatch.setattr(plan, "_step_seconds", lambda request, net, made, *rest, **more: paces[made.attention])
-    asked = request(data, Train(steps=4))
-    assert resolve(asked, network()).attention == "sdpa"
+    monkeypatch.setattr(pace, "step_seconds", lambda request, net, made, *rest, **more: paces[made.attention])
+
+    def made(**more: Any) -> Plan:
+        """The length of a training by time depends on its pace, so that steps are tried each time."""
+        return resolve(replace(request(data, Train(budget="1min", **more)), started=time.monotonic()), network())
+
+    assert made().attention == "sdpa"
     paces.update(sdpa=0.03)
-    again = resolve(asked, network())
-    assert (again.attention, again.seconds_per_step) == ("sdpa", pytest.approx(0.03 * 1.04))
-    assert resolve(request(data, Train(steps=4, batch_tokens=64)), network()).attention == "written", "other steps"
+    assert (made().attention, made().seconds_per_step) == ("sdpa", pytest.approx(0.03 * 1.04))
+    assert made(batch_tokens=64).attention == "written", "other steps"
     monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "another.json")
-    assert resolve(asked, network()).attention == "written", "another machine"
+    assert made().attention == "written", "another machine"
 
 
 def test_micro_batches_that_were_short_enough_once_stay(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over other micro-batches end in other bits: the same training would not give the same weights."""
-    pace = {"seconds": 0.01}
+    taken = {"seconds": 0.01}
     monkeypatch.setattr(cost, "peak", lambda precision, where="cpu": 1e11)
-    monkeypatch.setattr(plan, "_step_seconds", lambda *_, **__: pace["seconds"])
-    asked = request(data, Train(steps=4, batch_tokens=8 * CONTEXT))
-    first = resolve(asked, network())
-    pace["seconds"] = 10.0  # the machine is busy
-    again = resolve(asked, network())
+    monkeypatch.setattr(pace, "step_seconds", lambda *_, **__: taken["seconds"])
+
+    def made(rows: int) -> Plan:
+        asked = request(data, Train(budget="10min", batch_tokens=rows * CONTEXT))
+        return resolve(replace(asked, started=time.monotonic()), network())
+
+    first = made(8)
+    taken["seconds"] = 10.0  # the machine is busy
+    again, slow = made(8), made(4)
     assert (first.rows, first.accumulate) == (again.rows, again.accumulate) == (8, 1)
     assert again.seconds_per_step == pytest.approx(10.4)
-    slow = resolve(request(data, Train(steps=4, batch_tokens=4 * CONTEXT)), network())
-    pace["seconds"] = 0.01
-    assert (
-        slow.accumulate == resolve(request(data, Train(steps=4, batch_tokens=4 * CONTEXT)), network()).accumulate == 4
-    )
+    taken["seconds"] = 0.01
+    assert slow.accumulate == made(4).accumulate == 4
+
+
+def test_where_the_length_is_told_the_same_steps_are_tried_once(data: Path, tried: list[Plan]) -> None:
+    """Their pace is for the forecast alone; a training that was faster mends it, one that was slower was disturbed."""
+    asked = request(data, Train(steps=4))
+    first = resolve(asked, network())
+    count = len(tried)
+    assert count and resolve(asked, network()) == first and len(tried) == count
+    assert resolve(request(data, Train(steps=9)), network()).steps == 9 and len(tried) == count
+    for seconds, known in ((9.0, first.seconds_per_step), (0.001, 0.001)):
+        pace.outrun(asked, network(), first, seconds)
+        assert resolve(asked, network()).seconds_per_step == known
+    resolve(request(data, Train(steps=4, optimizer="sgd")), network())
+    assert len(tried) > count, "other steps"

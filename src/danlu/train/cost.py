@@ -70,10 +70,24 @@ def chosen(what: object, where: str, among: Sequence[str], choose: Callable[[], 
     """
     if len(among) == 1:
         return among[0]
-    key = _key(f"fastest for {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}", where)
+    key = _key(_named("fastest for", what), where)
     if (known := _known().get(key)) not in among:
         _keep(_known() | {key: (known := choose())})
     return str(known)
+
+
+def recalled(what: object, where: str) -> dict[str, Any]:
+    """What was kept here of `what`; nothing where it is new."""
+    return dict(_known().get(_key(_named("facts of", what), where), {}))
+
+
+def kept(what: object, where: str, facts: dict[str, Any]) -> None:
+    """Remember facts of `what` on this machine, in place of those of before."""
+    _keep(_known() | {_key(_named("facts of", what), where): facts})
+
+
+def _named(name: str, what: object) -> str:
+    return f"{name} {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
 
 
 def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:

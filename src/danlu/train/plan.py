@@ -3,12 +3,9 @@
 From there nothing reads a clock: the same plan, machine, torch and thread count give the same weights.
 """
 
-import copy
 import math
-import statistics
 import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import tomli_w
 import torch
 from torch import nn
 
-from danlu import device, files, ranks, room
+from danlu import device, files, ranks
 from danlu.config import Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
@@ -26,17 +23,13 @@ from danlu.nn.attention import Attention
 from danlu.nn.dropout import Dropout
 from danlu.quantity import count, seconds
 from danlu.tasks.task import Task
-from danlu.train import compiling, cost, memory, precision, rates, schedule, sides, split, usual
+from danlu.train import compiling, cost, memory, pace, precision, schedule, sides, split, usual
 from danlu.train.distributed import Alone
 from danlu.train.usual import stack
 
 PLAN = "plan.toml"
 EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
-_MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 _LOOKING = 1.05  # evaluation adds about a twentieth
-_SLACK = 1.04  # the mean step takes longer than the middle one that is measured
-_ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
-_HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
 _NEW = ("source", "target", "average")  # what plans of an earlier version do not say
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
@@ -133,71 +126,50 @@ def resolve(request: Request, net: nn.Module) -> Plan:
     if drafted.parallel != "ddp":
         return _parted(request, net, drafted)
     drafted = split.fitted(request, net, _foreseen(request, net, drafted))
-    plan = _held(lambda: _tried(request, net, drafted))
-    tried = compiling.decided(
-        request, plan, _work(net, plan), lambda form: _step_seconds(request, net, form, _ROUNDS) * _SLACK
-    )
-    return plan if tried is plan else _held(lambda: _timed(request, net, tried))  # a trial takes of the budget
+    plan = _as_before(request, net, drafted) or _first(request, net, drafted)
+    tried = compiling.decided(request, plan, pace.work(net, plan), lambda form: _exactly(request, net, form))
+    return plan if tried is plan else pace.held(lambda: _timed(request, net, tried))  # a trial takes of the budget
+
+
+def _as_before(request: Request, net: nn.Module, drafted: Plan) -> Plan | None:
+    """The plan with what a trial of the same steps found before."""
+    if (plan := pace.known(request, net, drafted)) is None:
+        return None
+    return replace(_timed(request, net, plan), memory_mb=plan.memory_mb)
+
+
+def _first(request: Request, net: nn.Module, drafted: Plan) -> Plan:
+    """The plan after a trial, which is remembered."""
+    plan = pace.held(lambda: _tried(request, net, drafted))
+    pace.learned(request, net, drafted, plan)
+    return plan
 
 
 def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """The plan after trials of its steps: how attention is computed, their pace, and how long the training is."""
-    plan = _timed(request, net, _brief(request, net, measured(request, net, drafted)))
-    if _counted(request.train) and plan.accumulate == drafted.accumulate:
+    plan = _timed(request, net, pace.brief(request, net, pace.measured(request, net, drafted)))
+    if pace.counted(request.train) and plan.accumulate == drafted.accumulate:
         return plan  # the same steps told the pace
     dropping = _dropped(request, plan)
     if dropping.dropout != plan.dropout:  # it takes time and memory too
         plan = split.fitted(request, net, dropping)
-    exact = _step_seconds(request, net, plan, _ROUNDS) * _SLACK
-    return _timed(request, net, replace(plan, seconds_per_step=exact))
+    return _timed(request, net, replace(plan, seconds_per_step=_exactly(request, net, plan)))
 
 
-def _counted(train: Train) -> bool:
-    """Whether the recipe says how many steps, tokens or epochs: their pace changes nothing but the forecast."""
-    return {train.steps, train.tokens, train.epochs} != {None}
+def _exactly(request: Request, net: nn.Module, plan: Plan) -> float:
+    """Seconds of a step, from as many as are timed for a forecast."""
+    return pace.step_seconds(request, net, plan, pace.ROUNDS) * pace.SLACK
 
 
 def _foreseen(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """The plan with the dropout that follows from its length, where the recipe says that."""
-    return _dropped(request, _timed(request, net, plan)) if _counted(request.train) else plan
+    return _dropped(request, _timed(request, net, plan)) if pace.counted(request.train) else plan
 
 
 def _dropped(request: Request, plan: Plan) -> Plan:
     """The plan with dropout where rows are seen often, if the recipe leaves it open."""
     chosen = usual.dropout(plan.tokens / request.loader.predictions)
     return replace(plan, dropout=chosen) if request.train.dropout == "auto" else plan
-
-
-def _brief(request: Request, net: nn.Module, plan: Plan) -> Plan:
-    """Micro-batches that are soon over, where rows can be parted: a signal is heard between two of them."""
-    shared = [each for each in split.cuts(request.task, plan) if each is plan or each.rows >= plan.ranks]
-    cuts = {str(each.accumulate): each for each in shared}
-
-    def soon() -> str:
-        pace = plan.seconds_per_step
-        return next((name for name, cut in cuts.items() if pace / cut.accumulate <= _MICRO_SECONDS), list(cuts)[-1])
-
-    least = cuts[cost.chosen(("cut", *_work(net, plan)), plan.device, list(cuts), soon)]
-    return replace(plan, rows=least.rows, accumulate=least.accumulate)
-
-
-def _work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
-    """What decides how long a step of this plan takes, beside the machine."""
-    shapes = [tuple(each.shape) for each in net.parameters()]
-    return (stack(net), shapes, plan.rows, plan.accumulate, plan.context, plan.precision, plan.dropout)
-
-
-def _held(trial: Callable[[], Plan]) -> Plan:
-    """The plan that a trial of its steps gives, with the most memory that this process held meanwhile.
-
-    A trial holds what the training will: a copy of the weights takes the place of the best ones. Where the process was
-    larger before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
-    """
-    before, plan = room.peak(), trial()
-    if plan.device != device.CPU:  # what this process holds lies elsewhere
-        return plan
-    held = room.peak() if room.peak() > before else room.resident()
-    return replace(plan, memory_mb=int(held / 1e6)) if held else plan
 
 
 def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
@@ -211,8 +183,8 @@ def _parted(request: Request, net: nn.Module, plan: Plan) -> Plan:
 
 def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan:
     """The plan at the pace that the ranks reach together: rank 0 alone had the machine for itself."""
-    pace = _step_seconds(request, net, plan, together=together) * _SLACK
-    return Plan(**ranks.agreed(lambda: asdict(_timed(request, net, replace(plan, seconds_per_step=pace)))))
+    each = pace.step_seconds(request, net, plan, together=together) * pace.SLACK
+    return Plan(**ranks.agreed(lambda: asdict(_timed(request, net, replace(plan, seconds_per_step=each)))))
 
 
 def draft(request: Request, net: nn.Module) -> Plan:
@@ -271,47 +243,6 @@ def cut(request: Request, sharing: int) -> tuple[int, int]:
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
     parts = split.parts(request, rows, sharing)
     return rows // parts, parts
-
-
-def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
-    """Time real steps in each form of attention and keep the faster, which is remembered for the same steps."""
-    forms, timed = [drafted.attention], dict[str, float]()
-    several = request.train.attention == "auto" and drafted.attention == "sdpa"
-    if several and split.allows(net, replace(drafted, attention="written")):
-        forms += ["written"]  # it holds the scores of all pairs
-    among = [*forms, *(["flex"] if several and compiling.builds_attention(request, drafted) else [])]
-    rounds = _ROUNDS if _counted(request.train) else 2  # else the pace is measured later on
-
-    def pace(plan: Plan) -> float:
-        return _step_seconds(request, net, plan, rounds)
-
-    def fastest() -> str:
-        timed.update({form: pace(replace(drafted, attention=form)) for form in forms})
-        timed.update(compiling.flexible(drafted, pace) if "flex" in among else {})
-        return min(timed, key=timed.__getitem__)
-
-    plan = replace(drafted, attention=cost.chosen(_work(net, drafted), drafted.device, among, fastest))
-    return replace(plan, seconds_per_step=(timed.get(plan.attention) or pace(plan)) * _SLACK)
-
-
-def _step_seconds(
-    request: Request, net: nn.Module, plan: Plan, rounds: int = 2, together: Alone | None = None
-) -> float:
-    """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
-    from danlu.train.loop import Training
-
-    together = together or Alone()
-    patience = _HASTE if _counted(request.train) else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
-    copied, started, times = copy.deepcopy(net), time.monotonic(), []
-    torch.set_num_threads(plan.threads)
-    prepare(copied, plan)
-    training = Training(request.task, copied, rates.awake(request.train), replace(plan, steps=100), 0, together)
-    for event in training.events(request.loader, None):
-        times.append(event.seconds)  # type: ignore[union-attr]
-        started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
-        if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
-            break
-    return statistics.median(times[1:])
 
 
 def prepare(net: nn.Module, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from danlu import cores, device, disk, files, ranks, stopping
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
-from danlu.train import checkpoint, compiling, distributed, log, mark, memory, split
+from danlu.train import checkpoint, compiling, distributed, log, mark, memory, pace, split
 from danlu.train.events import Evaluated, Halted, Stepped
 from danlu.train.loop import Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -80,6 +80,8 @@ def fit(
         checkpoint.prune(out / CHECKPOINTS, plan.stable_step)
     else:
         session.run()
+    if plan.compiled_from == compiling.NEVER and training.position.step:
+        pace.outrun(request, net, plan, training.position.seconds / training.position.step)
     facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting}
     return Result(plan, together.whole(training.final_weights()), facts)
 

@@ -97,12 +97,12 @@ def share(precision: str, where: str = device.CPU) -> float:
 
 def _share(precision: str, where: str) -> float:
     from danlu.models import preset
-    from danlu.train import plan
+    from danlu.train import pace, plan
 
     depth = _DEPTHS.get(where, _DEPTHS[""])
     net = build(preset("qwen3", _VOCAB, _CONTEXT, depth), generator(0, "trial")).train().to(where)
     task: Any = tasks.load("language_modeling")(Vocabulary(_VOCAB))
     loader: Any = Synthetic(_CONTEXT, _VOCAB, 10**6)
     request = plan.Request(task, Train(precision=precision), loader, None, True, time.monotonic(), device=where)
-    drafted = plan.measured(request, net, plan.draft(request, net))
+    drafted = pace.measured(request, net, plan.draft(request, net))
     return plan.step_gflop(net, drafted) / drafted.seconds_per_step / (cost.peak(precision, where) / 1e9)

@@ -9,7 +9,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,12 @@ def _marks() -> tuple[tuple[str, Any], ...]:
 
 def _form(row: Mapping[str, Any]) -> Any:
     """The module of the shape that a row of ours has."""
-    return next(form for mark, form in _marks() if row.get(mark) is not None)
+    return _marked(tuple(name for name, value in row.items() if value is not None))
+
+
+@lru_cache(1024)  # rows of one source have few sets of columns
+def _marked(columns: tuple[str, ...]) -> Any:
+    return next(form for mark, form in _marks() if mark in columns)
 
 
 def renamed(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:

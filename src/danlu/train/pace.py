@@ -1,0 +1,137 @@
+"""How long steps take here, and in which form they are fastest: tried on a copy of the network, and remembered.
+
+Which form, cut and pace such steps had is kept per machine (cost.py): a busy moment changes no weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from danlu import device, room
+from danlu.config import Train
+from danlu.quantity import seconds
+from danlu.train import compiling, cost, rates, split
+from danlu.train.distributed import Alone
+from danlu.train.usual import stack
+
+if TYPE_CHECKING:
+    from danlu.train.plan import Plan, Request
+
+_MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
+SLACK = 1.04  # the mean step takes longer than the middle one that is measured
+ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
+_HASTE = 0.35  # those seconds where the length of the training does not follow from them
+_MEASURED = ("attention", "rows", "accumulate", "seconds_per_step", "memory_mb")  # what a trial decides and finds
+
+
+def counted(train: Train) -> bool:
+    """Whether the recipe says how many steps, tokens or epochs: their pace changes nothing but the forecast."""
+    return {train.steps, train.tokens, train.epochs} != {None}
+
+
+def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
+    """Time real steps in each form of attention and keep the faster, which is remembered for the same steps."""
+    forms, timed = [drafted.attention], dict[str, float]()
+    several = request.train.attention == "auto" and drafted.attention == "sdpa"
+    if several and split.allows(net, replace(drafted, attention="written")):
+        forms += ["written"]  # it holds the scores of all pairs
+    among = [*forms, *(["flex"] if several and compiling.builds_attention(request, drafted) else [])]
+    rounds = ROUNDS if counted(request.train) else 2  # else the pace is measured later on
+
+    def pace(plan: Plan) -> float:
+        return step_seconds(request, net, plan, rounds)
+
+    def fastest() -> str:
+        timed.update({form: pace(replace(drafted, attention=form)) for form in forms})
+        timed.update(compiling.flexible(drafted, pace) if "flex" in among else {})
+        return min(timed, key=timed.__getitem__)
+
+    plan = replace(drafted, attention=cost.chosen(work(net, drafted), drafted.device, among, fastest))
+    return replace(plan, seconds_per_step=(timed.get(plan.attention) or pace(plan)) * SLACK)
+
+
+def brief(request: Request, net: nn.Module, plan: Plan) -> Plan:
+    """Micro-batches that are soon over, where rows can be parted: a signal is heard between two of them."""
+    shared = [each for each in split.cuts(request.task, plan) if each is plan or each.rows >= plan.ranks]
+    cuts = {str(each.accumulate): each for each in shared}
+
+    def soon() -> str:
+        pace = plan.seconds_per_step
+        return next((name for name, cut in cuts.items() if pace / cut.accumulate <= _MICRO_SECONDS), list(cuts)[-1])
+
+    least = cuts[cost.chosen(("cut", *work(net, plan)), plan.device, list(cuts), soon)]
+    return replace(plan, rows=least.rows, accumulate=least.accumulate)
+
+
+def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, together: Alone | None = None) -> float:
+    """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
+    from danlu.train.loop import Training
+    from danlu.train.plan import prepare
+
+    together = together or Alone()
+    patience = _HASTE if counted(request.train) else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
+    copied, started, times = copy.deepcopy(net), time.monotonic(), []
+    torch.set_num_threads(plan.threads)
+    prepare(copied, plan)
+    training = Training(request.task, copied, rates.awake(request.train), replace(plan, steps=100), 0, together)
+    for event in training.events(request.loader, None):
+        times.append(event.seconds)  # type: ignore[union-attr]
+        started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
+        if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
+            break
+    return statistics.median(times[1:])
+
+
+def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
+    """What decides how long a step of this plan takes, beside the machine."""
+    shapes = [(tuple(each.shape), each.requires_grad) for each in net.parameters()]
+    return (stack(net), shapes, plan.rows, plan.accumulate, plan.context, plan.precision, plan.dropout)
+
+
+def held(trial: Callable[[], Plan]) -> Plan:
+    """The plan that a trial of its steps gives, with the most memory that this process held meanwhile.
+
+    A trial holds what the training will: a copy of the weights takes the place of the best ones. Where the process was
+    larger before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
+    """
+    before, plan = room.peak(), trial()
+    if plan.device != device.CPU:  # what this process holds lies elsewhere
+        return plan
+    held = room.peak() if room.peak() > before else room.resident()
+    return replace(plan, memory_mb=int(held / 1e6)) if held else plan
+
+
+# --- what was found before ---
+
+
+def known(request: Request, net: nn.Module, drafted: Plan) -> Plan | None:
+    """The plan with what such steps took here before, where their pace changes nothing but the forecast."""
+    found = cost.recalled(_trial(request, net, drafted), drafted.device) if counted(request.train) else {}
+    return replace(drafted, **found) if found else None
+
+
+def learned(request: Request, net: nn.Module, drafted: Plan, plan: Plan) -> None:
+    """Remember what a trial of a drafted plan has found."""
+    cost.kept(_trial(request, net, drafted), plan.device, {name: getattr(plan, name) for name in _MEASURED})
+
+
+def _trial(request: Request, net: nn.Module, plan: Plan) -> tuple[object, ...]:
+    """What a trial depends on, beside the machine."""
+    forms = (request.train.attention, split.allows(net, replace(plan, attention="written")))
+    asked = (forms, plan.optimizer, plan.checkpointing, plan.average > 0, plan.ranks)
+    return ("pace", *work(net, plan), *asked)
+
+
+def outrun(request: Request, net: nn.Module, plan: Plan, pace: float) -> None:
+    """Remember the seconds of a training's steps where the trial's were more: it was made in a busy moment."""
+    found = cost.recalled(_trial(request, net, plan), plan.device)
+    if found and pace < found["seconds_per_step"]:
+        cost.kept(_trial(request, net, plan), plan.device, found | {"seconds_per_step": pace})
