@@ -156,6 +156,18 @@ def test_places_of_a_large_picture_stand_for_two_pixels(lived: dict[str, Path], 
     assert pixels.classes(pixels.read(task.predict(net, batch)[0]["mask"])).shape == (side, side)
 
 
+def test_a_balanced_picture_weighs_its_classes_alike() -> None:
+    """By hand: 2 pixels of one class, 8 of another, 2 of none; all are 10 in sum."""
+    from danlu.tasks.segmentation import VOID, _weights
+
+    labels = torch.tensor([[[0, 0, 1, 1], [1, 1, 1, 1], [1, 1, VOID, VOID]], [[1] * 4, [VOID] * 4, [VOID] * 4]])
+    whole, half = (_weights(labels, 3, balance) for balance in (1.0, 0.5))
+    assert whole[0].flatten()[[0, 2, 10]].tolist() == pytest.approx([2.5, 0.625, 0.0])
+    assert (half[0, 0, 0] / half[0, 0, 2]).item() == pytest.approx(2.0)
+    for each in (whole, half):
+        assert each.sum((1, 2)).tolist() == pytest.approx([10.0, 4.0])
+
+
 def test_dice_is_one_less_overlap() -> None:
     """Of hard shares: 1 - F1 of each class that a picture has, as scikit-learn counts it."""
     from sklearn.metrics import f1_score
@@ -182,7 +194,7 @@ def test_a_model_is_measured_on_other_masks(
     tiny_pictures.is_measured(lived["pretrain"], tmp_path / "more", "mean_iou", capsys)
 
 
-SEEN_ANEW = [("crop=2",), ("flip=true",), ("zoom=0.5",), ("colour=0.3",), ("dice=1.0",)]
+SEEN_ANEW = [("crop=2",), ("flip=true",), ("zoom=0.5",), ("colour=0.3",), ("dice=1.0",), ("balance=0.5",)]
 
 
 def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, lived: dict[str, Path]) -> None:
@@ -192,7 +204,7 @@ def test_every_way_to_see_them_anew_changes_the_weights_alone(tmp_path: Path, li
     assert Columns(other / "columns" / "train").shape("pixel_labels") == (8, 8)
 
 
-ANEW = "[options]\ncrop = 2\nflip = true\nzoom = 0.3\ncolour = 0.2\ndice = 1.0\n"
+ANEW = "[options]\ncrop = 2\nflip = true\nzoom = 0.3\ncolour = 0.2\ndice = 1.0\nbalance = 0.5\n"
 
 
 def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

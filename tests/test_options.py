@@ -30,7 +30,15 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
         "mixup": 0.5,
         "cutmix": 0.5,
     },  # test_pictures.py tries them
-    "segmentation": {"size": 8, "crop": 2, "flip": True, "zoom": 0.5, "colour": 0.3, "dice": 1.0},  # test_masks.py does
+    "segmentation": {
+        "size": 8,
+        "crop": 2,
+        "flip": True,
+        "zoom": 0.5,
+        "colour": 0.3,
+        "dice": 1.0,
+        "balance": 0.5,
+    },  # test_masks.py does
     "object_detection": {
         "size": 8,
         "most": 1,

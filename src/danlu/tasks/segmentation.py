@@ -53,6 +53,7 @@ class Segmentation(Placed):
     options = {
         **Placed.options,
         "dice": (0.0, [0.0, 10.0], "weight of the overlap that classes lack in a picture, beside the loss of pixels"),
+        "balance": (0.0, [0.0, 1.0], "how far a picture's rare classes weigh as much as its common ones"),
     }
 
     @classmethod
@@ -111,7 +112,10 @@ class Segmentation(Placed):
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
         """Cross-entropy of pixels; beside it 1 - Dice (1606.04797), the mean over the classes of each picture."""
         logits, labels = self._answers(net, batch)
-        found = {"loss": F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")}
+        losses = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="none")
+        if self.chosen["balance"]:
+            losses = losses * _weights(labels, len(self.labels), self.chosen["balance"]).to(losses.dtype)
+        found = {"loss": losses.sum()}
         if self.chosen["dice"]:
             found["dice"] = self.chosen["dice"] * _apart(logits.softmax(1), labels)
         return found
@@ -209,6 +213,19 @@ class Segmentation(Placed):
         usual = counts.argmax(-1).astype(np.uint8)
         extents = (self._places(row).shape for row in held_out)
         return {"usual": [self._said(pixels.resized(usual, *extent)) for extent in extents]}
+
+
+def _weights(labels: Tensor, classes: int, balance: float) -> Tensor:
+    """Weights (N, S, S) of pixels, n^-balance where n of their picture are of their class; in each they sum to its own.
+
+    1.0: all classes of a picture weigh the same (frequency balancing, 1411.4734, within each picture).
+    """
+    known = labels != VOID
+    ones = F.one_hot(labels.where(known, classes), classes + 1)[..., :classes]
+    each = ones.sum((1, 2)).double()
+    own = each.clamp(min=1).pow(-balance)
+    own = own * (each.sum(1) / (own * each).sum(1).clamp(min=1e-9))[:, None]
+    return F.pad(own, (0, 1)).gather(1, labels.where(known, classes).flatten(1)).view_as(labels)
 
 
 def _apart(shares: Tensor, labels: Tensor) -> Tensor:
