@@ -2,9 +2,10 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 _TASKS, _MODELS = (Path(__file__).parent / folder for folder in ("tasks", "models"))
@@ -77,18 +78,28 @@ def _title(path: Path) -> str:
 
 
 def _of_class(path: Path, attribute: str) -> Any:
-    """What the classes of a file state, one of them."""
+    """What the classes of a file state, one of them, or else the classes of tasks that they are made of."""
     parts = _parsed(path).body
-    inside = [each for part in parts if isinstance(part, ast.ClassDef) for each in part.body]
-    return _value(inside, attribute, [each for each in parts if isinstance(each, ast.ImportFrom)])
+    kinds = [part for part in parts if isinstance(part, ast.ClassDef)]
+    taken = {name.name: str(each.module) for each in parts if isinstance(each, ast.ImportFrom) for name in each.names}
+    own = _value([each for kind in kinds for each in kind.body], attribute, taken)
+    bases = (name for kind in kinds for base in kind.bases if (name := ast.unparse(base)) in taken)
+    above = (taken[name] for name in bases if taken[name].startswith("danlu.tasks."))
+    found = (_of_class(_path(module), attribute) for module in above) if own is None else iter([own])
+    return next((each for each in found if each is not None), None)
 
 
-def _value(body: Sequence[ast.stmt], attribute: str, taken: Sequence[ast.ImportFrom] = ()) -> Any:
-    values = [each.value for each in body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == attribute]
+def _path(module: str) -> Path:
+    return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+
+
+def _value(body: Sequence[ast.stmt], attribute: str, taken: Mapping[str, str] = MappingProxyType({})) -> Any:
+    assigned = [each for each in body if isinstance(each, ast.Assign)]
+    values = [each.value for each in assigned if attribute in map(ast.unparse, each.targets)]
     return _read(values[0], taken) if values else None
 
 
-def _read(node: ast.expr, taken: Sequence[ast.ImportFrom]) -> Any:
+def _read(node: ast.expr, taken: Mapping[str, str]) -> Any:
     """What stands there, once `**Other.attribute` is what that class states, which was taken from another file."""
     if not isinstance(node, ast.Dict):
         return ast.literal_eval(node)
@@ -98,10 +109,9 @@ def _read(node: ast.expr, taken: Sequence[ast.ImportFrom]) -> Any:
     return made
 
 
-def _elsewhere(node: ast.expr, taken: Sequence[ast.ImportFrom]) -> Any:
+def _elsewhere(node: ast.expr, taken: Mapping[str, str]) -> Any:
     owner, attribute = ast.unparse(node).split(".")
-    (module,) = (str(each.module) for each in taken if owner in {name.name for name in each.names})
-    return _of_class(Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py"), attribute)
+    return _of_class(_path(taken[owner]), attribute)
 
 
 @cache

@@ -11,12 +11,13 @@ from danlu import catalogue, models, tasks
 from danlu.config import DIALS
 from tests.check.tree import SOURCE
 
-OF_TASKS = ("adversarial", "arch", "judges", "labelled", "makes", "options", "shape", "sized", "stock", "teachable")
+OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "judges", "known_as", "labelled", "makes", "options", "shape",
+            "sized", "stock", "teachable")  # fmt: skip
 OF_FAMILIES = ("ALIAS", "DIALS", "SIZES", "SUITS", "TOKENIZER")
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_a_task_states_itself_what_is_read_without_it(name: str) -> None:
+def test_a_task_states_what_is_read_without_it(name: str) -> None:
     kind = tasks.load(name)
     for attribute in OF_TASKS:
         assert (catalogue.stated(name, attribute) or None) == (getattr(kind, attribute, None) or None), attribute

@@ -26,7 +26,8 @@ class RelationExtraction(TextClassification):
     outputs = {"label": Text}
     shape = "marked"
     arch = "bert"
-    stock = ()  # type: ignore[assignment]  # the class is the classifier's
+    archs = ("bert",)  # type: ignore[assignment]
+    stock = known_as = ()  # type: ignore[assignment]  # the class is the classifier's
     long = "cut"
     judges = True
     selects = "relation_f1"

@@ -5,28 +5,16 @@ from collections.abc import Iterable, Sequence
 from danlu.metrics import rouge
 from danlu.metrics.bootstrap import Sample, means
 from danlu.metrics.overlap import sentences
-from danlu.modalities.text import Text
+from danlu.tasks.answers.target import Targeted
 from danlu.tasks.task import Row
-from danlu.tasks.translation import Translation
 
 
-class Summarization(Translation):
-    """`Translation` into a shorter text of the same language, measured by ROUGE beside the text's first sentence."""
+class Summarization(Targeted):
+    """A shorter text of the same language, measured by ROUGE beside the text's first sentence."""
 
-    inputs = {"text": Text}
-    outputs = {"target": Text}
-    shape = "targeted"
-    arch = "t5"
-    archs = ("t5", "bart", "marian")
-    ahead = 0
-    long = "cut"
-    judges = True
     known_as = ("summarization",)
-    stock = ("BartForConditionalGeneration",)
-    options = {
-        "prefix": ("", None, "what stands before every text that is read, as T5 was taught: `summarize: `"),
-        "longest": (128, [1, 100000], "tokens of an answer, at most"),
-    }
+    stock = ("BartForConditionalGeneration",)  # type: ignore[assignment]
+    options = {**Targeted.options, "longest": (128, [1, 100000], "tokens of an answer, at most")}
 
     def sample(self, predictions: Sequence[Row], references: Sequence[Row]) -> Sample | None:
         pairs = zip(predictions, references, strict=True)
