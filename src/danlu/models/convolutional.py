@@ -25,6 +25,7 @@ Convolved = ConvolutionsConfig | DenoiserConfig | AdversarialConfig
 BLOCK = "embed.blocks.{n}"
 CONVOLUTIONS = tuple(f"{BLOCK}.{name}" for name in ("conv", "second", "around"))  # a plain block has the first of each
 NORMS = tuple(f"{BLOCK}.{name}" for name in ("norm", "last"))
+_LARGE = 192  # pixels on each side from which a first convolution may take every second place
 _KEYS = {
     "image": "image_size",
     "channels": "num_channels",
@@ -115,6 +116,12 @@ def halved(image: int, smallest: int, most: int) -> int:
     while image >> stages >= smallest and stages < most:
         stages += 1
     return stages
+
+
+def entered(image: int, most: int) -> tuple[int, int]:
+    """How far apart the places of the first convolution are, and stages, of which the last has 3 pixels at least."""
+    stem = 2 if image >= _LARGE else 1
+    return stem, halved(image // stem, 3, most)
 
 
 def staged(model_type: str, layout: Layout, width: int, kind: str, dials: Sequence[str]) -> Family:

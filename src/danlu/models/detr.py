@@ -26,8 +26,6 @@ DIALS = ("width", "heads", "hidden", "queries")
 QUERIES = 64  # boxes that it can say of a picture
 HEAD_DIM = 32
 _STAGES = 4  # at most: a place of the last stands for 8 pixels, or 16 of a large picture
-_SMALLEST = 3  # places on each side of the last stage, at least
-_LARGE = 192  # pixels on each side from which the first convolution takes every second place
 
 
 def _same(modules: Iterable[str]) -> dict[str, str]:
@@ -53,8 +51,7 @@ def preset(
     """
     foreign.always_tied(tied)
     check_sizes(sizes, DIALS)
-    stem = 2 if image >= _LARGE else 1
-    stages = convolutional.halved(image // stem, _SMALLEST, _STAGES)
+    stem, stages = convolutional.entered(image, _STAGES)
     embed = ConvolutionsConfig(image, channels, sizes.get("width", 16), stages, depth, "residual", stem)
     heads, hidden = sizes.get("heads", max(1, embed.dim // HEAD_DIM)), sizes.get("hidden", 4 * embed.dim)
     return _architecture(embed, depth, heads, hidden, sizes.get("queries", QUERIES), 1, dropout)

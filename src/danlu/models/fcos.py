@@ -5,12 +5,9 @@ One dial: convolutions of each stage, down and up; 16 channels in the first, twi
 
 from danlu.models import unet
 from danlu.nn.heads import LabelConfig
-from danlu.nn.unet import UNetConfig
 
-EMBED = UNetConfig
-STOCK = False
+EMBED, STOCK, DEPTH = unet.EMBED, unet.STOCK, unet.DEPTH
 SUITS = "named"  # tasks that name it
-DEPTH = 2  # where the recipe leaves it open
 DIALS = ("width",)
 LAYOUT = unet.layout("FCOS", LabelConfig(5, "each", answer="boxes"))
 _STRIDE = 8  # pixels from one place that answers to the next

@@ -13,16 +13,14 @@ STOCK = False
 SUITS = "named"  # tasks that name it
 DEPTH = 2  # where the recipe leaves it open
 DIALS = ("width",)
-_SMALLEST, _STAGES = 3, 5  # places on each side of the last stage, at least, and stages, at most
-_LARGE = 192  # pixels on each side from which the first convolution takes every second place
+_STAGES = 5  # at most
 
 
 def family(model_type: str, layout: Layout, stride: int = 1) -> convolutional.Family:
     """A family whose places answer for `stride` pixels on each side, or for those of the first convolution's."""
 
     def follow(image: int) -> dict[str, int]:
-        stem = 2 if image >= _LARGE else 1
-        stages = convolutional.halved(image // stem, _SMALLEST, _STAGES)
+        stem, stages = convolutional.entered(image, _STAGES)
         return {"stem": stem, "stages": stages, "stop": min(stages - 1, max(0, (stride // stem).bit_length() - 1))}
 
     return convolutional.Family(model_type, layout, UNetConfig, 16, follow, image=96)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from danlu.data.augment import Lots
-from danlu.modalities.image import Image
 from danlu.models.architecture import Architecture
 from danlu.nn.adversarial import AdversarialConfig
 from danlu.nn.losses import wide
@@ -22,19 +21,12 @@ class AdversarialImageGeneration(NewPictures):
     For pixel_values (N, C, S, S) a batch holds `latent` (N, Z, 1, 1), of which as many others are made.
     """
 
-    inputs = {"image": Image}
-    outputs = {"image": Image}
-    shape = "picture"
     arch = "dcgan"
     parts = ("discriminator", "generator")
-    long = "drop"
-    judges = True
-    makes = True
     adversarial = True
     step_tokens = 64
-    encoded_by = ("size",)
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        **NewPictures.options,
         "latent": (64, [1, 1024], "numbers that a picture is made of"),
     }
 

@@ -7,38 +7,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.data.augment import Augmentation, Lots, mixed
-from danlu.modalities.image import Image
 from danlu.modalities.text import Text
 from danlu.nn.losses import IGNORE, wide
 from danlu.nn.masks import firsts
 from danlu.tasks.answers.label import OneLabel
+from danlu.tasks.answers.seen import Seen
 from danlu.tasks.answers.teacher import Teacher
 from danlu.tasks.task import Answer, Batch, Example, Row
 
 _FIVE = 5
 
 
-class ImageClassification(OneLabel):
+class ImageClassification(OneLabel, Seen):
     """One class for each picture: pixel_values uint8 (B, C, S, S), a place (B, 1) for each; logits (B, classes)."""
 
-    inputs = {"image": Image}
     outputs = {"label": Text}
     shape = "picture"
     arch = "cnn"
     archs = ("cnn", "mlp", "resnet", "vit")
-    long = "drop"
-    judges = True
     labelled = True
     step_tokens = 128
     stock = ("ForImageClassification",)
     known_as = ("image-classification",)
-    encoded_by = ("size",)
     teachable = True
     teacher: Teacher | None = None  # whose answers are learned beside the labels
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
-        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
-        "flip": (False, None, "turn left and right in training, half of the time"),
+        **Seen.options,
         "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
         "randaugment": (0, [0, 8], "operations of RandAugment done to each picture in training"),
         "magnitude": (9, [0, 30], "how strong the operations of RandAugment are"),

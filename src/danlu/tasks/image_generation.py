@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from danlu.data.augment import Lots
-from danlu.modalities.image import Image
 from danlu.nn.diffusion import descended, noised, signal
 from danlu.nn.losses import wide
 from danlu.tasks.answers.picture import NewPictures
@@ -19,17 +18,10 @@ class ImageGeneration(NewPictures):
     Of pixel_values (N, C, S, S) with `noise`, the network finds that noise, `level` (N,) says how much there is.
     """
 
-    inputs = {"image": Image}
-    outputs = {"image": Image}
-    shape = "picture"
     arch = "ddpm"
-    long = "drop"
-    judges = True
-    makes = True
     step_tokens = 128
-    encoded_by = ("size",)
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        **NewPictures.options,
         "schedule": ("cosine", ("cosine", "linear"), "how the noise grows from level to level"),
         "levels": (1000, [10, 10_000], "levels of noise, from nearly none to nothing else"),
         "steps": (50, [1, 10_000], "levels that a new picture passes on its way from noise"),

@@ -20,13 +20,14 @@ from danlu.nn.heads import HeadConfig
 from danlu.nn.losses import IGNORE, wide
 from danlu.nn.painting import PixelsConfig, joined, wanted
 from danlu.nn.stems import PatchesConfig
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.answers.seen import Seen
+from danlu.tasks.task import Batch, Example, Row
 
 _GREY = 128  # of what is hidden, where it is shown
 _ODD = 0x5851F42D4C957F2D  # what the bytes of a picture are multiplied by, one after another
 
 
-class MaskedImageModeling(Task):
+class MaskedImageModeling(Seen):
     """Masked image modelling (2111.06377): pixel_values uint8 (B, C, S, S); lot (B, 1, 1), a number of the epoch and
     the picture, by which patches are hidden. The loss is the squared error of pixels, the mean over the hidden
     patches of a picture, summed over pictures.
@@ -34,24 +35,18 @@ class MaskedImageModeling(Task):
     A look at held-out pictures hides of each the same at every time: a function of its pixels.
     """
 
-    inputs = {"image": Image}
     outputs = {"painted": Image}
     shape = "picture"
     arch = "vit"
     archs = ("vit",)
-    long = "drop"
-    judges = True
     judged = 16  # answers are pictures
     step_tokens = 128
     stock = ("ViTMAEForPreTraining",)
-    encoded_by = ("size",)
     options = {
         "share": (0.75, [0.05, 0.95], "share of the patches that are hidden"),
         "decoder": (2, [1, 16], "layers of the decoder, which is for pretraining alone"),
         "target": ("patch", ("patch", "picture"), "by what pixels are standardised that are to be found"),
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
-        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
-        "flip": (False, None, "turn left and right in training, half of the time"),
+        **Seen.options,
     }
 
     @classmethod

@@ -38,19 +38,14 @@ class ObjectDetection(Placed):
     pixels of the picture as it came.
     """
 
-    inputs = {"image": Image}
     outputs = {"boxes": Image}
     shape = "boxed"
     arch = "fcos"
     archs = ("fcos", "detr")
-    long = "drop"
-    judges = True
     selects = "map_50"
-    labelled = True
     lone = ""
-    step_tokens = 8
     known_as = ("object-detection",)
-    encoded_by = ("size", "most")
+    encoded_by = ("size", "most")  # type: ignore[assignment]
     options = {
         **Placed.options,
         "most": (64, [1, 500], "boxes of a picture that are learned from, at most: the largest"),

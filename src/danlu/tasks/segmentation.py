@@ -38,18 +38,12 @@ class Segmentation(Placed):
     [{"number", "name", "colour"}]}.
     """
 
-    inputs = {"image": Image}
     outputs = {"mask": Image}
     shape = "masked"
     arch = "unet"
     archs = ("unet",)
-    long = "drop"
-    judges = True
     selects = "mean_iou"
-    labelled = True
-    step_tokens = 8
     known_as = ("image-segmentation",)
-    encoded_by = ("size",)
     options = {
         **Placed.options,
         "dice": (0.0, [0.0, 10.0], "weight of the overlap that classes lack in a picture, beside the loss of pixels"),

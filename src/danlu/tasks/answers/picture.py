@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from danlu import pixels
 from danlu.data.augment import Lots
 from danlu.errors import UserError
+from danlu.modalities.image import Image
 from danlu.randomness import generator
 from danlu.tasks.task import Batch, Example, Row, Task
 
@@ -28,6 +29,14 @@ class NewPictures(Task):
     (N, C, S, S) in columns, and from -1 to 1 once something was drawn for them.
     """
 
+    inputs = {"image": Image}
+    outputs = {"image": Image}
+    shape = "picture"
+    long = "drop"
+    judges = True
+    makes = True
+    encoded_by = ("size",)
+    options = {"size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96")}
     wishes: ClassVar = {"count": (64, 1, 256), "seed": (1, 0, 2**53)}
     judged = 0
 

@@ -6,18 +6,19 @@ import numpy as np
 import torch
 
 from danlu.data.augment import Augmentation, Lots, Moves
-from danlu.tasks.task import Batch, Example, Row, Task
+from danlu.tasks.answers.seen import Seen
+from danlu.tasks.task import Batch, Example, Row
 
 _ANEW = ("crop", "flip", "zoom", "colour")
 
 
-class Placed(Task):
+class Placed(Seen):
     """An answer in pixels of the picture as it came; pixel_values uint8 (N, C, S, S) in columns."""
 
+    labelled = True
+    step_tokens = 8
     options = {
-        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
-        "crop": (0, [0, 512], "pixels by which pictures are moved at most in training, each time others"),
-        "flip": (False, None, "turn left and right in training, half of the time"),
+        **Seen.options,
         "zoom": (0.0, [0.0, 1.0], "by what share pictures become larger or smaller at most in training"),
         "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
     }
