@@ -1,6 +1,5 @@
 """The life of boxes: pictures and what files say of them in, boxes of each class out; what does not fit is named."""
 
-import base64
 import contextlib
 import json
 from pathlib import Path
@@ -12,16 +11,14 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageFont
 
-from danlu import Model, cli, files, pixels
-from danlu.config import Serve
-from danlu.data import boxes, starter
+from danlu import Model, files, pixels
+from danlu.data import boxes
 from danlu.data.augment import Augmentation, Lots
 from danlu.data.columns import Columns
 from danlu.graph import Life, Silent
 from danlu.nn.boxes import apart, assigned, boxes_of, kept, places_of
 from danlu.recipe import load_recipe
-from danlu.serve.run import background
-from tests import tiny_pictures, tiny_task
+from tests import tiny_pictures
 from tests.tiny_pictures import coloured
 
 KINDS = {"bright": 235, "dark": 15}
@@ -40,6 +37,12 @@ def drawn(seed: int) -> tuple[np.ndarray, Things]:
         things.append(([left, top, left + width, top + height], kind))
     picture += random.normal(0, 6, picture.shape)
     return coloured(picture), things
+
+
+def farthest(said: dict[str, Any], things: Things) -> float:
+    """How far from the things, at most, the surest box of each kind is, in pixels."""
+    best = {each["label"]: each["box"] for each in reversed(said["boxes"])}
+    return float(max(np.abs(np.array(best[kind]) - corners).max() for corners, kind in things))
 
 
 def voc(things: Things) -> str:
@@ -81,8 +84,7 @@ DATA = 'path = "set"\ntest = "set/ImageSets/Main/test.txt"\nsplit = { valid = 0.
 
 
 def recipe(folder: Path, more: str = "", data: str = DATA) -> Life:
-    train = tiny_pictures.TRAIN.replace("steps = 60", "steps = 150")
-    return tiny_pictures.recipe(folder, data, more, train, task="object_detection")
+    return tiny_pictures.recipe(folder, data, more, tiny_pictures.train(steps=150), "object_detection")
 
 
 def project(folder: Path, more: str = "[options]\nsize = 64\n") -> Life:
@@ -123,39 +125,25 @@ def test_boxes_are_drawn_where_one_works_and_served(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, things = drawn(500)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    path = tmp_path / "there" / "asked.png"
-    path.parent.mkdir()
-    Pillow.fromarray(picture).save(path)
-    assert cli.main(["predict", str(lived["pretrain"]), str(path), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = tiny_pictures.predicted(lived["pretrain"], picture, tmp_path, capsys, monkeypatch)
     assert said["drawn"] == "asked-drawn.png"
-    assert sorted(each.name for each in path.parent.iterdir()) == ["asked.png"]
     seen = Pillow.open(said["drawn"])
     assert (seen.size, seen.mode) == ((WIDE, HIGH), "RGB")
     assert bool((np.asarray(seen) != picture).any())
-    best = {each["label"]: each["box"] for each in reversed(said["boxes"])}
-    for corners, kind in things:
-        assert np.abs(np.array(best[kind]) - corners).max() < 8
-    written = base64.b64encode(path.read_bytes()).decode()
-    with background(Model.from_pretrained(lived["pretrain"]), "tiny", Serve(port=0)) as url:
-        (served,) = tiny_task.asked(url, {"image": written})["predictions"]
-    assert served["boxes"] == said["boxes"]
+    assert farthest(said, things) < 8
+    assert tiny_pictures.served(lived["pretrain"], picture)["boxes"] == said["boxes"]
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    row = {"image": pixels.written(pixels.png(drawn(3)[0]))}
-    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
+    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", drawn(3)[0])
 
 
 def test_thresholds_decide_what_is_said(lived: dict[str, Path]) -> None:
-    row = {"image": pixels.written(pixels.png(drawn(3)[0]))}
     said = {}
     for name, value in (("threshold", 0.05), ("threshold", 0.99), ("overlap", 1.0)):
         model = Model.from_pretrained(lived["pretrain"])
         model.task.chosen |= {"threshold": 0.05, name: value}
-        said[name, value] = len(model.judge([row])[0]["boxes"])
+        said[name, value] = len(model.judge([tiny_pictures.row(drawn(3)[0])])[0]["boxes"])
     assert said["threshold", 0.99] < said["threshold", 0.05] < said["overlap", 1.0]
 
 
@@ -250,12 +238,10 @@ def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(("make", "rows", "test"), [(of_voc, 44, 8), (of_coco, 24, None)])
 def test_raw_files_are_recognised_and_read(tmp_path: Path, make: Any, rows: int, test: int | None) -> None:
     make(tmp_path / "raw")
-    written, seen = starter.recipe(tmp_path / "raw", Path("raw"))
+    written, seen, encoded = tiny_pictures.begun(tmp_path)
     assert 'task = "object_detection"' in written
     assert seen == rows
     assert ('test = "raw/ImageSets/Main/test.txt"' in written) == bool(test)
-    (tmp_path / "recipe.toml").write_text(written, "utf-8")
-    encoded = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode").folders["encode"]
     table = files.read_json(encoded / "tokens.json")
     assert sum(each["rows"] for each in table["splits"].values()) == rows
     assert test is None or table["splits"]["test"]["rows"] == test

@@ -9,13 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as Pillow
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
 
-from danlu import Model, cli, files, models, pixels, tasks
-from danlu.config import Serve
+from danlu import Model, files, models, pixels, tasks
 from danlu.data import shapes, store
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
@@ -26,11 +24,9 @@ from danlu.nn.network import Detection, Network
 from danlu.nn.queries import Queries
 from danlu.proof.gradients import accumulated, difference, gradient
 from danlu.recipe import load_recipe
-from danlu.serve.run import background
-from danlu.stages.prove import prove
 from danlu.tasks.object_detection import ObjectDetection
-from tests import tiny_task
-from tests.test_boxes import drawn, of_voc, recipe
+from tests import tiny_pictures
+from tests.test_boxes import drawn, farthest, of_voc, recipe
 
 SIZE, CLASSES = 48, 3
 
@@ -208,28 +204,16 @@ def _row(boxes: list[list[Any]], wide: int = 64) -> dict[str, str]:
 def test_it_is_drawn_and_served_as_the_other_detector_is(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     picture, things = drawn(3)
-    Pillow.fromarray(picture).save(tmp_path / "asked.png")
-    assert cli.main(["predict", str(lived["pretrain"]), str(tmp_path / "asked.png"), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    best = {each["label"]: each["box"] for each in reversed(said["boxes"])}
-    for corners, kind in things:
-        assert np.abs(np.array(best[kind]) - corners).max() < 12
-    row = {"image": pixels.written((tmp_path / "asked.png").read_bytes())}
-    model = Model.from_pretrained(lived["pretrain"])
-    with background(model, "tiny", Serve(port=0)) as url:
-        (served,) = tiny_task.asked(url, row)["predictions"]
-    assert served["boxes"] == said["boxes"]
-    model.save_pretrained(tmp_path / "again")
-    assert Model.from_pretrained(tmp_path / "again").judge([row]) == model.judge([row])
+    said = tiny_pictures.predicted(lived["pretrain"], picture, tmp_path, capsys, monkeypatch)
+    assert farthest(said, things) < 12
+    assert tiny_pictures.served(lived["pretrain"], picture)["boxes"] == said["boxes"]
+    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", picture)
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
-    certificate = prove(load_recipe(project(tmp_path).loaded.path, SHORT), Silent())
-    assert certificate.error() is None, certificate.render()
+    tiny_pictures.is_exact(project(tmp_path), *SHORT)
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", str(project(tmp_path).loaded.path), "--plan", "--json", *SHORT]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 5
+    tiny_pictures.is_forecast(project(tmp_path), capsys, *SHORT)

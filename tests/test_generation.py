@@ -21,42 +21,29 @@ from danlu.recipe import load_recipe
 from danlu.report import page
 from danlu.serve.run import background
 from danlu.tasks.answers.picture import grid
-from danlu.train.session import Interrupted
 from tests import tiny_task
-from tests.tiny_life import no_clock
-from tests.tiny_pictures import folders, is_exact, is_forecast, learns_the_same_in_parts
+from tests.tiny_pictures import (
+    DATA,
+    changed,
+    folders,
+    goes_on_once_stopped,
+    is_exact,
+    is_forecast,
+    learns_the_same_in_parts,
+    recipe,
+    train,
+)
 
 DIFFUSION, GAN = TASKS = ("image_generation", "adversarial_image_generation")
-RECIPE = """
-task = "{task}"
-
-[data]
-path = "set/train"
-test = "set/test"
-split = {{ valid = 0.1, test = 0.0 }}
-
-[model]
-width = 8
-
-[train]
-steps = {steps}
-lr = {lr}
-optimizer = "adam"
-batch_tokens = 16
-precision = "fp32"
-dropout = 0.0
-
-[system]
-threads = 1
-"""
 
 
 def project(folder: Path, task: str, *keys: str, steps: int = 30) -> Life:
     folders(folder / "set" / "train", 40)
     folders(folder / "set" / "test", 12, 100)
     lr = 0.01 if task == DIFFUSION else 0.001
-    (folder / "recipe.toml").write_text(RECIPE.format(task=task, steps=steps, lr=lr), "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", keys))
+    return changed(
+        recipe(folder, DATA, train=train("width = 8", steps=steps, lr=lr, optimizer="adam"), task=task), *keys
+    )
 
 
 @pytest.fixture(scope="module")
@@ -170,18 +157,8 @@ def test_a_model_that_makes_nothing_writes_none(lived: dict[str, dict[str, Path]
 
 @pytest.mark.parametrize("task", TASKS)
 def test_killed_and_run_again(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by its deadline between two steps, and gone on with: the same weights and their mean, bit by bit."""
-    no_clock(monkeypatch)
-    mean = "train.average=0.9"
-    straight = project(tmp_path / "straight", task, mean).run(Silent(), "pretrain").folders["pretrain"]
-    short = project(tmp_path / "stopped", task, mean, "train.deadline=0.05s", "train.save_every=7")
-    with pytest.raises(Interrupted):
-        short.run(Silent(), "pretrain")
-    assert list((tmp_path / "stopped").rglob("checkpoints/*"))
-    life = project(tmp_path / "stopped", task, mean, "train.save_every=7")
-    again = life.run(Silent(), "pretrain").folders["pretrain"]
-    assert again.name == straight.name
-    assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
+    """With the mean of the weights, too."""
+    goes_on_once_stopped(lambda root, *more: project(root, task, "train.average=0.9", *more), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("task", TASKS)

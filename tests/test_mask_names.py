@@ -1,18 +1,18 @@
 """What classes of masks are called: files that say so, and where their names are shown."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from danlu import Model, cli, files, pixels
+from danlu import Model, files, pixels
 from danlu.data import masks, starter
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from tests.test_masks import drawn, project
+from tests.tiny_pictures import predicted
 
 NAMES = {"0": "ground", "4": "bright thing", "7": "dark thing"}
 CODES = "0 ground\n4: bright thing\n7\tdark thing\n11,void\n"
@@ -57,13 +57,10 @@ def test_a_file_of_names_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_figures_and_answers_have_names(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     told = files.read_json(lived["evaluate"] / "metrics.json")
     assert [each["label"] for each in told["each"]] == list(NAMES.values())
     picture, _ = drawn(500, 24, 32)
-    Pillow.fromarray(picture).save(tmp_path / "asked.png")
-    assert cli.main(["predict", str(lived["pretrain"]), str(tmp_path / "asked.png"), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = predicted(lived["pretrain"], picture, tmp_path, capsys, monkeypatch)
     assert list(said["classes"]) == list(NAMES.values())
     mask = Pillow.open(said["mask"])
     assert {str(each["number"]): each["name"] for each in said["legend"]} == NAMES

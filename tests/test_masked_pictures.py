@@ -15,30 +15,23 @@ from danlu import Model, cli, files
 from danlu.graph import Life, Silent
 from danlu.nn.hiding import patches
 from danlu.recipe import load_recipe
-from danlu.train.session import Interrupted
 from tests.test_options import CASES
-from tests.tiny_life import no_clock
-from tests.tiny_pictures import KINDS, folders, is_exact, is_forecast, learns_the_same_in_parts, pixels
+from tests.tiny_pictures import (
+    KINDS,
+    changed,
+    folders,
+    goes_on_once_stopped,
+    is_exact,
+    is_forecast,
+    learns_the_same_in_parts,
+    pixels,
+    recipe,
+    row,
+    saved,
+    train,
+)
 
-RECIPE = """
-task = "masked_image_modeling"
-[data]
-path = "set"
-split = { valid = 0.1, test = 0.1 }
-[model]
-arch = "vit"
-depth = 1
-patch = 2
-[train]
-steps = 40
-lr = 0.003
-optimizer = "adamw"
-batch_tokens = 16
-precision = "fp32"
-dropout = 0.0
-[system]
-threads = 1
-"""
+DATA = 'path = "set"\nsplit = { valid = 0.1, test = 0.1 }'
 TUNED = """
 [finetune]
 task = "image_classification"
@@ -51,8 +44,8 @@ lr = 0.003
 def project(folder: Path, more: str = "", *keys: str) -> Life:
     folders(folder / "set", 60)
     folders(folder / "few", 30, 200)
-    (folder / "recipe.toml").write_text(RECIPE + more, "utf-8")
-    return Life(load_recipe(folder / "recipe.toml", keys))
+    how = train('arch = "vit"\ndepth = 1\npatch = 2', steps=40, lr=0.003)
+    return changed(recipe(folder, DATA, more, how, "masked_image_modeling"), *keys)
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +114,8 @@ def test_micro_batches_hide_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_clock(monkeypatch)
     keys = ("options.crop=2", "options.flip=true", "train.average=0.9", "train.dropout=0.1")
-    straight = project(tmp_path / "straight", "", *keys).run(Silent(), "pretrain").folders["pretrain"]
-    life = project(tmp_path / "stopped", "", *keys, "train.deadline=0.05s", "train.save_every=7")
-    with pytest.raises(Interrupted):
-        life.run(Silent(), "pretrain")
-    assert list((tmp_path / "stopped").rglob("checkpoints/*"))
-    again = Life(load_recipe(life.loaded.path, [*keys, "train.save_every=7"])).run(Silent(), "pretrain")
-    assert files.sha256(again.folders["pretrain"] / "model.safetensors") == files.sha256(straight / "model.safetensors")
+    goes_on_once_stopped(lambda folder, *more: project(folder, "", *keys, *more), tmp_path, monkeypatch)
 
 
 def test_its_training_is_exact(tmp_path: Path) -> None:
@@ -146,11 +132,10 @@ def test_a_picture_is_shown_as_it_is_painted(
 ) -> None:
     """What was seen stays as it was; the same is hidden at every look."""
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "asked.png"
-    Pillow.fromarray(pixels("down", 500)).save(path)
+    path, asked = tmp_path / "asked.png", row(pixels("down", 500))
+    path.write_bytes(saved(pixels("down", 500)))
     model = Model.from_pretrained(lived["pretrain"])
-    row = {"image": base64.b64encode(path.read_bytes()).decode()}
-    said, again = model.judge([row])[0], model.judge([row, row])[1]
+    said, again = model.judge([asked])[0], model.judge([asked, asked])[1]
     assert said["painted"] == again["painted"]
     painted, seen = (_array(said[name])
                      for name in ("painted", "seen"))  # fmt: skip
@@ -169,4 +154,4 @@ def test_a_picture_is_shown_as_it_is_painted(
 
 
 def test_plan_forecasts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    is_forecast(project(tmp_path, TUNED), capsys, 8)
+    is_forecast(project(tmp_path, TUNED), capsys, stages=8)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +10,12 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from danlu import Model, cli, files, pixels
-from danlu.config import Serve
+from danlu import files, pixels
 from danlu.data import masks, starter
 from danlu.data.columns import Columns
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
-from danlu.serve.run import background
 from tests import tiny_pictures, tiny_task
 from tests.tiny_pictures import coloured, saved
 
@@ -100,15 +97,8 @@ def test_a_mask_is_written_where_one_works_and_served(
     lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, truth = drawn(500, 24, 32)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    path = tmp_path / "there" / "asked.png"
-    path.parent.mkdir()
-    Pillow.fromarray(picture).save(path)
-    assert cli.main(["predict", str(lived["pretrain"]), str(path), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = tiny_pictures.predicted(lived["pretrain"], picture, tmp_path, capsys, monkeypatch)
     assert said["mask"] == "asked-mask.png"
-    assert sorted(each.name for each in path.parent.iterdir()) == ["asked.png"]
     image = Pillow.open(said["mask"])
     assert (image.size, image.mode) == ((32, 24), "P")
     assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) == 3, "each class has its colour"
@@ -116,9 +106,7 @@ def test_a_mask_is_written_where_one_works_and_served(
     assert set(np.unique(numbers)) == {0, 4, 7}
     assert float((numbers == truth)[1:].mean()) > 0.85
     assert sum(said["classes"].values()) == pytest.approx(1.0)
-    written = base64.b64encode(path.read_bytes()).decode()
-    with background(Model.from_pretrained(lived["pretrain"]), "tiny", Serve(port=0)) as url:
-        (served,) = tiny_task.asked(url, {"image": written})["predictions"]
+    served = tiny_pictures.served(lived["pretrain"], picture)
     np.testing.assert_array_equal(pixels.classes(base64.b64decode(served["mask"])), numbers)
 
 
@@ -131,8 +119,7 @@ def test_the_palette_is_that_of_pascal_voc() -> None:
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    row = {"image": pixels.written(pixels.png(drawn(3)[0]))}
-    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
+    tiny_pictures.answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", drawn(3)[0])
 
 
 @pytest.mark.parametrize("side", [16, 200])
@@ -242,12 +229,10 @@ def test_raw_files_are_recognised_and_read(tmp_path: Path, make: Callable[[Path]
     (tmp_path / "raw").mkdir()
     make(tmp_path / "raw")
     (tmp_path / "raw" / "README.md").write_text("# Things\n", "utf-8")
-    written, seen = starter.recipe(tmp_path / "raw", Path("raw"))
+    written, seen, encoded = tiny_pictures.begun(tmp_path)
     assert 'task = "segmentation"' in written
     assert seen == rows
     assert ("void = 11" in written) == (make is of_splits)
-    (tmp_path / "recipe.toml").write_text(written, "utf-8")
-    encoded = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode").folders["encode"]
     table = files.read_json(encoded / "tokens.json")
     assert sum(each["rows"] for each in table["splits"].values()) == 28
     assert table["labels"] == ["0", "4", "7", *([] if make is of_splits else ["11"])]

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import io
 import json
 import struct
 import tarfile
@@ -20,20 +19,20 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 import danlu
 from danlu import Model, cli, files
 from danlu.config import Serve
-from danlu.data import starter
 from danlu.data.columns import Columns
 from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from danlu.serve.run import background
-from danlu.train.session import Interrupted
 from tests import tiny_task
 from tests.models.stock import randomised
-from tests.tiny_life import no_clock
 from tests.tiny_pictures import (
     KINDS,
     answers_the_same_once_saved,
+    begun,
+    changed,
     folders,
+    goes_on_once_stopped,
     is_exact,
     is_forecast,
     is_measured,
@@ -43,6 +42,7 @@ from tests.tiny_pictures import (
     pixels,
     project,
     recipe,
+    row,
     saved,
 )  # fmt: skip
 
@@ -93,13 +93,13 @@ def test_a_vit_of_transformers_answers_here(tmp_path: Path) -> None:
     ours = Model.from_pretrained(tmp_path)
     assert (ours.task_name, ours.task.labels) == ("image_classification", ("cat", "dog", "hen"))
     image = Pillow.fromarray(pixels("across", 5, 40))
-    row = {"image": base64.b64encode(saved(image, "PNG")).decode()}
+    asked = row(pixels("across", 5, 40))
     with torch.no_grad():
         wanted = theirs(processor(image, return_tensors="pt")["pixel_values"].double()).logits.softmax(-1)[0]
-        seen = ours.processor.scaled({"pixel_values": torch.from_numpy(ours.processor.encode(row["image"]))[None]})
+        seen = ours.processor.scaled({"pixel_values": torch.from_numpy(ours.processor.encode(asked["image"]))[None]})
         found = ours.net.double()(seen).softmax(-1)[0]
     assert float((found - wanted).abs().max()) <= 1e-6
-    said = ours.judge([row])[0]
+    said = ours.judge([asked])[0]
     assert said["label"] == ("cat", "dog", "hen")[int(wanted.argmax())]
 
 
@@ -117,12 +117,12 @@ def test_the_processor_is_transformers(lived: dict[str, Path]) -> None:
     model = Model.from_pretrained(lived["pretrain"])
     theirs = ViTImageProcessor.from_pretrained(lived["pretrain"])
     random = np.random.Generator(np.random.PCG64(1))
-    image = Pillow.fromarray(random.integers(0, 256, (20, 31, 3), np.uint8))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    ours = model.processor.encode(base64.b64encode(file.getvalue()).decode())
+    image = random.integers(0, 256, (20, 31, 3), np.uint8)
+    ours = model.processor.encode(row(image)["image"])
     scaled = model.processor.scaled({"pixel_values": torch.from_numpy(ours)[None]})["pixel_values"]
-    torch.testing.assert_close(scaled, theirs(image, return_tensors="pt")["pixel_values"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        scaled, theirs(Pillow.fromarray(image), return_tensors="pt")["pixel_values"], rtol=0, atol=2e-6
+    )
 
 
 def test_pictures_are_answered_alike_by_command_and_server(
@@ -139,9 +139,8 @@ def test_pictures_are_answered_alike_by_command_and_server(
         for each in served:
             assert each["score"] == pytest.approx(said["score"], abs=1e-6)
         noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (900, 900, 3), np.uint8)
-        large = base64.b64encode(saved(Pillow.fromarray(noise), "PNG")).decode()
-        assert len(large) > 3 * 2**20
-        assert tiny_task.asked(url, {"image": large})["predictions"][0]["label"] in KINDS
+        assert len(row(noise)["image"]) > 3 * 2**20
+        assert tiny_task.asked(url, row(noise))["predictions"][0]["label"] in KINDS
         for wrong in ("http://127.0.0.1:1/x.png", "file:///etc/passwd", base64.b64encode(b"GIF89a").decode()):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 tiny_task.asked(url, {"image": wrong})
@@ -169,7 +168,7 @@ def test_pictures_are_taken_as_files_too(lived: dict[str, Path]) -> None:
     """Of a form, several of one name, and one as the whole body: the same answer as for its bytes in base64."""
     shown = [saved(Pillow.fromarray(pixels(kind, 500 + at)), "PNG") for at, kind in enumerate(KINDS)]
     model, sent = Model.from_pretrained(lived["pretrain"]), "multipart/form-data; boundary=XyZ"
-    said = model.judge([{"image": base64.b64encode(each).decode()} for each in shown])
+    said = model.judge([row(each) for each in shown])
     with background(model, "tiny", Serve(port=0)) as url:
         for body, kind, wanted in [
             (form(*(("image", "a.png", each) for each in shown)), sent, said),
@@ -193,8 +192,7 @@ def test_pictures_are_taken_as_files_too(lived: dict[str, Path]) -> None:
 
 
 def test_a_model_gives_the_same_answers_once_it_is_saved(lived: dict[str, Path], tmp_path: Path) -> None:
-    row = {"image": base64.b64encode(saved(pixels("down", 0))).decode()}
-    answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", row)
+    answers_the_same_once_saved(lived["pretrain"], tmp_path / "again", pixels("down", 0))
 
 
 def test_another_size_is_another_encoding(tmp_path: Path, lived: dict[str, Path]) -> None:
@@ -230,17 +228,8 @@ def test_micro_batches_see_the_same_pictures(tmp_path: Path, monkeypatch: pytest
 
 
 def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by its deadline between two steps, and gone on with: the same weights, bit by bit."""
-    no_clock(monkeypatch)
     more = ANEW + "mixup = 0.3\ncutmix = 0.3\n"
-    straight = project(tmp_path / "straight", more).run(Silent(), "pretrain").folders["pretrain"]
-    life = project(tmp_path / "stopped", more)
-    with pytest.raises(Interrupted):
-        Life(load_recipe(life.loaded.path, ["train.deadline=0.05s", "train.save_every=7"])).run(Silent(), "pretrain")
-    assert list((tmp_path / "stopped").rglob("checkpoints/*"))
-    again = Life(load_recipe(life.loaded.path, ["train.save_every=7"])).run(Silent(), "pretrain").folders["pretrain"]
-    assert again.name == straight.name
-    assert files.sha256(again / "model.safetensors") == files.sha256(straight / "model.safetensors")
+    goes_on_once_stopped(lambda folder, *keys: changed(project(folder, more), *keys), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("arch", ["cnn", "vit"])
@@ -275,10 +264,7 @@ def test_a_base_is_tuned_to_other_labels(tmp_path: Path, body: Path, tune: str) 
 
 
 def test_it_is_fitted_in_python(tmp_path: Path, body: Path) -> None:
-    rows = [
-        {"image": saved(Pillow.fromarray(pixels(KINDS[i % 2], i)), "PNG"), "label": KINDS[i % 2]} for i in range(60)
-    ]
-    rows = [row | {"image": base64.b64encode(row["image"]).decode()} for row in rows]
+    rows = [row(pixels(KINDS[i % 2], i)) | {"label": KINDS[i % 2]} for i in range(60)]
     model = danlu.ViTForImageClassification.from_pretrained(body)
     model.fit(rows, steps=40, lr=2e-3, batch_tokens=16, quiet=True)
     assert model.evaluate(rows, quiet=True)["accuracy"] > 0.8
@@ -330,11 +316,9 @@ def of_table(folder: Path) -> None:
 def test_a_table_may_name_pictures(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     of_table(tmp_path / "raw")
-    written, rows = starter.recipe(tmp_path / "raw", Path("raw"))
+    _, rows, encoded = begun(tmp_path)
     assert rows == 50
-    (tmp_path / "recipe.toml").write_text(written, "utf-8")
-    life = Life(load_recipe(tmp_path / "recipe.toml", ()))
-    counts = files.read_json(life.run(Silent(), "encode").folders["encode"] / "tokens.json")["splits"]
+    counts = files.read_json(encoded / "tokens.json")["splits"]
     assert sum(each["rows"] for each in counts.values()) == 50
     Pillow.fromarray(pixels("down", 77)).save(tmp_path / "raw" / "files" / "down" / "003.png")
     assert next(Life(load_recipe(tmp_path / "recipe.toml", ())).states()).status == "run", "a picture has changed"
@@ -350,10 +334,8 @@ def test_raw_files_are_recognised_and_read(tmp_path: Path, make: Callable[[Path]
     (tmp_path / "raw").mkdir()
     make(tmp_path / "raw")
     (tmp_path / "raw" / "README.md").write_text("# Pictures\n\nTwo kinds of stripes.\n", "utf-8")
-    written, rows = starter.recipe(tmp_path / "raw", Path("raw"))
+    _, rows, encoded = begun(tmp_path)
     assert rows == 40
-    (tmp_path / "recipe.toml").write_text(written, "utf-8")
-    encoded = Life(load_recipe(tmp_path / "recipe.toml", ())).run(Silent(), "encode").folders["encode"]
     counts = files.read_json(encoded / "tokens.json")["splits"]
     assert counts["train"]["rows"] + counts["valid"]["rows"] == 40
     assert counts["test"]["rows"] == 10
@@ -455,7 +437,7 @@ def test_unusual_pictures_are_read_as_people_see_them(
     lived: dict[str, Path], make: Callable[[], tuple[bytes, np.ndarray]]
 ) -> None:
     data, wanted = make()
-    found = Model.from_pretrained(lived["pretrain"]).processor.encode(base64.b64encode(data).decode())
+    found = Model.from_pretrained(lived["pretrain"]).processor.encode(row(data)["image"])
     assert np.abs(found.transpose(1, 2, 0).astype(int) - wanted).max() <= 1
 
 
