@@ -100,7 +100,11 @@ def test_without_a_judge_only_what_needs_none_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pictures_are_made_alike_by_command_and_server(
-    lived: dict[str, dict[str, Path]], task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lived: dict[str, dict[str, Path]],
+    task: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, path = str(lived[task]["pretrain"]), tmp_path / "made.png"
     assert cli.main(["predict", folder, '{"count": 4, "seed": 7}', "--picture", str(path)]) == 0
@@ -110,6 +114,12 @@ def test_pictures_are_made_alike_by_command_and_server(
     assert cli.main(["predict", folder, '{"count": 4, "seed": 8}', "--json"]) == 0
     other = json.loads(capsys.readouterr().out)
     assert (other["count"], other["seed"]) == (4, 8)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples.png").write_bytes(b"one's own")
+    assert cli.main(["predict", folder, '{"count": 4, "seed": 7}']) == 0
+    assert "samples-2.png" in capsys.readouterr().out
+    assert (tmp_path / "samples.png").read_bytes() == b"one's own"
+    assert (tmp_path / "samples-2.png").read_bytes() == path.read_bytes()
     with background(Model.from_pretrained(folder), "tiny", Serve(port=0)) as url:
         (said,) = tiny_task.asked(url, {"count": 4, "seed": 7})["predictions"]
         assert base64.b64decode(said["image"]) == path.read_bytes()

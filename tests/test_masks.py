@@ -110,6 +110,25 @@ def test_a_mask_is_written_where_one_works_and_served(
     np.testing.assert_array_equal(pixels.classes(base64.b64decode(served["mask"])), numbers)
 
 
+def test_a_file_of_that_name_stays_as_it_is(
+    lived: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both pictures get the next number that is free; what would be the same file is not written twice."""
+
+    def names(seed: int) -> tuple[str, str]:
+        said = tiny_pictures.predicted(lived["pretrain"], drawn(seed)[0], tmp_path, capsys, monkeypatch)
+        return said["mask"], said["drawn"]
+
+    (tmp_path / "here").mkdir()
+    kept = tmp_path / "here" / "asked-drawn.png"
+    kept.write_bytes(b"one's own")
+    assert names(500) == names(500) == ("asked-mask-2.png", "asked-drawn-2.png")
+    assert names(501) == ("asked-mask-3.png", "asked-drawn-3.png")
+    assert names(500) == ("asked-mask-2.png", "asked-drawn-2.png")
+    assert kept.read_bytes() == b"one's own"
+    assert len(list(kept.parent.iterdir())) == 5
+
+
 def test_the_palette_is_that_of_pascal_voc() -> None:
     image = Pillow.open(io.BytesIO(pixels.coloured(np.arange(16, dtype=np.uint8).reshape(4, 4)))).convert("RGB")
     wanted = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]

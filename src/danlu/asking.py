@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from danlu.usage import device, prompt
 if TYPE_CHECKING:
     from danlu.model import Model
 
-PICTURES = "samples.png"  # what a model makes, where nothing is said
+PICTURES = "samples"  # NAME of what a model makes, where nothing is said
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -47,23 +48,32 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def _with_pictures(said: Mapping[str, Any], drawn: Mapping[str, bytes], asked: Path) -> Mapping[str, Any]:
-    """The answer with the paths of its pictures, written as NAME-FIELD.png, in the place of their bytes.
+    """The answer with the paths of its pictures, written as NAME-FIELD.png, in the place of their bytes."""
+    paths = _written({f"{asked.stem}-{name}": data for name, data in drawn.items()})
+    return {**said, **dict(zip(drawn, map(str, paths), strict=True))}
+
+
+def _written(pictures: Mapping[str, bytes]) -> list[Path]:
+    """Write pictures as NAME.png, or all of them as NAME-2.png, NAME-3.png, ... where there are others of that name.
 
     They are written where one works, not beside what was asked about: that may be a folder of pictures to learn from.
     """
-    shown = dict(said)
-    for name, data in drawn.items():
-        path = Path(f"{asked.stem}-{name}.png")
+    for number in itertools.count(1):
+        made = {Path(f"{name}-{number}.png" if number > 1 else f"{name}.png"): data for name, data in pictures.items()}
+        if all(not path.exists() or (path.is_file() and path.read_bytes() == data) for path, data in made.items()):
+            break
+    for path, data in made.items():
         files.write_bytes(path, data)
-        shown[name] = str(path)
-    return shown
+    return list(made)
 
 
 def _make(model: "Model", options: argparse.Namespace) -> None:
     """What is wished for, as usual where nothing is given: standard input is not waited for."""
     made = model.predict("" if options.input is None else prompt(options.input))
-    path = Path(options.picture or PICTURES)
-    if options.picture or not options.json:
-        files.write_bytes(path, base64.b64decode(made["image"]))
+    path, data = Path(options.picture or PICTURES), base64.b64decode(made["image"])
+    if options.picture:
+        files.write_bytes(path, data)
+    elif not options.json:
+        (path,) = _written({PICTURES: data})
     told = text("cli.made", count=made["count"], seed=made["seed"], path=path)
     results.show(made if options.json else told, as_json=options.json)
