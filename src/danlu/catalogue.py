@@ -1,4 +1,4 @@
-"""Which tasks and families of models there are and what each states, read from its file without importing it."""
+"""Which tasks, families of models and shapes of rows there are and what each states, without importing its file."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-_TASKS, _MODELS = (Path(__file__).parent / folder for folder in ("tasks", "models"))
+_TASKS, _MODELS, _SHAPES = (Path(__file__).parent / folder for folder in ("tasks", "models", "data/shapes"))
 _FAMILY = re.compile(r"^LAYOUT\b", re.MULTILINE)  # what every family states, and no other file beside them
 _FORM = re.compile(r"^SUITS\b", re.MULTILINE)
 _ALIAS = re.compile(r'^ALIAS = "(\w+)"', re.MULTILINE)
@@ -31,6 +31,11 @@ def task_of(stock: Sequence[str]) -> str | None:
     """The task that a class of another library does ("BertForSequenceClassification"), the first that is known."""
     ends = {end: name for name in names() for end in stated(name, "stock") or ()}
     return next((task for each in stock for end, task in ends.items() if each.endswith(end)), None)
+
+
+def shapes() -> tuple[str, ...]:
+    """The shapes of a row."""
+    return tuple(sorted(path.stem for path in _SHAPES.glob("*.py") if path.stem not in ("__init__", "value")))
 
 
 # --- families of models -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from danlu import pixels
 from danlu.config import PICTURED, Data
-from danlu.data import filters, shapes
+from danlu.data import filters, formats, shapes
 
 SEEN = pixels.png(np.zeros((2, 3), np.uint8))
 RECORDS = {
@@ -30,7 +30,8 @@ RECORDS = {
 }
 
 
-def test_the_recipe_can_name_every_shape() -> None:
+def test_the_recipe_can_name_every_shape_and_format() -> None:
+    assert set(get_args(Data.model_fields["format"].annotation)) == {"auto", *formats._READERS}
     assert set(get_args(Data.model_fields["shape"].annotation)) == {"auto", *shapes.names()}
     assert set(RECORDS) == set(shapes.names()), "a new shape needs a record here"
     assert all(step in filters.STEPS for shape in shapes.names() for step in shapes.of(shape).CLEAN)

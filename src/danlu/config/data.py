@@ -2,12 +2,18 @@
 
 import itertools
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from danlu import catalogue
 from danlu.config.values import Auto, Fraction, Paths, Positive, Section
 from danlu.messages import text
+
+if TYPE_CHECKING:
+    Shape = str
+else:
+    Shape = Literal[("auto", *catalogue.shapes())]  # one has a file each
 
 
 class Split(Section):
@@ -42,46 +48,14 @@ class Data(Section):
     valid: Paths | None = Field(None, description="files held out to watch training, in the place of a share")
     test: Paths | None = Field(None, description="files held out for the final figures, in the place of a share")
     format: Literal[
-        "auto",
-        "text",
-        "code",
-        "csv",
-        "tsv",
-        "jsonl",
-        "json",
-        "parquet",
-        "conll",
-        "semeval",
-        "squad",
-        "copa",
-        "mctest",
-        "picture",
-        "archive",
-        "idx",
-    ] = Field("auto", description="how files are read")
+        "auto", "text", "code", "csv", "tsv", "jsonl", "json", "parquet", "conll", "semeval", "squad", "copa", "mctest",
+        "picture", "archive", "idx",
+    ] = Field("auto", description="how files are read")  # fmt: skip
     record: Literal["auto", "file", "section", "line"] = Field("auto", description="what one row of plain text is")
     section: Annotated[int, Field(ge=200, le=1_000_000, strict=True)] = Field(
         4000, description="characters of a section"
     )
-    shape: Literal[
-        "auto",
-        "text",
-        "pair",
-        "picture",
-        "alike",
-        "boxed",
-        "chat",
-        "choice",
-        "labelled",
-        "marked",
-        "masked",
-        "multilabelled",
-        "question",
-        "record",
-        "scored",
-        "tagged",
-        "targeted",
-    ] = Field("auto", description="what a row holds; auto: what the task reads, else what is found")
+    shape: Shape = Field("auto", description="what a row holds; auto: what the task reads, else what is found")
     header: bool = Field(True, strict=True, description="whether the first line of a table names its columns")
     pattern: str | None = Field(
         None, description="a regular expression whose named groups are the columns of a line of plain text"

@@ -49,7 +49,7 @@ class SourceFile:
     path: Path
     name: str  # as it stands in messages and in the column `source`
     sha256: str
-    format: str  # text code csv tsv jsonl json parquet conll picture archive idx
+    format: str  # as the recipe names it (`data.format`), but never auto
     encoding: str  # as configured; "auto" is decided on first use
     copy: int = 0  # 1, 2, ... for further files of the very same bytes
 

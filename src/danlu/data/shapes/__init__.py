@@ -10,9 +10,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
+from danlu import catalogue
 from danlu.data.shapes.labelled import texts
 from danlu.data.shapes.value import Flaw, Row
 
@@ -20,15 +20,13 @@ __all__ = ["Flaw", "Row", "Shape", "canonical", "content", "group", "holds", "lo
            "renamed", "shape_of", "stored", "texts", "together"]  # fmt: skip
 
 Shape = str
-_PARTS = ("__init__", "value")
 _LAST = ("labelled", "text")  # their marks stand in other shapes too
 
 
 @cache
 def names() -> tuple[Shape, ...]:
     """All shapes, those that are told by more before the others."""
-    found = {path.stem for path in Path(__file__).parent.glob("*.py")} - {*_PARTS, *_LAST}
-    return (*sorted(found), *_LAST)
+    return (*(name for name in catalogue.shapes() if name not in _LAST), *_LAST)
 
 
 @cache  # asked for every row
