@@ -322,6 +322,23 @@ def test_the_second_signal_leaves_at_once(data: Path, tmp_path: Path) -> None:
     assert saved.position.step == 2
 
 
+@pytest.mark.parametrize(("peak", "first"), [(1e-9, 100), (1e15, 0)])
+def test_no_step_is_said_to_be_faster_than_the_peak(peak: float, first: int, data: Path, tmp_path: Path) -> None:
+    """One that is shows that the peak was measured in a busy moment; the plan stays as it was."""
+    said = list[int]()
+
+    class Notes(Watch):
+        def progress(self, done: float, total: float, note: str) -> None:
+            said.append(int(note.split("% of this machine's peak")[0].split()[-1]))
+
+    made = replace(PLAN, step_gflop=1.0, peak_gflops=peak)
+    made.write(tmp_path)
+    assert fit(request(data), network(), tmp_path, 9, Notes()).plan == made
+    assert said[0] == first
+    assert len(said) == PLAN.steps
+    assert max(said) <= 100
+
+
 def test_the_deadline_saves_and_leaves(data: Path, tmp_path: Path) -> None:
     PLAN.write(tmp_path)
     with pytest.raises(Interrupted):

@@ -217,7 +217,7 @@ class _Session:
         self.before = training.position.anchor, training.start
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
-        self.pace: list[float] = []
+        self.pace, self.peak = list[float](), self.plan.peak_gflops
         self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
         training.halted = lambda: self.together.any(bool(self.stop))
         training.recall = self._recalled
@@ -360,7 +360,9 @@ class _Session:
         pace = sorted(self.pace)
         middle = pace[len(pace) // 2]
         left = self.plan.steps - event.step
-        share = self.plan.step_gflop / max(middle, 1e-9) / max(self.plan.peak_gflops, 1e-9)
+        rate = self.plan.step_gflop / max(middle, 1e-9)
+        self.peak = max(self.peak, rate)  # what is faster than the peak was shows that this was a busy moment's
+        share = rate / max(self.peak, 1e-9)
         waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
         return text(
             "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}", share=f"{share:.0%}",
