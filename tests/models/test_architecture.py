@@ -45,6 +45,16 @@ def test_the_first_loss_is_near_that_of_guessing(name: str) -> None:
     assert abs(float(losses.mean()) - math.log(VOCAB)) < 0.6
 
 
+def test_places_of_patches_are_heard_beside_what_is_seen() -> None:
+    """Tables as faint as those of tokens drown in patches: the network begins as a bag of them, and learns slowly."""
+    network = build(models.family("vit").preset(10, 1, 4), torch.Generator().manual_seed(0))
+    seen = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    places = network.embed.positions.weight[1:].detach()
+    patches = network.embed(seen)[:, 1:].detach() - places
+    assert 0.3 < float(places.std() / patches.std()) < 3
+    assert float(torch.cdist(places, places).fill_diagonal_(9).min()) > 0.5, "two places are told apart"
+
+
 def test_the_depth_dial() -> None:
     core = models.family("gpt").preset(VOCAB, 32, 6).core
     assert (core.layers, core.dim, core.heads, core.kv_heads, core.head_dim, core.hidden) == (6, 384, 6, 6, 64, 1024)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from danlu.errors import UserError
@@ -273,3 +274,6 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, Frames):
             module.positions.weight.copy_(waves(*module.positions.weight.shape))
+        elif isinstance(module, Patches) and module.positions is not None:  # small ones drown in the patches
+            whole = grid(module.config.image // module.config.patch, module.positions.embedding_dim)
+            module.positions.weight.copy_(F.pad(whole[1:], (0, 0, module.config.tokens, 0)))
