@@ -178,18 +178,19 @@ def operations(net: "nn.Module", plan: "Plan") -> float:
     """Operations of one step on the device that does most: a row is not shared, and by heads the blocks are."""
     whole = plan.step_gflop * 1e9
     if plan.parallel == "tensor":
-        inside, matrices = _sizes(net)
-        outside = 6.0 * (matrices - inside) * plan.rows * plan.accumulate * plan.context
+        outside = 6.0 * _outside(net) * plan.rows * plan.accumulate * plan.context
         return outside + (whole - outside) / plan.ranks
     rows = plan.rows * plan.accumulate
     return whole * math.ceil(rows / plan.ranks) / rows
 
 
-def _sizes(net: "nn.Module") -> tuple[int, int]:
-    """Weights in the matrices of the blocks, and in all matrices."""
+def _outside(net: "nn.Module") -> float:
+    """Weights that multiply outside the blocks, as a step's operations count them."""
+    from danlu.train import cost
+
     core: Any = getattr(net, "core", None)
-    inside = sum(p.numel() for p in core.blocks.parameters() if p.ndim >= 2) if core is not None else 0
-    return inside, sum(p.numel() for p in net.parameters() if p.ndim >= 2)
+    inside = set(core.blocks.parameters()) if core is not None else set()
+    return sum(count for weight, count in cost.products(net).items() if weight not in inside)
 
 
 def traffic(net: "nn.Module", plan: "Plan") -> float:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from danlu import device, files
 from danlu.errors import UserError
+from danlu.nn.heads import Vocabulary
 from danlu.train.precision import DTYPES
 
 
@@ -108,12 +109,27 @@ def faster_precision(where: str = device.CPU) -> str:
     return "bf16" if peak("bf16", where) > 1.5 * peak("fp32", where) else "fp32"
 
 
-def flops_per_token(matrix_weights: int, layers: int, width: int, context: int) -> float:
+def flops_per_token(matrix_weights: float, layers: int, width: int, context: int) -> float:
     """Forward and backward operations per trained token: 6 per weight, and causal attention's 6 * T * D a layer.
 
     Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1, with half of T attended on average.
     """
     return 6.0 * matrix_weights + 6.0 * layers * width * context
+
+
+def products(net: nn.Module) -> dict[Tensor, float]:
+    """The weights that multiply, each with how many they are worth that are multiplied with three times in a step.
+
+    A third is for going forward, one for what learns before them, one for their own gradient. A table that is looked
+    up costs nothing, but to the head over words that shares it.
+    """
+    found, before = dict[Tensor, float](), False
+    for part in net.modules():
+        own = list(part.parameters(recurse=False))
+        used = [part.weight] if isinstance(part, Vocabulary) else [] if isinstance(part, nn.Embedding) else own
+        found |= {p: p.numel() * (1 + before + p.requires_grad) / 3 for p in used if p.ndim >= 2}
+        before = before or any(p.requires_grad for p in own)
+    return found
 
 
 def matrices(net: nn.Module) -> int:

@@ -317,10 +317,10 @@ def step_gflop(net: nn.Module, plan: Plan) -> float:
     """Operations of one step, in thousand millions."""
     if plan.source:
         return sides.flops(net, plan.source, plan.target) * plan.rows * plan.accumulate / 1e9
-    matrices, config = cost.matrices(net), stack(net)
+    worth, config = sum(cost.products(net).values()), stack(net)
     layers, width = (config.layers, config.dim) if config is not None else (0, 0)
     rows = plan.rows * plan.accumulate
     if flops := getattr(net, "flops", 0.0):  # of convolutions, forward: backward is twice as much
         return 3e-9 * float(flops) * rows * plan.context
     places = plan.context * getattr(net, "places", 1)
-    return cost.flops_per_token(matrices, layers, width, places) * rows * places / 1e9
+    return cost.flops_per_token(worth, layers, width, places) * rows * places / 1e9
