@@ -11,7 +11,7 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageFont
 
-from danlu import Model, files, pixels
+from danlu import Model, cli, files, pixels
 from danlu.data import boxes
 from danlu.data.augment import Augmentation, Lots
 from danlu.data.columns import Columns
@@ -296,3 +296,18 @@ def test_a_label_that_no_font_has_is_told_by_its_number(monkeypatch: pytest.Monk
     with contextlib.suppress(OSError):
         ImageFont.truetype("DejaVuSans.ttf", 11)
         assert pixels.framed(image, box, ["红细胞"]) != seen
+
+
+def test_boxes_of_a_picture_that_is_not_there_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    life = project(tmp_path)
+    (tmp_path / "set" / "JPEGImages" / "007.png").unlink()
+    assert cli.main(["run", str(life.loaded.path), "--to", "prepare"]) == 0
+    assert "1 pictures of which boxes are told are not there: 007.xml" in capsys.readouterr().err
+
+
+def test_pictures_without_any_box_are_refused_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    life = project(tmp_path)
+    for path in (tmp_path / "set" / "Annotations").iterdir():
+        path.write_text(voc([]), "utf-8")
+    assert cli.main(["run", str(life.loaded.path)]) == 3
+    assert "E268" in capsys.readouterr().err

@@ -117,6 +117,38 @@ def check(folder: Path) -> None:
     _fits(_opened(folder, deep=False), folder)
 
 
+def suits(folder: Path, task: str, options: Mapping[str, Any]) -> None:
+    """Look whether the model of a folder can go on with a task; none of its weights is read.
+
+    Raises:
+        UserError: E121, its weights are 8-bit; E352, it reads something else, or its form has no head for the task;
+            what `Task.shaped` raises.
+    """
+    opened = _opened(folder, deep=False)
+    if opened.ours.get("quantized"):
+        raise UserError("E121", path=folder)
+    kind: Any = tasks.load(task)
+    suited = opened.learned.modality() is kind.modality()
+    if suited:
+        processor = opened.processor.with_control(kind.markers)
+        learned = kind(processor, ("", ""), opened.architecture.context, options)
+        suited = _headed(learned, contest.alone(opened.architecture), folder)
+    if not suited:
+        known = opened.learned.__module__.rpartition(".")[2]
+        raise UserError("E352", path=folder, found=known, form=opened.carried["model_type"], task=task)
+
+
+def _headed(learned: Any, architecture: Architecture, folder: Path) -> bool:
+    """Whether the form of an architecture has a head for a task."""
+    try:
+        learned.shaped(architecture)
+    except UserError as error:
+        if error.code != "E309":
+            raise UserError(error.code, where=error.where or str(folder / CONFIG), **error.fields) from error
+        return False
+    return True
+
+
 def _fits(opened: _Opened, folder: Path) -> None:
     """Compare the names and shapes of the tensors, of which no value is read, with those of the network."""
     tensors, layout = stored.shapes(folder), opened.family.LAYOUT

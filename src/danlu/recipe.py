@@ -160,10 +160,18 @@ def _problems(error: ValidationError, raw: Any, places: Mapping[Path_, str], pat
     for fault in error.errors(include_url=False):
         grouped.setdefault(_key(fault, raw), []).append(fault)
     for key, faults in grouped.items():
-        where = places.get(key) or next(
-            (places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), str(path)
-        )
-        yield _problem(key, faults, where, raw)
+        yield _problem(key, faults, _place(key or _told(faults[0], places), places) or str(path), raw)
+
+
+def _place(key: Path_, places: Mapping[Path_, str]) -> str:
+    """Where a key stands, or else the section around it; "" where neither does."""
+    return next((places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in places), "")
+
+
+def _told(fault: Any, places: Mapping[Path_, str]) -> Path_:
+    """The first key of the recipe that a fault of several keys names; () where it names none."""
+    named = re.findall(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*", str(fault.get("ctx", {}).get("error", "")))
+    return next((key for key in (tuple(each.split(".")) for each in named) if key in places), ())
 
 
 def _key(fault: Any, raw: Any) -> Path_:

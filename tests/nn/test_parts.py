@@ -89,7 +89,7 @@ def test_segments() -> None:
     assert mask.shape == (2, 1, 6, 6)
     assert mask[0, 0, 3].tolist() == [False, False, True, True, True, False]
     assert mask[1, 0, 0].tolist() == [True, True, False, False, False, False]
-    assert segment_positions(segments).tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 0, 1, 2, 3]]
+    assert segment_positions(segments).tolist() == [[0, 1, 0, 1, 2, 0], [0, 0, 0, 1, 2, 3]]
     assert segment_mask(torch.ones(3, 5, dtype=torch.long)) is None
 
 

@@ -35,6 +35,13 @@ class Annotations:
             raise Flaw("boxes_missing")
         return _voc(file)
 
+    def lone(self, pictures: Iterable[Path]) -> list[str]:
+        """Of what they tell something: what is not among these pictures, by the name of the file that tells it."""
+        there = [(path.stem, path.name) for path in pictures]
+        stems, names = {stem for stem, _ in there}, {name for _, name in there}
+        files = [path.name for stem, path in self.files.items() if stem not in stems]
+        return sorted(files + [name for name in self.told if name not in names])
+
 
 def read(paths: Collection[Path]) -> Annotations:
     """What all annotation files among these say.

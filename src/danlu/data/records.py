@@ -1,5 +1,6 @@
 """From files to clean rows: every record gets our columns, is mended, and passes the filters or carries a reason."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,8 +230,7 @@ def group(record: Record) -> str:
 def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absent: str = "") -> UserError:
     """E201 with the columns that there are, a sample, and the likeliest one as the fix."""
     absent = absent or next((ours for ours, yours in columns.items() if yours not in row), "text")
-    texts = {name: len(value) for name, value in row.items() if isinstance(value, str)}
-    best = absent if absent in row else max(texts, key=lambda name: texts[name], default="...")
+    best = _likeliest(row, absent, columns)
     evidence = [
         messages.text("data.found", names=", ".join(map(str, row))),
         *(f"  {name} = {_shown(value)}" for name, value in islice(row.items(), 6)),
@@ -238,6 +238,17 @@ def missing_column(file: SourceFile, row: Row, columns: Mapping[str, str], absen
     return UserError(
         "E201", evidence=evidence, path=file.name, column=columns.get(absent, absent), ours=absent, best=best
     )
+
+
+def _likeliest(row: Row, absent: str, columns: Mapping[str, str]) -> str:
+    """The column that is meant: of those that nothing else is, the one of a like name, else of the longest text."""
+    taken = {yours for ours, yours in columns.items() if ours != absent}
+    free = [name for name in row if name not in taken]
+    near = difflib.get_close_matches(columns.get(absent, absent), free, n=1)
+    if near or absent in free:
+        return near[0] if near else absent
+    texts = {name: len(row[name]) for name in free if isinstance(row[name], str)}
+    return max(texts, key=lambda name: texts[name], default=free[-1] if free else "...")
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
 SUITS = "named"  # tasks that name it
+DIALS = ("width", "heads", "hidden")
 OFFSET = 2
 _NAMES = {"embed.tokens.weight": "model.shared.weight"}
 for _ours, _theirs in (("encoder.", "model.encoder"), ("", "model.decoder")):

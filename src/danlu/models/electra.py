@@ -13,6 +13,7 @@ from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import LabelConfig
 
 SUITS = "texts"  # tasks of texts that name no other form
+DIALS = ("width", "heads", "hidden")
 TOKENIZER = "wordpiece"
 EPS = 1e-12
 REPLACED = LabelConfig(1, "each", "gelu", answer="replaced")

@@ -19,6 +19,7 @@ from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import LabelConfig, VocabularyConfig
 
 SUITS = "texts"  # tasks of texts that name no other form
+DIALS = ("width", "heads", "hidden")
 HEAD_DIM = 64
 _LAYER, _BLOCK = "transformer.h.{n}", "core.blocks.{n}"
 _MODULES = {

@@ -13,6 +13,7 @@ from danlu.nn.embed import TokensConfig
 from danlu.nn.heads import VocabularyConfig
 
 SUITS = "named"  # tasks that name it
+DIALS = ("width", "heads", "hidden")
 LAYOUT = Layout(
     {
         "embed.tokens.weight": "model.shared.weight",

@@ -16,6 +16,7 @@ from danlu.nn.heads import VocabularyConfig
 
 ALIAS = "gpt"
 SUITS = "texts"  # tasks of texts that name no other form
+DIALS = ("width", "heads", "kv_heads", "hidden")
 THETA = 1_000_000.0
 LAYOUT = decoder.layout("Qwen3")
 

@@ -18,6 +18,7 @@ from danlu.nn.heads import VocabularyConfig
 from danlu.nn.positions import Buckets
 
 SUITS = "named"  # tasks that name it
+DIALS = ("width", "heads", "hidden")
 HEAD_DIM = 64
 MLPS = {"relu": "relu", "gated-gelu": "geglu_tanh", "gated-silu": "swiglu", "gated-relu": "reglu"}
 _FORM: dict[str, Any] = {"norm": "rms", "placement": "pre", "bias": "none", "scale": 1.0}

@@ -32,9 +32,12 @@ def across_mask(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def segment_positions(segments: Tensor) -> Tensor:
-    """(B, T) segment numbers -> (B, T) positions that restart at 0 with each segment."""
+    """(B, T) segment numbers -> (B, T) positions that restart at 0 with each segment.
+
+    Padding stands in place 0: there may be more of it than a table of places is long.
+    """
     index = torch.arange(segments.shape[1], device=segments.device)
-    return index - torch.where(_begins(segments), index, 0).cummax(dim=1).values
+    return (index - torch.where(_begins(segments), index, 0).cummax(dim=1).values) * (segments > 0)
 
 
 def openings(segments: Tensor) -> Tensor:

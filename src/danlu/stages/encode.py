@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from danlu.modalities.text import Text
     from danlu.tasks.task import Example, Row, Task
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "valid", "test")
 WRITTEN = 0.5  # bytes of columns for each byte of text, where a token of two bytes stands for four
 _SHOWN_ROWS, _SHOWN_TOKENS = 3, 64
@@ -44,7 +44,7 @@ def run(context: "Context") -> None:
     processor = _processor(context, rows, kind)
     processor.save(context.out)
     options = context.config.get("options", {}) | learned
-    task = kind(processor, labels, context.config.get("context"), options)
+    task = kind(processor, labels, _limit(context), options)
     first, chat = _first(task, opening, rows), bool(opening.get("messages"))
     task.noticed.clear()
     splits = {split: _encode(context, rows, split, task, first) for split in SPLITS}
@@ -84,6 +84,15 @@ def _processor(context: "Context", rows: Path, kind: Any) -> Any:
     return modality.fit(values, **ways).with_control(kind.markers)
 
 
+def _limit(context: "Context") -> int | None:
+    """Tokens of a text at most: as the recipe says, and no more than the base sees."""
+    from danlu.folder import shape_of
+
+    said: int | None = context.config.get("context")
+    base = context.inputs.get("base")
+    return min(said, shape_of(base).context) if said and base else said
+
+
 # --- the labels ------------------------------------------------------------------------------------------
 
 
@@ -91,8 +100,8 @@ def _labels(context: "Context", rows: Path) -> list[str]:
     """The labels that the base knows, or those of the rows to train on: numbers by value, before names.
 
     Raises:
-        UserError: E251 there is only one, E267 there is none, E252 a label occurs in held-out rows alone, E313 the base
-            knows others.
+        UserError: E251 there is only one, E267 or E268 there is none, E252 a label occurs in held-out rows alone, E313
+            the base knows others.
     """
     from danlu import tasks
     from danlu.folder import taught
@@ -106,7 +115,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
         return before
     known = counts["train"]
     if not known and kind.labelled:
-        raise UserError("E267")
+        raise UserError("E268", rows=f"{_rows(rows, 'train'):,}") if kind.shape == "boxed" else UserError("E267")
     if len(known) == 1 and kind.lone:
         raise UserError(kind.lone, label=next(iter(known)), rows=f"{known.total():,}")
     for split in ("valid", "test"):

@@ -149,6 +149,8 @@ def _read(context: "Context") -> Work:
     shape = reader.shape(found)
     if shape == "picture":
         _no_class_is_empty(context)
+    if shape == "boxed" and config.limit_mb is None:
+        _none_is_lone(reader, found, context)
     kinds = sorted({"code" if file.code else shape for file in found}, reverse=True)
     funnel = ledger.Funnel(bytes=sum(file.path.stat().st_size for file in found))
     disk.require(context.out, funnel.bytes * WRITTEN)
@@ -173,6 +175,13 @@ def _no_class_is_empty(context: "Context") -> None:
     if context.config.bad_records == "fail":
         raise UserError("E279", names=", ".join(names[:5]))
     context.view.line(messages.text("data.empty_classes", names=", ".join(names[:5])))
+
+
+def _none_is_lone(reader: "Reader", found: Sequence[sources.SourceFile], context: "Context") -> None:
+    """Tell of boxes in pictures that are not there."""
+    if lone := reader.annotations.lone(file.path for file in found if file.format == "picture"):
+        named = ", ".join(lone[:5]) + (", ..." if len(lone) > 5 else "")
+        context.view.line(messages.text("data.lone", count=f"{len(lone):,}", names=named))
 
 
 def _records(

@@ -63,8 +63,8 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
     """Look at what a training needs beside its rows.
 
     Raises:
-        UserError: E136, the device does not have the precision; what `folder.check` raises of base and teacher; E350,
-            the base cannot see such pictures; E627, the teacher has learned another task.
+        UserError: E136, the device does not have the precision; what `folder.check` raises of base and teacher, and
+            `folder.suits` of the base; E350, it cannot see such pictures; E627, the teacher has learned another task.
     """
     from danlu import folder
 
@@ -75,8 +75,9 @@ def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
     for path in map(loaded.model, node.external.values()):
         folder.check(path)
     if "base" in node.external:
-        base = folder.shape_of(loaded.model(node.external["base"]))
-        base.seeing({"image": node.config.get("options", {}).get("size", 0)})
+        base, options = loaded.model(node.external["base"]), node.config.get("options", {})
+        folder.suits(base, node.config["task"], options)
+        folder.shape_of(base).seeing({"image": options.get("size", 0)})
     if "teacher" in node.external:
         teacher = loaded.model(node.external["teacher"])
         if (task := folder.task_of(teacher)) != node.config["task"]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from danlu.data.augment import Lots
+from danlu.errors import UserError
 from danlu.models.architecture import Architecture
 from danlu.nn.adversarial import AdversarialConfig
 from danlu.nn.losses import wide
@@ -35,7 +36,8 @@ class AdversarialImageGeneration(NewPictures):
         return "4", 4.0  # who tells nothing apart has a loss of ln 2 for a real picture and for one that was made
 
     def shaped(self, architecture: Architecture) -> Architecture:
-        assert isinstance(architecture.embed, AdversarialConfig)
+        if not isinstance(architecture.embed, AdversarialConfig):
+            raise UserError("E309")
         return replace(architecture, embed=replace(architecture.embed, latent=self.chosen["latent"]))
 
     def chanced(self, batch: Batch, lots: Lots) -> Batch:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from danlu.data.augment import Lots
+from danlu.errors import UserError
+from danlu.models.architecture import Architecture
+from danlu.nn.denoiser import DenoiserConfig
 from danlu.nn.diffusion import descended, noised, signal
 from danlu.nn.losses import wide
 from danlu.tasks.answers.picture import NewPictures
@@ -30,6 +33,11 @@ class ImageGeneration(NewPictures):
     @property
     def choices(self) -> tuple[str, float]:
         return "e", 2.718281828459045  # who finds no noise has a loss of 1, the logarithm of that
+
+    def shaped(self, architecture: Architecture) -> Architecture:
+        if not isinstance(architecture.embed, DenoiserConfig):
+            raise UserError("E309")
+        return architecture
 
     @property
     def left(self) -> Tensor:

@@ -165,7 +165,7 @@ class Task(ABC):
             UserError: E348, it reads one sequence and writes another, which the task does not.
         """
         if architecture.core.memory:
-            raise UserError("E348", task=type(self).__name__)
+            raise UserError("E348", task=self.name)
         return replace(architecture, head=self.head(architecture))
 
     @abstractmethod

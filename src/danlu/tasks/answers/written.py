@@ -79,8 +79,7 @@ class Written(LanguageModeling):
 
     def both(self, ids: Tensor, segments: Tensor, labels: Tensor, written: Tensor) -> Batch:
         """What both sides read, and what is written, with the numbers of the texts that each column belongs to."""
-        # padding stands in place 0: it may be longer than a table of places
-        read, places = (segment_positions(each) * (each > 0) for each in (segments, written))
+        read, places = segment_positions(segments), segment_positions(written)
         before = labels.roll(1, 1).masked_fill(places == 0, self.start_id)
         return {
             "input_ids": ids,
