@@ -246,6 +246,15 @@ def shape_of(folder: Path) -> Architecture:
     return described(carried, folder / CONFIG)[1]
 
 
+def context_of(folder: Path) -> int:
+    """Tokens that the model in a folder sees at once: as is said beside it, where no architecture is (api/encoded.py).
+
+    Raises:
+        UserError: E301, E303, its config.json cannot be read.
+    """
+    return int(_config(folder).get("danlu", {}).get("context") or shape_of(folder).context)
+
+
 def task_of(folder: Path) -> str:
     """The task that the model in a folder learned; "" where its config.json does not say.
 

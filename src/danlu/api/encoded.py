@@ -49,12 +49,13 @@ def _named(path: Path, shape: str | None) -> bool:
 
 
 def describe(model: "Pretrained", folder: Path) -> None:
-    """What the encode stage asks of a base: its tokenizer, and the labels it was taught."""
+    """What the encode stage asks of a base: its tokenizer, what it sees at once, and the labels it was taught."""
     files.write_json(
         folder / "config.json",
         {
             "danlu": {
                 "schema": files.SCHEMA,
+                "context": model.architecture.context,
                 "task": "" if model.untrained or unnamed(model.task.labels) else model.task_name,
             },
             "id2label": dict(enumerate(model.task.labels)),

@@ -86,11 +86,11 @@ def _processor(context: "Context", rows: Path, kind: Any) -> Any:
 
 def _limit(context: "Context") -> int | None:
     """Tokens of a text at most: as the recipe says, and no more than the base sees."""
-    from danlu.folder import shape_of
+    from danlu.folder import context_of
 
     said: int | None = context.config.get("context")
     base = context.inputs.get("base")
-    return min(said, shape_of(base).context) if said and base else said
+    return min(said, context_of(base)) if said and base else said
 
 
 # --- the labels ------------------------------------------------------------------------------------------
