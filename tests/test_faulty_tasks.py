@@ -129,3 +129,76 @@ def test_a_key_without_effect_is_refused_with_its_line(
     told = capsys.readouterr().err
     assert where in told
     assert key in told
+
+
+# --- what is asked of a model -----------------------------------------------------------------------------
+
+
+def asked(capsys: pytest.CaptureFixture[str], *typed: str) -> tuple[int, str]:
+    """The exit code of a command, and what it says beside its answer."""
+    code = cli.main([*typed])
+    return code, capsys.readouterr().err
+
+
+def test_an_empty_text_has_no_answer_and_a_long_one_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(bert.classifier(tmp_path / "model"))  # which sees 64 tokens
+    for empty in ("", "  ", '{"text": ""}'):
+        code, told = asked(capsys, "predict", model, empty)
+        assert (code, "E615" in told) == (2, True), empty
+    code, told = asked(capsys, "predict", model, "king " * 100)
+    assert (code, told.strip()) == (0, "38 tokens at the end of the text are not read: the model sees 64 at once")
+    assert asked(capsys, "predict", model, "king") == (0, "")
+
+
+@pytest.mark.parametrize("choices", ["[]", '["one"]', '["one", ""]', "[1, 2]", '["one", null]'])
+def test_fewer_than_two_candidates_are_refused(
+    choices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bert.folder(tmp_path / "base")
+    model = tmp_path / "model"
+    Model.from_pretrained(tmp_path / "base").for_task("multiple_choice", 1).save_pretrained(model)
+    for verb in ("predict", "explain"):
+        code, told = asked(capsys, verb, str(model), f'{{"text": "why?", "choices": {choices}}}')
+        assert (code, "E614" in told) == (2, True)
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    TOLD(tmp_path / "model")
+    (tmp_path / "note.txt").write_text("a text", "utf-8")
+    for name, verb in (("note.txt", "predict"), ("note.txt", "explain"), ("none.png", "predict")):
+        code, told = asked(capsys, verb, str(tmp_path / "model"), str(tmp_path / name))
+        assert (code, "E278" in told, name in told) == (3, True, True)
+
+
+def test_rows_to_measure_on_are_looked_for_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "from_pretrained", None)
+    code, told = asked(capsys, "evaluate", str(tmp_path), str(tmp_path / "none.csv"))
+    assert (code, "E202" in told, "none.csv" in told) == (3, True, True)
+
+
+def test_a_column_that_rows_to_measure_on_lack_is_not_looked_for_in_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = bert.classifier(tmp_path / "model")
+    (tmp_path / "rows.csv").write_text("remark,stars\n" + "it is the king.,king\n" * 9, "utf-8")
+    (model / "danlu.toml").write_text('[data]\ncolumns = { text = "review", label = "stars" }\n', "utf-8")
+    code, told = asked(capsys, "evaluate", str(model), str(tmp_path / "rows.csv"))
+    assert (code, "E225" in told, "RECIPE" in told) == (3, True, False)
+
+
+def test_rows_are_read_by_the_columns_that_the_model_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One broken number hides from a look at the rows what they are."""
+    (tmp_path / "scores.csv").write_text("review,grade\nit is,good\n" + "it is the king.,3\n" * 9, "utf-8")
+    model = tmp_path / "model"
+    bert.folder(tmp_path / "base")
+    base = Model.from_pretrained(tmp_path / "base")
+    base.for_task("text_regression", 1, (), {"scale": [0.0, 1.0]}).save_pretrained(model)
+    (model / "danlu.toml").write_text('[data]\ncolumns = { text = "review", score = "grade" }\n', "utf-8")
+    code, told = asked(capsys, "evaluate", str(model), str(tmp_path / "scores.csv"))
+    assert (code, "E208" in told, "scores.csv:2" in told, "'good'" in told) == (3, True, True, True)

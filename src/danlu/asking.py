@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from danlu import files, results
 from danlu.errors import UserError
 from danlu.messages import text
+from danlu.terminal import Terminal
 from danlu.usage import device, prompt
 
 if TYPE_CHECKING:
     from danlu.model import Model
+    from danlu.tasks.task import Row
 
 PICTURES = "samples"  # NAME of what a model makes, where nothing is said
 
@@ -22,7 +24,8 @@ def predict(options: argparse.Namespace) -> None:
     """Answer, or with --among rank texts by how close they are; what a model makes is written to a file.
 
     Raises:
-        UserError: what is wrong with the model or the input; E623, it makes no picture that could be written.
+        UserError: what is wrong with the model or the input; E615, it says nothing; E623, it makes no picture that
+            could be written.
     """
     from danlu.model import Model
 
@@ -42,9 +45,20 @@ def predict(options: argparse.Namespace) -> None:
         results.show(model.predict(given), as_json=options.json)
         return
     row = model.asked(given)
+    if not any(each for each in row.values() if not isinstance(each, str) or each.strip()):
+        raise UserError("E615", names=", ".join(row))
+    _cut(model, row, Terminal(quiet=options.quiet))
     said = model.judge([row])[0]
     drawn = {} if given.startswith("data:") else model.task.drawn(said, row)
     results.show(_with_pictures(said, drawn, Path(given)), as_json=options.json)
+
+
+def _cut(model: "Model", row: "Row", view: Terminal) -> None:
+    """Tell how much of a text is not read."""
+    from danlu.explain.explanation import unread
+
+    if model.task.long == "cut" and (count := unread(model, row)):
+        view.line(text("cli.unread", count=f"{count:,}", limit=model.context))
 
 
 def _with_pictures(said: Mapping[str, Any], drawn: Mapping[str, bytes], asked: Path) -> Mapping[str, Any]:

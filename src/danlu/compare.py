@@ -18,11 +18,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure the models and print what comes out; write the page where one is asked for.
 
     Raises:
-        UserError: E118, more than two models; and what is wrong with them or the rows.
+        UserError: E118, more than two models; E202, nothing is there; E225, the rows lack a column; and what is wrong
+            with the models or the rows.
     """
     if len(options.models) > _MODELS:
         raise UserError("E118", reason=text("compare.two"))
-    found = {name: on_data(model_folder(name), options.data, device(options, name)) for name in options.models}
+    if not Path(options.data).exists() and not any(sign in options.data for sign in "*?["):
+        raise UserError("E202", path=options.data)
+    found = {name: _measured(name, options) for name in options.models}
     figures = {name: next(iter(group.figures.values())) for name, group in found.items()}
     intervals = {name: next(iter(group.intervals.values()), {}) for name, group in found.items()}
     comparison, flips = _compared(found)
@@ -36,6 +39,16 @@ def evaluate(options: argparse.Namespace) -> None:
     results.table(_rows(figures, intervals), as_json=False)
     for line in verdicts.lines(comparison, flips) if comparison else ():
         results.show(line, as_json=False)
+
+
+def _measured(name: str, options: argparse.Namespace) -> Group:
+    """The figures of a model; a column that the rows lack is not to be named in a recipe, as there is none."""
+    try:
+        return on_data(model_folder(name), options.data, device(options, name))
+    except UserError as problem:
+        if problem.code != "E201":
+            raise
+        raise UserError("E225", evidence=problem.evidence, **problem.fields) from problem
 
 
 def _write(path: Path, title: str, parts: list[str]) -> None:

@@ -169,13 +169,16 @@ class Model(nn.Module):
         """The row, which has the inputs of the task.
 
         Raises:
-            UserError: E607, an input is missing, unknown or no text.
+            UserError: E607, an input is missing, unknown or no text; E614, fewer than two candidates, or one that is no
+                text.
         """
         needed = {name for name, must in self.asks.items() if must}
         legible = all(isinstance(each, list if name == "choices" else str) for name, each in row.items())
         if not needed <= row.keys() <= self.asks.keys() or not legible:
             example = {name: ["...", "..."] if name == "choices" else "..." for name in self.asks}
             raise UserError("E607", needed=", ".join(self.asks), example=json.dumps(example))
+        if "choices" in row and not _choices(row["choices"]):
+            raise UserError("E614", found=repr(row["choices"])[:60])
         return dict(row)
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
@@ -316,3 +319,8 @@ class Model(nn.Module):
     def save_pretrained(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write the folder that transformers, vLLM and danlu open; `weights` (fp32, merged) stand for its own."""
         write(self, Path(folder), weights)
+
+
+def _choices(given: Sequence[Any]) -> bool:
+    """Whether these are candidates to choose from."""
+    return len(given) > 1 and all(isinstance(each, str) and each.strip() for each in given)

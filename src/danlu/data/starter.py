@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,6 +109,19 @@ def keys(path: Path, task: str) -> dict[str, Any]:
     """
     found = look(path, task)
     return dict(found.keys) if found else {}
+
+
+def taught(folder: Path, path: Path) -> dict[str, Any]:
+    """How a model's own recipe names the columns, where a file has them: a key of [data]; none where it has not."""
+    from danlu.data import formats
+
+    recipe = folder / "danlu.toml"
+    columns = tomllib.loads(recipe.read_text("utf-8"))["data"].get("columns", {}) if recipe.is_file() else {}
+    if not columns or not path.is_file():
+        return {}
+    (source,) = sources.describe([path])
+    first = next((raw for _, raw in formats.read(source, formats.Cut()) if isinstance(raw, dict)), {})
+    return {"columns": columns} if {*columns.values()} <= {*first} else {}
 
 
 def look(path: Path, task: str) -> Found | None:

@@ -102,6 +102,11 @@ def _explained(model: "Model", example: Example, answer: Answer) -> Explanation:
     return Case(model, example, answer).explained()
 
 
+def unread(model: "Model", row: Row) -> int:
+    """How many tokens of a row an answer to it does not rest on."""
+    return _read(model, row)[1]
+
+
 def _read(model: "Model", row: Row) -> tuple[list[Example], int]:
     """What is read of a row, as an answer to it is: several windows of a long one; and how many tokens are not."""
     task = model.task

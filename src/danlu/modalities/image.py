@@ -103,14 +103,19 @@ class Image(Modality):
         """The value that stands for a picture: of a file's name its bytes, else what was given.
 
         Raises:
-            UserError: E278, there is no such file.
+            UserError: E278, there is no such file, or it is no picture.
         """
         if written.startswith("data:"):
             return written
         try:
-            return pixels.written(Path(written).read_bytes())
+            data = Path(written).read_bytes()
+            pixels.opened(data)
         except OSError as error:
-            raise UserError("E278", path=written[:200], reason=because(error)) from error
+            raise UserError("E278", path=written[:200] or '""', reason=because(error)) from error
+        except pixels.Unreadable as why:
+            reason = why.fields["reason"] if why.key == "picture" else text(f"data.flaw.{why.key}", **why.fields)
+            raise UserError("E278", path=written[:200], reason=reason) from why
+        return pixels.written(data)
 
     def decode(self, encoded: Any) -> str:
         """Pixels uint8 (C, S, S) as a PNG file in base64."""

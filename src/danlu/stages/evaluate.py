@@ -319,7 +319,7 @@ def on_data(folder: Path, data: str, device: str = "cpu") -> Group:
     with tempfile.TemporaryDirectory() as room:
         path = Path(data).resolve()
         whole: dict[str, Any] = {"split": Split(valid=0.0, test=0.0), "clean": ["normalize", "drop_empty"]}
-        seen = starter.keys(path, model.task_name) if model.judges else {}
+        seen = (starter.keys(path, model.task_name) or starter.taught(folder, path)) if model.judges else {}
         rows = Data(path=[str(path)], **{**seen, **whole})
         # a recipe's context is 16 at least; rows of tables and pictures may take fewer places
         base = ModelSection(base=str(folder.resolve()), context=max(16, model.context))
