@@ -202,3 +202,13 @@ def test_rows_are_read_by_the_columns_that_the_model_learned_from(
     (model / "danlu.toml").write_text('[data]\ncolumns = { text = "review", score = "grade" }\n', "utf-8")
     code, told = asked(capsys, "evaluate", str(model), str(tmp_path / "scores.csv"))
     assert (code, "E208" in told, "scores.csv:2" in told, "'good'" in told) == (3, True, True, True)
+
+
+def test_a_model_that_reads_no_text_is_not_compressed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    MADE(tmp_path / "model")
+    code, told = asked(capsys, "compress", str(tmp_path / "model"), "--out", str(tmp_path / "small"))
+    assert (code, "E616" in told, "image_generation" in told) == (2, True, True)
+    recipe = 'task = "masked_image_modeling"\n[data]\npath = "set"\n[compress]\nkind = "int8"\n'
+    (tmp_path / "recipe.toml").write_text(recipe, "utf-8")
+    code, told = asked(capsys, "run", str(tmp_path / "recipe.toml"))
+    assert (code, "recipe.toml:4:1" in told) == (2, True)

@@ -209,6 +209,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _words_are_compressed(self) -> "Recipe":
+        """What 8-bit weights cost is measured on tokens."""
+        if self.compress and catalogue.stated(self.task, "shape") in WORDLESS:
+            raise ValueError(text("recipe.compressed", task=self.task))
+        return self
+
+    @model_validator(mode="after")
     def _form_suits_tasks(self) -> "Recipe":
         """Some forms are for no task but those that name them, some tasks for no other form; none has all dials."""
         arch = self.backbone.arch

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu import files
+from danlu.errors import UserError
 
 if TYPE_CHECKING:
     from danlu.graph import Context
@@ -77,10 +78,17 @@ def _read(model: "Model", limit: int) -> int:
 
 
 def compress_folder(source: Path, target: Path, device: str = "cpu") -> dict[str, Any]:
-    """`danlu compress MODEL`: the int8 twin of any model folder, with size and speed compared."""
+    """`danlu compress MODEL`: the int8 twin of any model folder, with size and speed compared.
+
+    Raises:
+        UserError: E616, the model reads no tokens.
+    """
     from danlu.model import Model
+    from danlu.nn.embed import Tokens
 
     before = Model.from_pretrained(source, device)
+    if not isinstance(before.net.embed, Tokens):
+        raise UserError("E616", path=source, task=before.task_name)
     after = compressed(before)
     with files.staged(target) as out:
         after.save_pretrained(out)
