@@ -18,7 +18,6 @@ _LR = {  # (to pretrain, to tune)
 }
 _DECAY = (0.05, 0.01)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
-_BESIDE = 16.0  # times that for adapters beside its frozen weights: what they begin with adds nothing
 
 
 def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
@@ -28,13 +27,8 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
         return tune if stack(net) and stack(net).memory else pretrain
     total = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    if not (request.task.judges and optimizer in ("adam", "adamw") and stack(net)):
-        return tune
-    whole = _KNOWING / stack(net).dim
-    if trained > total / 2:
-        return min(tune, float(f"{whole:.1e}"))
-    low_rank = any(name.endswith("lora_down") for name, _ in net.named_parameters())
-    return min(5 * tune, float(f"{_BESIDE * whole:.1e}")) if low_rank else tune
+    whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and stack(net)
+    return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
 
 
 def decay(request: "Request") -> float:
