@@ -66,6 +66,9 @@ def test_tool_calls_keep_their_roles() -> None:
         ({"conversations": {"from": "human"}}, "chat", "turns"),
         ({"conversations": None}, "chat", "turns"),
         ({"prompt": "x", "completion": []}, "pair", "type"),
+        ({"text": "x", "labels": None}, "multilabelled", "no_labels"),
+        ({"text": "x", "labels": 3}, "multilabelled", "labels"),
+        ({"question": " ", "context": "x", "answers": ["x"]}, "question", "empty"),
     ],
 )
 def test_flaws_have_a_reason_in_words(row: shapes.Row, shape: shapes.Shape, key: str) -> None:

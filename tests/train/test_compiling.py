@@ -74,8 +74,8 @@ def test_evaluation_and_answers_stay_eager(loader: Loader) -> None:
 # --- whether ---
 
 
-def asked(wish: str | bool) -> Request:
-    return Request(None, Train(), None, None, True, 0.0, compile=wish)  # type: ignore[arg-type]
+def asked(wish: str | bool, steps: int | None = None) -> Request:
+    return Request(None, Train(steps=steps), None, None, True, 0.0, compile=wish)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,9 @@ def unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cost, "cache_file", lambda: tmp_path / "machine.json")
 
 
-def decided(wish: str | bool, seconds: float, shorter: float = 0.5, work: str = "work") -> tuple[Plan, int]:
+def decided(
+    wish: str | bool, seconds: float, shorter: float = 0.5, work: str = "work", counted: bool = True
+) -> tuple[Plan, int]:
     """The plan, and how often it was tried; a step takes a second."""
     tried: list[Plan] = []
 
@@ -93,7 +95,7 @@ def decided(wish: str | bool, seconds: float, shorter: float = 0.5, work: str = 
         return shorter
 
     plan = replace(PLAN, seconds_per_step=1.0, steps=int(seconds), seconds=seconds)
-    return compiling.decided(asked(wish), plan, work, pace), len(tried)
+    return compiling.decided(asked(wish, int(seconds) if counted else None), plan, work, pace), len(tried)
 
 
 @pytest.fixture
@@ -120,6 +122,13 @@ def test_what_was_decided_once_stays() -> None:
     """A compiled block ends in other bits: the same training would not give the same weights."""
     assert [decided("auto", 5000, shorter)[0].compiled_from for shorter in (0.5, 1.1)] == [0, 0]
     assert [decided("auto", 5000, shorter, "other")[0].compiled_from for shorter in (1.1, 0.5)] == [-1, -1]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_steps_that_follow_from_a_clock_are_never_met_again() -> None:
+    assert decided("auto", 5000, counted=False)[0].compiled_from == 0
+    assert decided("auto", 5000, shorter=1.1, counted=False)[0].compiled_from == -1
+    assert not cost.cache_file().exists()
 
 
 @pytest.mark.usefixtures("compiler")

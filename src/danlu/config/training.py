@@ -84,6 +84,11 @@ class Train(_Training):
     )
     sample: str | None = Field(None, description="a text continued at every evaluation")
 
+    @property
+    def counted(self) -> bool:
+        """Whether the recipe says how many steps, tokens or epochs: their pace changes nothing but the forecast."""
+        return {self.steps, self.tokens, self.epochs} != {None}
+
     def idle(self) -> Iterator[tuple[str, str]]:
         """Keys that the optimizer or the schedule would not read, with the key and value that makes them idle."""
         for name, (decider, readers) in READ_BY.items():

@@ -22,7 +22,7 @@ def look(source: SourceFile) -> starter.Found | None:
     found = clues.texts(source, "labels", _labels)
     if found is None:
         return None
-    sets = [labels(row["labels"]) for row in found.rows]
+    sets = [labels(row["labels"]) for row in found.rows if row["labels"] is not None]
     said = {"labels": len(set().union(*sets)), "each": f"{fmean(map(len, sets)):.1f}"}
     settings = starter.settings(found.written, _TRAIN)
     return starter.Found("multi_label_classification", found.keys, found.count, "multilabelled", said, settings)
@@ -35,7 +35,7 @@ def _labels(columns: Columns) -> str:
 def _are_sets(values: Sequence[Any]) -> bool:
     """Lists of few short labels, which occur again, some rows with several of them."""
     try:
-        found = [labels(value) for value in values]
+        found = [labels(value) for value in values if value is not None]
     except Flaw:
         return False
     counted = Counter(label for each in found for label in each)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from danlu.life import Node
     from danlu.recipe import Loaded
 
-VERSION = 3
+VERSION = 4
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
 WRITTEN = 1.3  # bytes written for each byte read: the working rows and the final ones, compressed

@@ -48,7 +48,8 @@ def check(request: "Request") -> None:
 def decided(request: "Request", plan: "Plan", work: object, pace: Callable[["Plan"], float]) -> "Plan":
     """The plan with the step from which its blocks run compiled; the very one where that is not tried.
 
-    `pace` measures the seconds of a plan's steps, which follow from `work`: for the same one the choice is remembered.
+    `pace` measures the seconds of a plan's steps, which follow from `work`: for the same one the choice is remembered,
+    where the length does not follow from a clock.
     """
     wanted = request.compile is True or (request.compile == "auto" and ranks.count() == 1)
     if not wanted or not available(plan.device):
@@ -60,7 +61,9 @@ def decided(request: "Request", plan: "Plan", work: object, pace: Callable[["Pla
         made = _compiled(request, plan, pace) if request.compile is True or _long(plan) else plan
         return "eager" if made.compiled_from == NEVER else "compiled"
 
-    form = cost.chosen(("compile", work, plan.steps, request.compile), plan.device, ["eager", "compiled"], choose)
+    asked = ("compile", work, plan.steps, request.compile)
+    again = request.train.counted
+    form = cost.chosen(asked, plan.device, ["eager", "compiled"], choose) if again else choose()
     if form == "compiled" and made is plan:
         return _compiled(replace(request, compile=True), plan, pace)
     return made

@@ -56,12 +56,15 @@ def peak(precision: str, where: str = device.CPU) -> float:
     return max(rate, float(known.get(key, 0.0)))
 
 
-def remembered(name: str, where: str, measure: Callable[[], float]) -> float:
-    """What was measured of this machine before under this name, or is now."""
-    key = _key(name, where)
-    if (known := _known().get(key)) is None:
-        _keep(_known() | {key: (known := measure())})
-    return float(known)
+def recalled(what: object, where: str) -> Any:
+    """What was kept here of `what`; None where it is new."""
+    return _known().get(_key(_named(what), where))
+
+
+def kept(what: object, where: str, fact: Any) -> Any:
+    """The fact, which is remembered of `what` on this machine in place of the one before."""
+    _keep(_known() | {_key(_named(what), where): fact})
+    return fact
 
 
 def chosen(what: object, where: str, among: Sequence[str], choose: Callable[[], str]) -> str:
@@ -71,24 +74,13 @@ def chosen(what: object, where: str, among: Sequence[str], choose: Callable[[], 
     """
     if len(among) == 1:
         return among[0]
-    key = _key(_named("fastest for", what), where)
-    if (known := _known().get(key)) not in among:
-        _keep(_known() | {key: (known := choose())})
-    return str(known)
+    before = recalled(("fastest for", what), where)
+    return str(before) if before in among else kept(("fastest for", what), where, choose())
 
 
-def recalled(what: object, where: str) -> dict[str, Any]:
-    """What was kept here of `what`; nothing where it is new."""
-    return dict(_known().get(_key(_named("facts of", what), where), {}))
-
-
-def kept(what: object, where: str, facts: dict[str, Any]) -> None:
-    """Remember facts of `what` on this machine, in place of those of before."""
-    _keep(_known() | {_key(_named("facts of", what), where): facts})
-
-
-def _named(name: str, what: object) -> str:
-    return f"{name} {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
+def _named(what: object) -> str:
+    """A short name of `what`: itself where it is one."""
+    return what if isinstance(what, str) else hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def _matmul_rate(dtype: torch.dtype, where: torch.device) -> float:

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from danlu import device, room
-from danlu.config import Train
 from danlu.quantity import seconds
 from danlu.train import compiling, cost, rates, split
 from danlu.train.distributed import Alone
@@ -32,11 +31,6 @@ _HASTE = 0.35  # those seconds where the length of the training does not follow 
 _MEASURED = ("attention", "rows", "accumulate", "seconds_per_step", "memory_mb")  # what a trial decides and finds
 
 
-def counted(train: Train) -> bool:
-    """Whether the recipe says how many steps, tokens or epochs: their pace changes nothing but the forecast."""
-    return {train.steps, train.tokens, train.epochs} != {None}
-
-
 def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """Time real steps in each form of attention and keep the faster, which is remembered for the same steps."""
     forms, timed = [drafted.attention], dict[str, float]()
@@ -44,7 +38,7 @@ def measured(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     if several and split.allows(net, replace(drafted, attention="written")):
         forms += ["written"]  # it holds the scores of all pairs
     among = [*forms, *(["flex"] if several and compiling.builds_attention(request, drafted) else [])]
-    rounds = ROUNDS if counted(request.train) else 2  # else the pace is measured later on
+    rounds = ROUNDS if request.train.counted else 2  # else the pace is measured later on
 
     def pace(plan: Plan) -> float:
         return step_seconds(request, net, plan, rounds)
@@ -77,7 +71,7 @@ def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, 
     from danlu.train.plan import prepare
 
     together = together or Alone()
-    patience = _HASTE if counted(request.train) else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
+    patience = _HASTE if request.train.counted else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
@@ -114,7 +108,7 @@ def held(trial: Callable[[], Plan]) -> Plan:
 
 def known(request: Request, net: nn.Module, drafted: Plan) -> Plan | None:
     """The plan with what such steps took here before, where their pace changes nothing but the forecast."""
-    found = cost.recalled(_trial(request, net, drafted), drafted.device) if counted(request.train) else {}
+    found = cost.recalled(_trial(request, net, drafted), drafted.device) if request.train.counted else None
     return replace(drafted, **found) if found else None
 
 

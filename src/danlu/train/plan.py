@@ -148,7 +148,7 @@ def _first(request: Request, net: nn.Module, drafted: Plan) -> Plan:
 def _tried(request: Request, net: nn.Module, drafted: Plan) -> Plan:
     """The plan after trials of its steps: how attention is computed, their pace, and how long the training is."""
     plan = _timed(request, net, pace.brief(request, net, pace.measured(request, net, drafted)))
-    if pace.counted(request.train) and plan.accumulate == drafted.accumulate:
+    if request.train.counted and plan.accumulate == drafted.accumulate:
         return plan  # the same steps told the pace
     dropping = _dropped(request, plan)
     if dropping.dropout != plan.dropout:  # it takes time and memory too
@@ -163,7 +163,7 @@ def _exactly(request: Request, net: nn.Module, plan: Plan) -> float:
 
 def _foreseen(request: Request, net: nn.Module, plan: Plan) -> Plan:
     """The plan with the dropout that follows from its length, where the recipe says that."""
-    return _dropped(request, _timed(request, net, plan)) if pace.counted(request.train) else plan
+    return _dropped(request, _timed(request, net, plan)) if request.train.counted else plan
 
 
 def _dropped(request: Request, plan: Plan) -> Plan:

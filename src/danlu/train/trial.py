@@ -92,7 +92,8 @@ def stands_in(
 @cache
 def share(precision: str, where: str = device.CPU) -> float:
     """The share of the peak that a training step of a small model reaches here, measured once and remembered."""
-    return cost.remembered(f"share {precision}", where, lambda: _share(precision, where))
+    name = f"share {precision}"
+    return float(cost.recalled(name, where) or cost.kept(name, where, _share(precision, where)))
 
 
 def _share(precision: str, where: str) -> float:

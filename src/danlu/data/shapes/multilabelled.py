@@ -39,12 +39,12 @@ def labels(value: Any) -> list[str]:
     """Labels, each once: of a list, of its JSON, or of a text between signs.
 
     Raises:
-        Flaw: labels, it is none of these.
+        Flaw: no_labels, nothing is said of them; labels, it is none of these.
     """
+    if value is None:
+        raise Flaw("no_labels")
     if isinstance(value, str):
         value = _written(value)
-    if value is None:
-        return []
     if not isinstance(value, list):
         raise Flaw("labels", found=repr(value)[:40])
     return list(dict.fromkeys(labelled.label(each) for each in value))

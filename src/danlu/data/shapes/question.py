@@ -23,10 +23,12 @@ def canonical(row: Mapping[str, Any]) -> Row:
     with, as long as another one is.
 
     Raises:
-        Flaw: answer, none of them stands in the context; or what a text and a list raise.
+        Flaw: empty, nothing is asked; answer, none of them stands in the context; or what a text and a list raise.
     """
     required(row, ("question", "context"))
     question, context = text(row["question"], "question"), text(row["context"], "context")
+    if not question.strip():
+        raise Flaw("empty", name="question")
     given = [] if row.get("is_impossible") else _given(row.get("answers"))
     answers = [(said, _found(context, said, start)) for said, start in given]
     if answers and all(start < 0 for _, start in answers):
