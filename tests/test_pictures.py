@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
+from transformers import IJepaForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 import danlu
 from danlu import Model, cli, files
@@ -61,16 +61,19 @@ def test_it_learns_a_class(lived: dict[str, Path]) -> None:
     assert sum(map(sum, told["confusion"]["matrix"])) == 24
 
 
-@pytest.mark.parametrize("arch", ["mlp", "resnet", "vit"])
+STOCK = {"vit": ViTForImageClassification, "ijepa": IJepaForImageClassification}
+
+
+@pytest.mark.parametrize("arch", ["mlp", "resnet", "vit", "ijepa"])
 def test_other_networks_learn_them_too(tmp_path: Path, arch: str) -> None:
-    more = ["model.patch=4"] if arch == "vit" else []
+    more = ["model.patch=4"] if arch in STOCK else []
     keys = [f"model.arch={arch}", "model.width=64", "train.lr=0.003", "train.optimizer=adamw", *more]
     folders_of = Life(load_recipe(project(tmp_path).loaded.path, keys)).run(Silent()).folders
     told = files.read_json(folders_of["evaluate"] / "metrics.json")
     assert told["models"]["base"]["accuracy"] > 0.8
-    if arch != "vit":
+    if arch not in STOCK:
         return
-    theirs = ViTForImageClassification.from_pretrained(folders_of["pretrain"]).double().eval()
+    theirs = STOCK[arch].from_pretrained(folders_of["pretrain"]).double().eval()
     assert list(theirs.config.id2label.values()) == list(KINDS)
     ours = Model.from_pretrained(folders_of["pretrain"])
     seen = torch.from_numpy(pixels("down", 1).transpose(2, 0, 1)[None].copy())

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 _TASKS, _MODELS, _SHAPES = (Path(__file__).parent / folder for folder in ("tasks", "models", "data/shapes"))
@@ -65,7 +64,8 @@ def forms() -> tuple[str, ...]:
 def of_family(name: str | None, attribute: str) -> Any:
     """The value that a family's file states, by the family's name or alias; None where it states none, or is none."""
     name = aliases().get(name or "", name)
-    return _value(_parsed(_MODELS / f"{name}.py").body, attribute) if name in _sources() else None
+    body = _parsed(_MODELS / f"{name}.py").body if name in _sources() else ()
+    return _value(body, attribute, _taken(body))
 
 
 @cache
@@ -85,8 +85,7 @@ def _title(path: Path) -> str:
 def _of_class(path: Path, attribute: str) -> Any:
     """What the classes of a file state, one of them, or else the classes of tasks that they are made of."""
     parts = _parsed(path).body
-    kinds = [part for part in parts if isinstance(part, ast.ClassDef)]
-    taken = {name.name: str(each.module) for each in parts if isinstance(each, ast.ImportFrom) for name in each.names}
+    kinds, taken = [part for part in parts if isinstance(part, ast.ClassDef)], _taken(parts)
     own = _value([each for kind in kinds for each in kind.body], attribute, taken)
     bases = (name for kind in kinds for base in kind.bases if (name := ast.unparse(base)) in taken)
     above = (taken[name] for name in bases if taken[name].startswith("danlu.tasks."))
@@ -94,18 +93,23 @@ def _of_class(path: Path, attribute: str) -> Any:
     return next((each for each in found if each is not None), None)
 
 
+def _taken(body: Sequence[ast.stmt]) -> dict[str, str]:
+    """The names that a file takes from others, and from where."""
+    return {name.name: str(each.module) for each in body if isinstance(each, ast.ImportFrom) for name in each.names}
+
+
 def _path(module: str) -> Path:
     return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
 
 
-def _value(body: Sequence[ast.stmt], attribute: str, taken: Mapping[str, str] = MappingProxyType({})) -> Any:
+def _value(body: Sequence[ast.stmt], attribute: str, taken: Mapping[str, str]) -> Any:
     assigned = [each for each in body if isinstance(each, ast.Assign)]
     values = [each.value for each in assigned if attribute in map(ast.unparse, each.targets)]
     return _read(values[0], taken) if values else None
 
 
 def _read(node: ast.expr, taken: Mapping[str, str]) -> Any:
-    """What stands there, once `**Other.attribute` is what that class states, which was taken from another file."""
+    """What stands there, once `**Other.attribute` is what that class or file states, which was taken from elsewhere."""
     if not isinstance(node, ast.Dict):
         return ast.literal_eval(node)
     made = dict[Any, Any]()
@@ -116,7 +120,8 @@ def _read(node: ast.expr, taken: Mapping[str, str]) -> Any:
 
 def _elsewhere(node: ast.expr, taken: Mapping[str, str]) -> Any:
     owner, attribute = ast.unparse(node).split(".")
-    return _of_class(_path(taken[owner]), attribute)
+    file = _path(f"{taken[owner]}.{owner}")
+    return _value(_parsed(file).body, attribute, {}) if file.exists() else _of_class(_path(taken[owner]), attribute)
 
 
 @cache

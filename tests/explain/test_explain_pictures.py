@@ -22,9 +22,10 @@ LABELS, SIZE = ("left", "right", "none"), 16
 
 def model_of(arch: str, size: int = SIZE) -> Whole:
     processor = Image(size, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
-    sizes = {"vit": {"heads": 2, "width": 32, "patch": 4}, "cnn": {"width": 16}, "resnet": {"width": 16}, "mlp": {}}
+    patches = {"heads": 2, "width": 32, "patch": 4}
+    sizes = {"vit": patches, "ijepa": patches, "cnn": {"width": 16}, "resnet": {"width": 16}, "mlp": {}}
     task = ImageClassification(processor, LABELS)
-    shape = task.shaped(models.preset(arch, 0, 1, 2 if arch == "vit" else 1, **sizes[arch], **processor.sizes))
+    shape = task.shaped(models.preset(arch, 0, 1, 2 if sizes[arch] is patches else 1, **sizes[arch], **processor.sizes))
     net = build(shape, torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         net.head.output.weight.mul_(4)  # type: ignore[union-attr,operator]
@@ -36,7 +37,7 @@ def row(seed: int = 1, size: int = SIZE) -> dict[str, str]:
     return {"image": Image(size, [0.5] * 3, [0.5] * 3).decode(pixels.transpose(2, 0, 1))}
 
 
-@pytest.mark.parametrize("arch", ["vit", "cnn", "resnet", "mlp"])
+@pytest.mark.parametrize("arch", ["vit", "ijepa", "cnn", "resnet", "mlp"])
 def test_the_parts_of_pixels_and_regions_add_up(arch: str) -> None:
     model = model_of(arch)
     found = explain(model, row())
@@ -46,11 +47,12 @@ def test_the_parts_of_pixels_and_regions_add_up(arch: str) -> None:
     assert found.seen.parts.sum() == pytest.approx(difference + found.gap, abs=1e-9)
     assert sum(found.scores["gradients"]) == pytest.approx(found.seen.parts.sum(), abs=1e-9)
     assert found.seen.image.shape == (SIZE, SIZE, 3)
-    across = 4 if arch == "vit" else 8
+    patches = arch in ("vit", "ijepa")
+    across = 4 if patches else 8
     assert (found.seen.across, len(found.words)) == (across, across**2 + (arch == "vit"))
     grid = found.seen.parts.reshape(across, SIZE // across, across, SIZE // across).sum((1, 3)).flatten()
     np.testing.assert_allclose(found.scores["gradients"][arch == "vit" :], grid, atol=1e-9)
-    assert ("attention" in found.scores) == (arch == "vit")
+    assert ("attention" in found.scores) == patches
     assert sum(found.scores.get("attention", [1.0])) == pytest.approx(1)
     with torch.no_grad():
         batch = model.processor.scaled({"pixel_values": torch.from_numpy(found.seen.image.transpose(2, 0, 1)[None])})

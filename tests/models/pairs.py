@@ -38,7 +38,7 @@ class Row:
     def architecture(self) -> Architecture:
         sizes = {"width": 64, "heads": 4} | self.options
         made = models.family(self.family).preset(
-            VOCAB, CONTEXT, 3, **sizes | ({"image": 24} if self.family == "vit" else {})
+            VOCAB, CONTEXT, 3, **sizes | ({"image": 24} if self.family in ("vit", "ijepa") else {})
         )
         changes = self.core or {}
         made = replace(made, core=replace(made.core, **changes))

@@ -25,6 +25,8 @@ ROWS = {
     "vit-labels": Row("vit", {"patch": 4}, LabelConfig(7, "first")),
     "vit-states": Row("vit", {"patch": 8}, LabelConfig(0, "first", "tanh")),
     "vit-gray": Row("vit", {"patch": 8, "channels": 1}, LabelConfig(3, "first"), {"mlp": "gelu_tanh"}),
+    "ijepa-labels": Row("ijepa", {"patch": 4}, LabelConfig(7, "mean")),
+    "ijepa-states": Row("ijepa", {"patch": 8}, LabelConfig(0, "each"), {"mlp": "gelu_tanh"}),
     "clip": Row("clip", {"image": 24, "patch": 8, "eos": EOS}),
     "clip-old": Row("clip", {"image": 30, "patch": 8, "eos": -1}, core={"mlp": "gelu"}),
     "whisper": Row("whisper", {"mels": 12, "places": 20}),

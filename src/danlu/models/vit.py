@@ -31,7 +31,6 @@ SIZES = {
 }
 _LARGE = 128  # pixels on each side
 ACTIVATIONS = {**encoder.ACTIVATIONS, "quick_gelu": "quick_gelu"}
-_ROOT = "vit.embeddings"
 _PARTS = {"q": "query", "k": "key", "v": "value"}
 
 
@@ -47,11 +46,16 @@ def block(ours: str, theirs: str) -> dict[str, str]:
     }
 
 
-_MODULES = {
-    **block(BLOCK, "vit.encoder.layer.{n}"),
-    "core.norm": "vit.layernorm",
-    "embed.project": f"{_ROOT}.patch_embeddings.projection",
-}
+def body_names(root: str) -> dict[str, str]:
+    """The tensors of stack and stem: our names, and theirs."""
+    modules = {
+        **block(BLOCK, f"{root}.encoder.layer.{{n}}"),
+        "core.norm": f"{root}.layernorm",
+        "embed.project": f"{root}.embeddings.patch_embeddings.projection",
+    }
+    return both(modules) | {"embed.positions.weight": f"{root}.embeddings.position_embeddings"}
+
+
 _BATCHED = {
     f"{part}.{name}": axes
     for part in ("embed", "head")
@@ -69,7 +73,7 @@ def _unwrapped(state: Weights) -> Weights:
 
 EMBED = PatchesConfig
 LAYOUT = Layout(
-    both(_MODULES) | {"embed.token": f"{_ROOT}.cls_token", "embed.positions.weight": f"{_ROOT}.position_embeddings"},
+    body_names("vit") | {"embed.token": "vit.embeddings.cls_token"},
     "vit.",
     (
         Form("ViTForImageClassification", LabelConfig(1, "first"), both({"head.output": "classifier"})),

@@ -24,7 +24,7 @@ class ImageClassification(OneLabel, Seen):
     outputs = {"label": Text}
     shape = "picture"
     arch = "cnn"
-    archs = ("cnn", "mlp", "resnet", "vit")
+    archs = ("cnn", "mlp", "resnet", "vit", "ijepa")
     labelled = True
     step_tokens = 128
     stock = ("ForImageClassification",)
