@@ -115,7 +115,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     task, _ = stands_in(config["task"], shape, vocab, shape.context, config.get("options", {}))
     request = plan.Request(task, train, loader, None, state.node.stage == "pretrain", 0.0)
     drafted = plan.draft(request, net)
-    rows, accumulate = plan.cut(replace(request, device="cuda"), devices)
+    rows, accumulate = plan.cut(replace(request, device="cuda"), net, devices)
     drafted = replace(drafted, rows=rows, accumulate=accumulate)
     drafted = replace(drafted, steps=_steps(train, drafted, loader), step_gflop=plan.step_gflop(net, drafted))
     return net, drafted, seconds(train.budget) if train.budget else None

@@ -11,8 +11,8 @@ from danlu import catalogue, models, tasks
 from danlu.config import DIALS
 from tests.check.tree import SOURCE
 
-OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "judges", "known_as", "labelled", "makes", "options", "shape",
-            "sized", "stock", "teachable")  # fmt: skip
+OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "judges", "known_as", "labelled", "makes", "options",
+            "self_supervised", "shape", "sized", "stock", "teachable")  # fmt: skip
 OF_FAMILIES = ("ALIAS", "DIALS", "SIZES", "SUITS", "TOKENIZER")
 
 

@@ -1,11 +1,16 @@
 """The rate that is chosen where a recipe leaves it open follows what is trained, and how wide it is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from danlu import BertForSequenceClassification
+from danlu.config import Train
+from danlu.train import usual
+from danlu.train.plan import Request
 from tests.api import bert
 
 pytestmark = pytest.mark.usefixtures("steady")
@@ -34,3 +39,29 @@ def test_a_wide_network_that_is_tuned_whole_has_a_small_rate(
 ) -> None:
     history = BertForSequenceClassification.from_pretrained(bases[width]).fit(bert.rows(30), **{**QUICK, **wish})
     assert history.plan["lr"] == rate
+
+
+
+@pytest.mark.parametrize(
+    ("train", "few", "task", "tokens"),
+    [
+        ({"epochs": 1}, True, {}, 512),
+        ({"epochs": 12}, True, {}, 1024),
+        ({"epochs": 24}, True, {}, 2048),
+        ({"epochs": 1}, False, {}, 2048),
+        ({"steps": 3}, True, {}, 2048),
+        ({"budget": "1min"}, True, {}, 2048),
+        ({"epochs": 1}, True, {"judges": False}, 2048),
+        ({"epochs": 1}, True, {"coupled": "vectors"}, 2048),
+        ({"epochs": 1}, True, {"step_tokens": 128}, 64),
+    ],
+)
+def test_adapters_learn_in_more_and_smaller_steps(
+    train: dict[str, Any], few: bool, task: dict[str, Any], tokens: int
+) -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
+    net[0].requires_grad_(not few)
+    told = SimpleNamespace(**{"judges": True, "coupled": "none", "step_tokens": 2048} | task)
+    loader: Any = type("Loader", (), {"context": 128, "__len__": lambda self: 400})()
+    request = Request(told, Train(**train), loader, None, False, 0.0)  # type: ignore[arg-type]
+    assert usual.tokens(request, net) == tokens

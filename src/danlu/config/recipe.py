@@ -251,10 +251,10 @@ class Recipe(Section):
 
     @property
     def trained(self) -> Literal["pretrain", "finetune"]:
-        """The training that stands first: a base is tuned to answer or to label, and where [finetune] says how."""
+        """The training that stands first: a base is tuned to what rows answer, and where [finetune] says how."""
         tune: Any = self.finetune
-        narrower = self.task == "instruction" or catalogue.stated(self.task, "labelled")
-        return "finetune" if self.model.base and (narrower or (tune and not tune.rows)) else "pretrain"
+        answers = not catalogue.stated(self.task, "self_supervised")
+        return "finetune" if self.model.base and (answers or (tune and not tune.rows)) else "pretrain"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""

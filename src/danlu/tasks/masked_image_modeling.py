@@ -37,6 +37,7 @@ class MaskedImageModeling(Seen):
 
     outputs = {"painted": Image}
     shape = "picture"
+    self_supervised = True
     arch = "vit"
     archs = ("vit",)
     judged = 16  # answers are pictures

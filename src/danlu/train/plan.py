@@ -195,7 +195,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         _check_heads(net)
     if request.parallel in ("fsdp", "tensor"):
         _check_sample(request)
-    rows, accumulate = cut(request, 1 if tensor else ranks.count())
+    rows, accumulate = cut(request, net, 1 if tensor else ranks.count())
     if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
@@ -236,10 +236,10 @@ def _check_sample(request: Request) -> None:
         raise UserError("E126", key="train.sample")
 
 
-def cut(request: Request, sharing: int) -> tuple[int, int]:
+def cut(request: Request, net: nn.Module, sharing: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step, where so many devices share the rows."""
     train, loader = request.train, request.loader
-    tokens = request.task.step_tokens if train.batch_tokens == "auto" else train.batch_tokens
+    tokens = usual.tokens(request, net) if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
     parts = split.parts(request, rows, sharing)
     return rows // parts, parts

@@ -17,6 +17,7 @@ _LR = {  # (to pretrain, to tune)
     "rmsprop": (1e-3, 2e-4),
 }
 _DECAY = (0.05, 0.01)
+_STEPS = 600  # from which adapters have enough of them (decision 0034)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
 
 
@@ -25,10 +26,27 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
     pretrain, tune = _LR[optimizer]
     if request.pretraining:  # at the higher rate an encoder-decoder learns no more than how often tokens are
         return tune if stack(net) and stack(net).memory else pretrain
-    total = sum(p.numel() for p in net.parameters())
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    whole = request.task.judges and optimizer in ("adam", "adamw") and trained > total / 2 and stack(net)
+    whole = request.task.judges and optimizer in ("adam", "adamw") and _whole(net) and stack(net)
     return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
+
+
+def _whole(net: nn.Module) -> bool:
+    """Whether more than half of the weights are trained."""
+    total = sum(p.numel() for p in net.parameters())
+    return sum(p.numel() for p in net.parameters() if p.requires_grad) > total / 2
+
+
+def tokens(request: "Request", net: nn.Module) -> int:
+    """Tokens of a step: those of the task, and down to a quarter where few weights learn to judge in few steps.
+
+    What adapters lose beside all weights grows with the batch (decision 0034).
+    """
+    many = request.task.step_tokens
+    together = request.task.coupled != "none"  # the more, the better
+    if request.pretraining or together or not request.task.judges or request.train.epochs is None or _whole(net):
+        return many
+    wanted = request.train.epochs * len(request.loader) * request.loader.context / _STEPS
+    return next((few for few in (many, many // 2) if few <= wanted), many // 4)
 
 
 def decay(request: "Request") -> float:

@@ -31,6 +31,7 @@ class NewPictures(Task):
 
     inputs = {"image": Image}
     outputs = {"image": Image}
+    self_supervised = True
     shape = "picture"
     long = "drop"
     judges = True

@@ -1,0 +1,108 @@
+"""Does it help to paint hidden patches first, where few pictures have labels? A small ViT reads all pictures of CIFAR-10
+without their labels (MAE, 2111.06377), then learns the classes of a tenth of them; beside it the same ViT that saw none.
+
+Both ways share one recipe, one shape and the same labelled pictures, drawn anew for each seed: they differ in the steps
+of painting alone (1 for the one that saw none).
+
+    python benchmarks/few_labels.py [--data ../shared/data] [--seeds 3] [--share 0.1] [--epochs 50]
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import results
+from pretraining import summary
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpg"
+RECIPE = """
+seed = {seed}
+task = "masked_image_modeling"
+
+[data]
+path = "{data}/train_16k.tar.xz"
+split = {{ valid = 0.02, test = 0.0 }}
+
+[model]
+arch = "vit"
+depth = 6
+width = 128
+patch = 4
+
+[options]
+crop = 4
+flip = true
+
+[train]
+batch_tokens = 64
+
+[pretrain]
+{length}
+
+[finetune]
+task = "image_classification"
+options = {{ crop = 4, flip = true }}
+data = "few"
+test = "{data}/test.tar.xz"
+split = {{ valid = 0.1, test = 0.0 }}
+epochs = {tuning}
+"""
+WAYS = {"no picture seen": False, "painted first": True}
+
+
+def drawn(archive: Path, folder: Path, share: float, seed: int) -> None:
+    """Unpack a share of the pictures of each class of an archive <split>/<class>/<picture>."""
+    with tarfile.open(archive) as tar:
+        kinds: dict[str, list[tarfile.TarInfo]] = {}
+        for member in filter(tarfile.TarInfo.isfile, tar):
+            kinds.setdefault(Path(member.name).parent.name, []).append(member)
+        for kind, members in sorted(kinds.items()):
+            few = random.Random(f"{seed} {kind}").sample(members, round(share * len(members)))
+            tar.extractall(folder, few, filter="data")
+
+
+def accuracy(way: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Of the tuned model on the test pictures, and the seconds of both trainings."""
+    length = f"epochs = {options.epochs}" if WAYS[way] else "steps = 1\nlr = 1e-9"
+    with tempfile.TemporaryDirectory() as room:
+        drawn(options.data / "train_16k.tar.xz", Path(room) / "few", options.share, seed)
+        told = {"seed": seed, "data": options.data.resolve().as_posix(), "length": length, "tuning": options.tuning}
+        (Path(room) / "recipe.toml").write_text(RECIPE.format(**told), "utf-8")
+        subprocess.run([sys.executable, "-m", "danlu", "run", "recipe.toml", "-q", *options.set], cwd=room, check=True)
+        store = Path(room) / "runs" / "store"
+        figures = json.loads(next(store.glob("evaluate-*/metrics.json")).read_text("utf-8"))
+        taken = {stage: _seconds(next(store.glob(f"{stage}-*/metrics.jsonl"))) for stage in ("pretrain", "finetune")}
+    found = figures["models"] | figures["answers"]
+    return {"accuracy": found["tuned"]["accuracy"]} | taken
+
+
+def _seconds(log: Path) -> float:
+    return round(sum(json.loads(line).get("seconds", 0.0) for line in log.read_text("utf-8").splitlines()), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.1, help="of the pictures whose labels are learned")
+    parser.add_argument("--epochs", type=float, default=50.0, help="times over all pictures, without labels")
+    parser.add_argument("--tuning", type=float, default=60.0, help="times over those with labels")
+    parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe, as on danlu's command line")
+    options = parser.parse_args()
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for seed in range(1, options.seeds + 1):
+        for way in WAYS:
+            runs[way].append(accuracy(way, seed, options))
+            print(way, runs[way][-1], flush=True)
+    share = f"CIFAR-10, {options.share:.0%} of the labels"
+    print(results.keep("few labels", {share: {way: summary(each) for way, each in runs.items()}}))
+
+
+if __name__ == "__main__":
+    main()
