@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from danlu import BertForSequenceClassification
+from danlu import BertForSequenceClassification, models
 from danlu.config import Train
+from danlu.models import architecture
 from danlu.train import usual
 from danlu.train.plan import Request
 from tests.api import bert
@@ -40,6 +41,12 @@ def test_a_wide_network_that_is_tuned_whole_has_a_small_rate(
     history = BertForSequenceClassification.from_pretrained(bases[width]).fit(bert.rows(30), **{**QUICK, **wish})
     assert history.plan["lr"] == rate
 
+
+@pytest.mark.parametrize(("family", "rate"), [("gpt", 0.03), ("roberta", 0.005), ("electra", 0.005), ("t5", 0.005)])
+def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: float) -> None:
+    net = architecture.empty(models.preset(family, 64, 16, 1))
+    request = Request(SimpleNamespace(judges=False), Train(), None, None, True, 0.0)  # type: ignore[arg-type]
+    assert usual.rate(request, net, "muon") == rate
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,17 @@ _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network
 def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
     """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
     pretrain, tune = _LR[optimizer]
-    if request.pretraining:  # at the higher rate an encoder-decoder learns no more than how often tokens are
-        return tune if stack(net) and stack(net).memory else pretrain
+    if request.pretraining:
+        return tune if _cautious(net) else pretrain
     whole = request.task.judges and optimizer in ("adam", "adamw") and _whole(net) and stack(net)
     return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
+
+
+def _cautious(net: nn.Module) -> bool:
+    """Whether at the higher rate it learns no more than how often tokens are: an encoder-decoder, or norms behind sums
+    (decision 0017)."""
+    config = stack(net)
+    return config is not None and bool(config.memory or config.placement == "post")
 
 
 def _whole(net: nn.Module) -> bool:
