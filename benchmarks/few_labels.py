@@ -1,5 +1,5 @@
-"""Does it help to paint hidden patches first, where few pictures have labels? A small ViT reads all pictures of CIFAR-10
-without their labels (MAE, 2111.06377), then learns the classes of a tenth of them; beside it the same ViT that saw none.
+"""Does it help to paint hidden patches first, where few pictures have labels? A small ViT sees all pictures of CIFAR-10
+without labels (MAE, 2111.06377), then learns the classes of a tenth of them; beside it the same ViT that saw none.
 
 Both ways share one recipe, one shape and the same labelled pictures, drawn anew for each seed: they differ in the steps
 of painting alone (1 for the one that saw none).
