@@ -126,7 +126,7 @@ def test_the_result_depends_neither_on_partitions_nor_on_place_or_names(corpus: 
 
 
 def test_the_output_of_this_version_is_the_golden_one(corpus: Path, tmp_path: Path) -> None:
-    assert prepare.VERSION == 3
+    assert prepare.VERSION == 4
     assert _prepare(tmp_path / "out", corpus).output_hash[:16] == _GOLDEN
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from danlu.train.session import Result
 
 ADAPTERS = "adapters"  # where a tuning keeps them beside its model
-VERSION = 2
+VERSION = 3
 RESUMABLE = True
 RANKS = True  # all ranks of a run take part
 
