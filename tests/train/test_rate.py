@@ -42,6 +42,20 @@ def test_a_wide_network_that_is_tuned_whole_has_a_small_rate(
     assert history.plan["lr"] == rate
 
 
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [({"lr": 3e-3}, True), ({"lr": 5e-4}, False), ({}, False), ({"lr": 3e-3, "tune": "lora"}, False)],
+)
+def test_a_rate_for_random_weights_is_told(
+    bases: dict[int, Path], wish: dict[str, Any], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = QUICK | {"quiet": False} | wish
+    BertForSequenceClassification.from_pretrained(bases[256]).fit(bert.rows(30), **how)
+    told = capsys.readouterr()
+    assert ("lr = 0.003 makes a pretrained network forget; all of this one is usually tuned at 0.00023" in
+            told.out + told.err) == said  # fmt: skip
+
+
 @pytest.mark.parametrize(("family", "rate"), [("gpt", 0.03), ("roberta", 0.005), ("electra", 0.005), ("t5", 0.005)])
 def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: float) -> None:
     net = architecture.empty(models.preset(family, 64, 16, 1))

@@ -18,7 +18,7 @@ from danlu import cores, device, disk, files, ranks, stopping
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
-from danlu.train import checkpoint, compiling, distributed, log, mark, memory, pace, split
+from danlu.train import checkpoint, compiling, distributed, log, mark, memory, pace, split, usual
 from danlu.train.events import Evaluated, Halted, Stepped
 from danlu.train.loop import Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
@@ -64,6 +64,7 @@ def fit(
     trained, total = memory.counted(net)
     share = {"share": f"{trained / total:.2%}", "memory": f"{plan.memory_mb:,}"}
     view.line(text("train.trainable", trainable=f"{trained:,}", total=f"{total:,}", **share))
+    usual.told(request, net, plan, view)
     _tell_crowding(plan, watch, view)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)

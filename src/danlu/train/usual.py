@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from danlu.messages import text
 from danlu.nn.attention import Attention
 
 if TYPE_CHECKING:
-    from danlu.train.plan import Request
+    from danlu.train.plan import Plan, Request
+    from danlu.train.session import Watcher
 
 _LR = {  # (to pretrain, to tune)
     "muon": (0.03, 0.005),
@@ -18,6 +20,7 @@ _LR = {  # (to pretrain, to tune)
 }
 _DECAY = (0.05, 0.01)
 _STEPS = 600  # from which adapters have enough of them (decision 0034)
+_STEEP = 4  # times the usual rate: at 2.5 times it learned as well, at 6 times it did not (decision 0016)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
 
 
@@ -28,6 +31,13 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
         return tune if _cautious(net) else pretrain
     whole = request.task.judges and optimizer in ("adam", "adamw") and _whole(net) and stack(net)
     return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
+
+
+def told(request: "Request", net: nn.Module, plan: "Plan", view: "Watcher") -> None:
+    """Say where the recipe tunes all of a pretrained network at a rate at which it forgets: one for random weights."""
+    usual = rate(request, net, plan.optimizer)
+    if not request.pretraining and request.task.judges and _whole(net) and stack(net) and plan.lr > _STEEP * usual:
+        view.line(text("train.steep", lr=f"{plan.lr:.3g}", usual=f"{usual:.3g}"))
 
 
 def _cautious(net: nn.Module) -> bool:
