@@ -1,8 +1,9 @@
-"""Does it help to paint hidden patches first, where few pictures have labels? A small ViT sees all pictures of CIFAR-10
-without labels (MAE, 2111.06377), then learns the classes of a tenth of them; beside it the same ViT that saw none.
+"""Does it help to paint hidden patches first, where few pictures have labels? A small ViT sees 16,000 pictures of
+CIFAR-10 without labels (MAE, 2111.06377), then learns the classes of a tenth of them; beside it the same ViT that saw
+none.
 
 Both ways share one recipe, one shape and the same labelled pictures, drawn anew for each seed: they differ in the steps
-of painting alone (1 for the one that saw none).
+of painting alone (1 for the one that saw none). Both are tuned at one rate, which is given (--rate).
 
     python benchmarks/few_labels.py [--data ../shared/data] [--seeds 3] [--share 0.1] [--epochs 50]
 """
@@ -52,6 +53,7 @@ data = "few"
 test = "{data}/test.tar.xz"
 split = {{ valid = 0.1, test = 0.0 }}
 epochs = {tuning}
+lr = {rate}
 """
 WAYS = {"no picture seen": False, "painted first": True}
 
@@ -72,7 +74,8 @@ def accuracy(way: str, seed: int, options: argparse.Namespace) -> dict[str, floa
     length = f"epochs = {options.epochs}" if WAYS[way] else "steps = 1\nlr = 1e-9"
     with tempfile.TemporaryDirectory() as room:
         drawn(options.data / "train_16k.tar.xz", Path(room) / "few", options.share, seed)
-        told = {"seed": seed, "data": options.data.resolve().as_posix(), "length": length, "tuning": options.tuning}
+        told = {"seed": seed, "data": options.data.resolve().as_posix(), "length": length}
+        told |= {"tuning": options.tuning, "rate": options.rate}
         (Path(room) / "recipe.toml").write_text(RECIPE.format(**told), "utf-8")
         subprocess.run([sys.executable, "-m", "danlu", "run", "recipe.toml", "-q", *options.set], cwd=room, check=True)
         store = Path(room) / "runs" / "store"
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the pictures whose labels are learned")
     parser.add_argument("--epochs", type=float, default=50.0, help="times over all pictures, without labels")
     parser.add_argument("--tuning", type=float, default=60.0, help="times over those with labels")
+    parser.add_argument("--rate", type=float, default=1e-3, help="at which the classes are learned")
     parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe, as on danlu's command line")
     options = parser.parse_args()
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
@@ -100,7 +104,7 @@ def main() -> None:
         for way in WAYS:
             runs[way].append(accuracy(way, seed, options))
             print(way, runs[way][-1], flush=True)
-    share = f"CIFAR-10, {options.share:.0%} of the labels"
+    share = f"CIFAR-10, {options.share:.0%} of 16,000 pictures"
     print(results.keep("few labels", {share: {way: summary(each) for way, each in runs.items()}}))
 
 

@@ -370,7 +370,7 @@ system.threads = 1
     bert.jsonl(tmp_path / "rows.jsonl", bert.rows(30))
     (tmp_path / "recipe.toml").write_text(recipe, "utf-8")
     life = Life(load_recipe(tmp_path / "recipe.toml"))
-    trained = life.nodes[2].name
+    trained = "finetune"
     run = life.run(Silent(), trained)
     saved = (run.folders[trained] / "danlu.toml").read_text("utf-8")
     assert f'base = "{NAMES[0]}"' in saved

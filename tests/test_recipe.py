@@ -152,7 +152,7 @@ def test_numbers_are_finite_numbers(key: tuple[str, ...], value: str, read: Read
 
 
 OUT_OF_RANGE = {
-    "train.lr": "0", "train.warmup": "1.0", "train.momentum": "-0.1", "train.clip": "-1", "train.batch_tokens": "15",
+    "train.lr": "0", "train.warmup": "1.0", "train.momentum": "-0.1", "train.clip": "-1", "train.batch_tokens": "0",
     "train.steps": "0", "train.epochs": "-2.5", "train.tokens": "0", "train.budget": '"0s"', "train.accumulate": "0",
     "pretrain.beta2": "1", "finetune.evaluate_every": "0", "model.depth": "0", "model.context": "15",
     "train.dropout": "1.0", "data.section": "199", "data.limit_mb": "0.0", "data.dedup.threshold": "0.29",

@@ -146,6 +146,15 @@ def test_stopped_and_run_again_it_ends_with_the_same_weights(tune: str, base: Pa
     assert files.sha256(resumed / "model.safetensors") == files.sha256(straight / "model.safetensors")
 
 
+def test_the_recipe_beside_what_adapters_learned_trains_the_same_weights_anew(base: Path) -> None:
+    """Also the tokens of its steps, which had followed from the epochs."""
+    recipe = labelled("lora").replace("steps = 40", "epochs = 2.0").replace("batch_tokens = 256\n", "")
+    made = project(base, "pinned.toml", recipe).run(Silent(), "finetune").folders["finetune"]
+    again = Life(load_recipe(made / "danlu.toml", ["system.runs=elsewhere"])).run(Silent(), "finetune")
+    assert again.folders["finetune"].parent != made.parent
+    assert files.sha256(again.folders["finetune"] / "model.safetensors") == files.sha256(made / "model.safetensors")
+
+
 @pytest.mark.parametrize("tune", ["lora", "dora", "qlora"])
 def test_the_adapters_alone_beside_the_base_are_the_model(tune: str, base: Path) -> None:
     recipe = labelled(f'{tune}"\nkeep_adapters = true\n#').replace("steps = 40", "steps = 5")

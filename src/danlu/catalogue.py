@@ -121,7 +121,8 @@ def _read(node: ast.expr, taken: Mapping[str, str]) -> Any:
 def _elsewhere(node: ast.expr, taken: Mapping[str, str]) -> Any:
     owner, attribute = ast.unparse(node).split(".")
     file = _path(f"{taken[owner]}.{owner}")
-    return _value(_parsed(file).body, attribute, {}) if file.exists() else _of_class(_path(taken[owner]), attribute)
+    body = _parsed(file).body if file.exists() else []
+    return _value(body, attribute, _taken(body)) if body else _of_class(_path(taken[owner]), attribute)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from danlu.config import Auto, Positive, PositiveInt, Section
-from danlu.forecast import Sizes, shape_of
+from danlu.forecast import Sizes, begins, shape_of
 from danlu.graph import Life, State
 from danlu.messages import text
 from danlu.quantity import count, seconds
@@ -103,6 +103,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
 
     Micro-batches are those of GPUs, of which each of the devices takes its share.
     """
+    from danlu import adapt
     from danlu.models.architecture import empty
     from danlu.train import plan
     from danlu.train.trial import Synthetic, stands_in
@@ -110,10 +111,13 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     shape, vocab, tokens = shape_of(life, state, Sizes(life))
     train = state.node.config["train"]
     train = train.model_copy(update={"precision": "bf16"}) if train.precision == "auto" else train
-    config, net = state.node.config, empty(shape)
+    config = state.node.config
+    adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
+    net = adapt.apply(empty(shape), adapters, 0)
     loader: Any = Synthetic(shape.context, vocab, tokens)
     task, _ = stands_in(config["task"], shape, vocab, shape.context, config.get("options", {}))
-    request = plan.Request(task, train, loader, None, state.node.stage == "pretrain", 0.0)
+    base = life.loaded.recipe.model.base
+    request = plan.Request(task, train, loader, None, begins(life, state), 0.0, known=bool(base))
     drafted = plan.draft(request, net)
     rows, accumulate = plan.cut(replace(request, device="cuda"), net, devices)
     drafted = replace(drafted, rows=rows, accumulate=accumulate)

@@ -266,6 +266,11 @@ def _rate(runs: Path) -> tuple[float, str]:
     return _READING, text("plan.basis.usual_rate", rate=f"{_READING / 1e6:.1f}")
 
 
+def begins(life: Life, state: State) -> bool:
+    """Whether a training begins with random weights."""
+    return state.node.stage == "pretrain" and not life.loaded.recipe.model.base
+
+
 def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens. To measure them is a part of it."""
     from danlu import adapt, device, tasks
@@ -284,8 +289,9 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
         loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
         task = tasks.load(config["task"])(picture, ("", ""), 1, config.get("options", {}))
     shape = task.shaped(shape) if judged else shape
-    pretraining = state.node.stage == "pretrain"
-    request = Request(task, config["train"], loader, loader, pretraining, started, device=where, compile=False)  # type: ignore[arg-type]
+    known = bool(section.base)
+    how: dict[str, Any] = {"device": where, "compile": False, "known": known}
+    request = Request(task, config["train"], loader, loader, begins(life, state), started, **how)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))
     weights = sum(p.numel() for p in net.parameters())
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))

@@ -295,11 +295,11 @@ class Life:
         if not (folder / "plan.toml").is_file():
             return
         plan = tomllib.loads((folder / "plan.toml").read_text("utf-8"))
-        self.pins |= {(node.stage, key): plan[key] for key in ("steps", "precision", "attention", "dropout")}
-        self.pins |= {("system", "threads"): plan["threads"], ("system", "device"): plan["device"]}
-        self.pins[("system", "compile")] = plan["compiled_from"] >= 0
-        if node.stage == "pretrain":
-            self.pins[("model", "depth")] = plan["depth"]
+        tokens = plan["rows"] * plan["accumulate"] * plan["context"]
+        plan |= {"batch_tokens": tokens, "compile": plan["compiled_from"] >= 0}
+        found = {node.stage: ("steps", "batch_tokens", "precision", "attention", "dropout"), "system":
+                 ("threads", "device", "compile"), "model": ("depth",) if node.stage == "pretrain" else ()}  # fmt: skip
+        self.pins |= {(section, key): plan[key] for section, keys in found.items() for key in keys}
 
     def _lineage(self, state: State, context: Context, inputs: Mapping[str, Path], started: float) -> Lineage:
         node = state.node

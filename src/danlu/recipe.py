@@ -19,8 +19,8 @@ from danlu.messages import text
 from danlu.messages.reasons import because, syntax
 
 PATHS = (
-    ("data", "path"),
-    ("finetune", "data"),
+    *(("data", name) for name in ("path", "valid", "test")),
+    *(("finetune", name) for name in ("data", "valid", "test")),
     ("model", "base"),
     ("evaluate", "judge"),
     ("distill", "teacher"),
@@ -271,7 +271,8 @@ def resolved(loaded: Loaded, folder: Path, pins: Mapping[Path_, Any] | None = No
     table = _plain(recipe)
     table.pop("train")
     table["serve"].pop("api_key", None)
-    for stage in ("pretrain", "finetune"):
+    table.pop("pretrain")
+    for stage in ("pretrain", "finetune") if recipe.trained == "pretrain" else ("finetune",):
         section = getattr(recipe, stage)
         if section is not None:
             own = {k: v for k, v in _plain(section).items() if k not in Train.model_fields}

@@ -9,10 +9,11 @@ import pytest
 
 from danlu import catalogue, models, tasks
 from danlu.config import DIALS
+from danlu.config.recipe import Recipe
 from tests.check.tree import SOURCE
 
 OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "judges", "known_as", "labelled", "makes", "options",
-            "self_supervised", "shape", "sized", "stock", "teachable")  # fmt: skip
+            "shape", "sized", "stock", "teachable", "unsupervised")  # fmt: skip
 OF_FAMILIES = ("ALIAS", "DIALS", "SIZES", "SUITS", "TOKENIZER")
 
 
@@ -39,6 +40,17 @@ def test_a_form_that_only_suits_tasks_which_name_it_is_named_by_one() -> None:
     assert set(kinds.values()) == {"texts", "named"}
     assert {form for form, suits in kinds.items() if suits == "named"} <= named
     assert {"gpt", "qwen3"} <= kinds.keys() and "llama" not in kinds
+
+
+UNSUPERVISED = {"adversarial_image_generation", "image_generation", "language_modeling", "masked_image_modeling",
+                "masked_language_modeling", "replaced_token_detection", "span_denoising"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_a_base_is_tuned_to_what_rows_answer(name: str) -> None:
+    table = {"task": name, "data": {"path": "rows"}, "model": {"base": "folder"}}
+    assert Recipe(**table).trained == ("pretrain" if name in UNSUPERVISED else "finetune")
+    assert Recipe(**table | {"model": {}}).trained == "pretrain"
 
 
 _NEW = """

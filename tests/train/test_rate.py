@@ -1,5 +1,6 @@
 """The rate that is chosen where a recipe leaves it open follows what is trained, and how wide it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,15 +53,38 @@ def test_a_rate_for_random_weights_is_told(
     how = QUICK | {"quiet": False} | wish
     BertForSequenceClassification.from_pretrained(bases[256]).fit(bert.rows(30), **how)
     told = capsys.readouterr()
-    assert ("lr = 0.003 makes a pretrained network forget; all of this one is usually tuned at 0.00023" in
+    assert ("lr = 0.003 may make a pretrained network forget: all of one like this is usually tuned at 0.00023" in
             told.out + told.err) == said  # fmt: skip
 
 
-@pytest.mark.parametrize(("family", "rate"), [("gpt", 0.03), ("roberta", 0.005), ("electra", 0.005), ("t5", 0.005)])
+FIRST = [("gpt", 0.03), ("cnn", 0.03), ("textcnn", 0.03), ("roberta", 0.005), ("electra", 0.005), ("t5", 0.005)]
+
+
+@pytest.mark.parametrize(("family", "rate"), FIRST)
 def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: float) -> None:
     net = architecture.empty(models.preset(family, 64, 16, 1))
     request = Request(SimpleNamespace(judges=False), Train(), None, None, True, 0.0)  # type: ignore[arg-type]
     assert usual.rate(request, net, "muon") == rate
+    labelled = replace(request, task=SimpleNamespace(judges=True))  # type: ignore[arg-type]
+    assert usual.rate(labelled, net, "muon") == (0.005 if family == "t5" else 0.03)
+
+
+@pytest.mark.parametrize(("judges", "known", "rate"), [(1, 0, 1.2e-4), (0, 1, 1.2e-4), (0, 0, 1e-3), (1, 1, 1.2e-4)])
+def test_what_was_pretrained_elsewhere_is_tuned_with_care(judges: int, known: int, rate: float) -> None:
+    net = architecture.empty(models.preset("gpt", 64, 16, 8))
+    request = Request(SimpleNamespace(judges=bool(judges)), Train(), None, None, False, 0.0, known=bool(known))  # type: ignore[arg-type]
+    assert usual.rate(request, net, "adamw") == rate
+    for name, each in net.named_parameters():
+        each.requires_grad_("blocks.7" in name)
+    assert usual.rate(request, net, "adamw") == rate, "also where its last layer alone is"
+    for name, each in net.named_parameters():
+        each.requires_grad_("blocks" not in name)
+    assert usual.rate(request, net, "adamw") == 1e-3
+
+
+def test_sgd_decays_as_is_usual_beside_its_rate() -> None:
+    request = Request(SimpleNamespace(judges=True), Train(), None, None, True, 0.0)  # type: ignore[arg-type]
+    assert (usual.decay(request, "sgd"), usual.decay(request, "muon")) == (5e-4, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +93,17 @@ def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: 
         ({"epochs": 1}, True, {}, 512),
         ({"epochs": 12}, True, {}, 1024),
         ({"epochs": 24}, True, {}, 2048),
-        ({"epochs": 1}, False, {}, 2048),
+        ({"epochs": 1}, False, {}, 256),
+        ({"epochs": 3}, False, {}, 1024),
+        ({"epochs": 6}, False, {}, 2048),
         ({"steps": 3}, True, {}, 2048),
         ({"budget": "1min"}, True, {}, 2048),
         ({"epochs": 1}, True, {"judges": False}, 2048),
         ({"epochs": 1}, True, {"coupled": "vectors"}, 2048),
-        ({"epochs": 1}, True, {"step_tokens": 128}, 64),
+        ({"epochs": 1}, True, {"step_tokens": 128}, 128),  # pictures
     ],
 )
-def test_adapters_learn_in_more_and_smaller_steps(
+def test_few_texts_and_adapters_are_learned_in_more_and_smaller_steps(
     train: dict[str, Any], few: bool, task: dict[str, Any], tokens: int
 ) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
@@ -85,4 +111,18 @@ def test_adapters_learn_in_more_and_smaller_steps(
     told = SimpleNamespace(**{"judges": True, "coupled": "none", "step_tokens": 2048} | task)
     loader: Any = type("Loader", (), {"context": 128, "__len__": lambda self: 400})()
     request = Request(told, Train(**train), loader, None, False, 0.0)  # type: ignore[arg-type]
-    assert usual.tokens(request, net) == tokens
+    assert usual.tokens(request, net, 1) == tokens
+    assert usual.tokens(request, net, 8) == max(tokens, min(1024, told.step_tokens)), "each device has a row"
+
+
+def test_a_step_of_adapters_is_as_it_should_be(bases: dict[int, Path]) -> None:
+    how = QUICK | {"batch_tokens": "auto", "steps": None, "epochs": 1, "tune": "lora"}
+    plan = BertForSequenceClassification.from_pretrained(bases[32]).fit(bert.rows(600), **how).plan
+    assert plan["rows"] * plan["accumulate"] * plan["context"] == 512
+
+
+def test_what_is_held_in_few_bits_counts(bases: dict[int, Path]) -> None:
+    net = nn.Sequential(nn.Linear(8, 8))
+    assert usual._itself(net)
+    net[0].coded = 80  # type: ignore[assignment]
+    assert not usual._itself(net)

@@ -63,7 +63,8 @@ class Work:
         device = context.use_machine()
         self.model.to(device)
         loaders = pretrain.loaders(context, self.model)
-        return Request(self.model.task, self.train, *loaders, False, time.monotonic(), device=device, compile=False)
+        how: dict[str, Any] = {"device": device, "compile": False, "known": bool(self.model.origin)}
+        return Request(self.model.task, self.train, *loaders, False, time.monotonic(), **how)
 
 
 @contextlib.contextmanager
@@ -250,7 +251,8 @@ def _trained(work: Work, started: float) -> session.Result:
     _adapt(work)
     weights: Mapping[str, Tensor] | None = None
     try:
-        result = pretrain.learn(context, model, started, context.use_machine(), pretraining=False)
+        how = {"pretraining": False, "known": bool(model.origin)}
+        result = pretrain.learn(context, model, started, context.use_machine(), **how)
         weights = result.weights
         return result
     except session.Interrupted as stopped:

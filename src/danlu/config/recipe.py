@@ -158,6 +158,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_effect(self) -> "Recipe":
         """A key that nothing would read is refused, not ignored."""
+        if self.trained == "finetune" and self.pretrain.model_fields_set:
+            raise ValueError(text("recipe.no_effect", key="pretrain", why=f'model.base, task = "{self.task}"'))
         second = self.finetune if self.trained != "finetune" else None
         stages: list[Any] = [self.trained, "finetune"] if second else [self.trained]
         idle = [dict(self.training(stage).idle()) for stage in stages]
@@ -253,7 +255,7 @@ class Recipe(Section):
     def trained(self) -> Literal["pretrain", "finetune"]:
         """The training that stands first: a base is tuned to what rows answer, and where [finetune] says how."""
         tune: Any = self.finetune
-        answers = not catalogue.stated(self.task, "self_supervised")
+        answers = not catalogue.stated(self.task, "unsupervised")
         return "finetune" if self.model.base and (answers or (tune and not tune.rows)) else "pretrain"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:

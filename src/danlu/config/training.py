@@ -53,8 +53,8 @@ class Train(_Training):
     dropout: Fraction | Auto = Field(
         "auto", description="auto: none where rows are seen at most twice, up to 0.2 where they are seen often"
     )
-    batch_tokens: Annotated[int, Field(ge=16, strict=True)] | Auto = Field(
-        "auto", description="tokens per optimizer step"
+    batch_tokens: PositiveInt | Auto = Field(
+        "auto", description="tokens (pictures, where rows are such) per optimizer step"
     )
     accumulate: PositiveInt | Auto = Field(
         "auto", description="micro-batches a step is cut into; the result is the same"

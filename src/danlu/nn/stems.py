@@ -22,7 +22,7 @@ PLACES = ("embed.positions.weight", "head.positions.weight")  # tables of places
 
 @dataclass(frozen=True)
 class PatchesConfig:
-    """Squares of an image (ViT, 2010.11929), after a class token, with a learned table of places.
+    """Squares of an image (ViT, 2010.11929), after a class token where there is one, with a learned table of places.
 
     One square alone, without token and places, is a linear layer on all pixels.
     """
@@ -42,7 +42,7 @@ class PatchesConfig:
 
     @property
     def count(self) -> int:
-        """Patches, and the class token."""
+        """Patches, and class tokens."""
         return (self.image // self.patch) ** 2 + self.tokens
 
 

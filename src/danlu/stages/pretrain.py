@@ -56,7 +56,7 @@ def run(context: "Context") -> None:
         architecture = sized(section.model_copy(update={"depth": depth}))
         learned = (config["task"], config["seed"], told["labels"], options)
         model = Model.from_architecture(architecture, processor, *learned)
-    train(context, model, started, device, pretraining=True)
+    train(context, model, started, device, pretraining="base" not in context.inputs)  # else it goes on
 
 
 def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
@@ -128,13 +128,19 @@ def check(config: dict[str, Any]) -> None:
 
 def train(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> None:
     """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
-    result = learn(context, model, started, device, pretraining=pretraining)
+    known = bool(context.loaded.recipe.model.base)
+    result = learn(context, model, started, device, pretraining=pretraining, known=known)
     if ranks.rank() == 0:
         save(context, model, result.weights)
 
 
-def learn(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> "Result":
-    """The loop on a model's network: the weights that it selects, and what it noted in context.facts."""
+def learn(
+    context: "Context", model: "Model", started: float, device: str, *, pretraining: bool, known: bool
+) -> "Result":
+    """The loop on a model's network: the weights that it selects, and what it noted in context.facts.
+
+    `pretraining`: it begins with random weights; `known`: it was pretrained elsewhere.
+    """
     from danlu.train.plan import Request
     from danlu.train.session import fit
 
@@ -148,7 +154,7 @@ def learn(context: "Context", model: "Model", started: float, device: str, *, pr
         context.view.line(text("train.too_long", **count))
     model.to(device)
     system = context.system
-    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
+    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile, "known": known}
     request = Request(_taught(context, model.task), config["train"], *packed, pretraining, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)

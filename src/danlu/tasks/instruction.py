@@ -10,7 +10,7 @@ from danlu.tasks.task import Example, Row
 class Instruction(LanguageModeling):
     """Supervised fine-tuning. Rows hold `messages` (rendered by the one chat template) or `prompt` and `completion`."""
 
-    self_supervised = False
+    unsupervised = False
     known_as = ()  # type: ignore[assignment]
     stock = ()  # type: ignore[assignment]  # the class is the language model's
     long = "drop"  # an answer without its question, or without its end, teaches the wrong thing

@@ -20,7 +20,7 @@ class LanguageModeling(Task):
 
     inputs = {"text": Text}
     outputs = {"text": Text}
-    self_supervised = True
+    unsupervised = True
     ahead = 1
     known_as = ("text-generation",)
     stock = ("ForCausalLM", "LMHeadModel")

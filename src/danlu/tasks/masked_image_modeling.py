@@ -37,7 +37,7 @@ class MaskedImageModeling(Seen):
 
     outputs = {"painted": Image}
     shape = "picture"
-    self_supervised = True
+    unsupervised = True
     arch = "vit"
     archs = ("vit",)
     judged = 16  # answers are pictures

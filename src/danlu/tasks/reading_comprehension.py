@@ -53,6 +53,7 @@ class ReadingComprehension(Task):
     stock = ("ForQuestionAnswering",)
     long = "windows"
     judges = True
+    selects = "window_accuracy"
     labelled = True
     lone = ""
     options = {

@@ -34,7 +34,7 @@ class SpanDenoising(Written):
     stands before each of them, -100 = not counted. Texts of one row are told apart by segment_ids on both sides.
     """
 
-    self_supervised = True
+    unsupervised = True
     arch = "t5"
     ahead = 0
     judges = True

@@ -66,7 +66,7 @@ class Task(ABC):
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end
     teachable: ClassVar[bool] = False  # whether it can be learned from a teacher, too
-    self_supervised: ClassVar[bool] = False  # it learns from rows as they are: a base goes on as it began
+    unsupervised: ClassVar[bool] = False  # it learns from rows as they are: a base goes on as it began
     labelled: ClassVar[bool] = False  # the rows carry labels, which are learned from those to train on
     lone: ClassVar[str] = "E251"  # the error where there is one label alone; "" = there may be
     markers: ClassVar[tuple[str, ...]] = ()  # control tokens that it needs in the vocabulary

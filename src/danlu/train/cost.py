@@ -49,11 +49,9 @@ def peak(precision: str, where: str = device.CPU) -> float:
     Measured once a process, and the best that this machine ever showed is kept: a busy moment never lowers it.
     """
     name = f"peak {precision}"
-    known, key = _known(), _key(name, where)
     rate = _matmul_rate(DTYPES[precision], torch.device(where))
-    if rate > float(known.get(key, 0.0)):
-        _keep(known | {key: rate})
-    return max(rate, float(known.get(key, 0.0)))
+    best = float(recalled(name, where) or 0.0)
+    return best if best >= rate else float(kept(name, where, rate))
 
 
 def recalled(what: object, where: str) -> Any:

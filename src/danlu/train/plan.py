@@ -104,6 +104,7 @@ class Request:
     parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
     device: str = device.CPU  # where the network is
     compile: str | bool = "auto"  # "auto": where it pays back
+    known: bool = False  # whether the network was pretrained elsewhere, and is to forget nothing
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:
@@ -210,7 +211,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
         average=train.average,
         optimizer=optimizer,
         lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
-        weight_decay=usual.decay(request) if train.weight_decay == "auto" else float(train.weight_decay),
+        weight_decay=usual.decay(request, optimizer) if train.weight_decay == "auto" else float(train.weight_decay),
         precision=cost.faster_precision(request.device) if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
         attention=usual.attention(net) if train.attention == "auto" else train.attention,
@@ -239,7 +240,7 @@ def _check_sample(request: Request) -> None:
 def cut(request: Request, net: nn.Module, sharing: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches of a step, where so many devices share the rows."""
     train, loader = request.train, request.loader
-    tokens = usual.tokens(request, net) if train.batch_tokens == "auto" else train.batch_tokens
+    tokens = usual.tokens(request, net, sharing) if train.batch_tokens == "auto" else train.batch_tokens
     rows = min(max(1, round(tokens / loader.context)), max(1, len(loader)))
     parts = split.parts(request, rows, sharing)
     return rows // parts, parts

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from danlu import device, models
+from danlu import catalogue, device, models
 from danlu.config import DIALS, ModelSection, Train
 from danlu.models.architecture import Architecture, empty
 from danlu.quantity import count, seconds
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DEPTHS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 _TOKENS_PER_WEIGHT = 1.0  # trained tokens per weight at the best depth of short budgets (docs/decisions/0008)
+_OF_LABELS = 4  # the deepest where only answers are learned, of which a row has few
 _EPOCHS = 8.0  # looks at the same token that still teach something
 
 
@@ -51,8 +52,8 @@ def depth_for(
     section: ModelSection, train: Train, vocab: int, tokens: int, where: str = device.CPU, learned: Learned = Learned()
 ) -> int:
     """The deepest model that the length of the training can feed."""
-    best = _DEPTHS[0]
-    for depth in _DEPTHS:
+    best, judges = _DEPTHS[0], catalogue.stated(learned.task, "judges")
+    for depth in _DEPTHS[: _DEPTHS.index(_OF_LABELS) + 1] if judges else _DEPTHS:
         weights, per_token = _cost(section, vocab, depth, learned)
         fed = min(_trained_tokens(train, per_token, tokens, where), _EPOCHS * tokens)
         if fed >= _TOKENS_PER_WEIGHT * weights:

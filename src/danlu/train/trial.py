@@ -85,8 +85,9 @@ def stands_in(
         return kind(Vocabulary(vocab, kind.markers), (), context, options), False
     judged = bool(catalogue.stated(name, "judges"))
     classes = "text_classification" if shape.core.heads else "tabular_classification"
-    kind = tasks.load(classes if judged else "language_modeling")
-    return kind(Vocabulary(vocab), ("", "")), judged
+    made: Any = tasks.load(classes if judged else "language_modeling")(Vocabulary(vocab), ("", ""))
+    made.coupled, made.step_tokens = (getattr(tasks.load(name), each) for each in ("coupled", "step_tokens"))
+    return made, judged
 
 
 @cache

@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from danlu.adapt.graft import GROWN
 from danlu.messages import text
 from danlu.nn.attention import Attention
+from danlu.tasks.task import Task
+from danlu.train import memory
 
 if TYPE_CHECKING:
     from danlu.train.plan import Plan, Request
@@ -19,7 +22,8 @@ _LR = {  # (to pretrain, to tune)
     "rmsprop": (1e-3, 2e-4),
 }
 _DECAY = (0.05, 0.01)
-_STEPS = 600  # from which adapters have enough of them (decision 0034)
+_DECAY_OF_SGD = 5e-4
+_STEPS, _STEPS_BESIDE = 150, 600  # from which a network, and adapters beside it, have enough of them (decision 0034)
 _STEEP = 4  # times the usual rate: at 2.5 times it learned as well, at 6 times it did not (decision 0016)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
 
@@ -28,47 +32,59 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
     """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
     pretrain, tune = _LR[optimizer]
     if request.pretraining:
-        return tune if _cautious(net) else pretrain
-    whole = request.task.judges and optimizer in ("adam", "adamw") and _whole(net) and stack(net)
-    return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if whole else tune
+        return tune if _cautious(request, net) else pretrain
+    return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if _forgets(request, net, optimizer) else tune
 
 
 def told(request: "Request", net: nn.Module, plan: "Plan", view: "Watcher") -> None:
-    """Say where the recipe tunes all of a pretrained network at a rate at which it forgets: one for random weights."""
-    usual = rate(request, net, plan.optimizer)
-    if not request.pretraining and request.task.judges and _whole(net) and stack(net) and plan.lr > _STEEP * usual:
-        view.line(text("train.steep", lr=f"{plan.lr:.3g}", usual=f"{usual:.3g}"))
+    """Say where the recipe tunes a Transformer itself at a rate at which it may forget: one for random weights."""
+    known = rate(request, net, plan.optimizer)
+    tuned = not request.pretraining and _forgets(request, net, plan.optimizer) and stack(net).layers
+    if tuned and plan.lr > _STEEP * known:
+        view.line(text("train.steep", lr=f"{plan.lr:.3g}", usual=f"{known:.3g}"))
 
 
-def _cautious(net: nn.Module) -> bool:
-    """Whether at the higher rate it learns no more than how often tokens are: an encoder-decoder, or norms behind sums
-    (decision 0017)."""
+def _forgets(request: "Request", net: nn.Module, optimizer: str) -> bool:
+    """Whether Adam tunes a network itself that judges, or that was pretrained elsewhere (decision 0016)."""
+    meant = request.task.judges or request.known
+    return meant and optimizer in ("adam", "adamw") and _itself(net) and stack(net) is not None
+
+
+def _cautious(request: "Request", net: nn.Module) -> bool:
+    """Whether at the higher rate it learns no more than how often tokens are: an encoder-decoder, or layers with norms
+    behind their sums that learn from texts alone (decision 0017)."""
     config = stack(net)
-    return config is not None and bool(config.memory or config.placement == "post")
+    behind = config is not None and config.layers and config.placement == "post" and not request.task.judges
+    return bool(behind or (config is not None and config.memory))
 
 
-def _whole(net: nn.Module) -> bool:
-    """Whether more than half of the weights are trained."""
-    total = sum(p.numel() for p in net.parameters())
-    return sum(p.numel() for p in net.parameters() if p.requires_grad) > total / 2
+def _itself(net: nn.Module) -> bool:
+    """Whether matrices of the layers are trained, and not only what stands beside them, a head, or biases."""
+    parts = [(name.rpartition("."), p) for name, p in net.named_parameters() if p.ndim > 1]
+    inner = [p for (home, _, name), p in parts if "blocks." in home and not name.startswith(GROWN)]
+    trained, total = memory.counted(net)
+    return any(p.requires_grad for p in inner) if inner else trained > total / 2
 
 
-def tokens(request: "Request", net: nn.Module) -> int:
-    """Tokens of a step: those of the task, and down to a quarter where few weights learn to judge in few steps.
+def tokens(request: "Request", net: nn.Module, sharing: int) -> int:
+    """Tokens of a step: those of the task, and fewer where texts to be judged are so few that there would be few steps.
 
-    What adapters lose beside all weights grows with the batch (decision 0034).
+    Adapters want more steps: what they lose beside all weights grows with the batch (decision 0034). Each of the
+    devices that share a step has a row.
     """
-    many = request.task.step_tokens
-    together = request.task.coupled != "none"  # the more, the better
-    if request.pretraining or together or not request.task.judges or request.train.epochs is None or _whole(net):
+    many, loader, epochs = request.task.step_tokens, request.loader, request.train.epochs
+    texts = many == Task.step_tokens and request.task.coupled == "none"  # of pairs told apart: the more, the better
+    if not texts or not request.task.judges or epochs is None:
         return many
-    wanted = request.train.epochs * len(request.loader) * request.loader.context / _STEPS
-    return next((few for few in (many, many // 2) if few <= wanted), many // 4)
+    steps, least = (_STEPS, many // 8) if _itself(net) else (_STEPS_BESIDE, many // 4)
+    wanted = epochs * len(loader) * loader.context / steps
+    few = next((each for each in (many, many // 2, many // 4) if each <= wanted), least)
+    return max(few, min(many, sharing * loader.context))
 
 
-def decay(request: "Request") -> float:
-    """The decoupled decay of the matrices."""
-    return _DECAY[0 if request.pretraining else 1]
+def decay(request: "Request", optimizer: str) -> float:
+    """The decoupled decay of the matrices; of SGD that which is usual beside its larger rate (He 2016: 1e-4)."""
+    return _DECAY_OF_SGD if optimizer == "sgd" else _DECAY[0 if request.pretraining else 1]
 
 
 def dropout(epochs: float) -> float:

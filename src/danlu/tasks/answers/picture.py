@@ -31,7 +31,7 @@ class NewPictures(Task):
 
     inputs = {"image": Image}
     outputs = {"image": Image}
-    self_supervised = True
+    unsupervised = True
     shape = "picture"
     long = "drop"
     judges = True

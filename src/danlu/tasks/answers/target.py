@@ -25,7 +25,7 @@ class Targeted(Written):
     outputs = {"target": Text}
     shape = "targeted"
     arch = "t5"
-    self_supervised = False
+    unsupervised = False
     archs = ("t5", "bart", "marian")
     ahead = 0
     long = "cut"
