@@ -68,7 +68,6 @@ def test_tool_calls_keep_their_roles() -> None:
         ({"prompt": "x", "completion": []}, "pair", "type"),
         ({"text": "x", "labels": None}, "multilabelled", "no_labels"),
         ({"text": "x", "labels": 3}, "multilabelled", "labels"),
-        ({"question": " ", "context": "x", "answers": ["x"]}, "question", "empty"),
     ],
 )
 def test_flaws_have_a_reason_in_words(row: shapes.Row, shape: shapes.Shape, key: str) -> None:
@@ -111,3 +110,9 @@ def test_the_shape_of_a_row_is_told_without_importing(monkeypatch: pytest.Monkey
     row = {"messages": _CHAT}
     assert shapes.loaded(shapes.stored(row)) == row
     assert shapes.plain({"text": "a text"}) == "a text"
+
+
+def test_a_question_of_nothing_is_empty() -> None:
+    row = shapes.canonical({"question": " ", "context": "Here it is.", "answers": ["it"]}, "question")
+    assert shapes.plain(row) == ""
+    assert shapes.plain({**row, "question": "What?"}) == "What?\nHere it is."

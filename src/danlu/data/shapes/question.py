@@ -23,12 +23,10 @@ def canonical(row: Mapping[str, Any]) -> Row:
     with, as long as another one is.
 
     Raises:
-        Flaw: empty, nothing is asked; answer, none of them stands in the context; or what a text and a list raise.
+        Flaw: answer, none of them stands in the context; or what a text and a list raise.
     """
     required(row, ("question", "context"))
     question, context = text(row["question"], "question"), text(row["context"], "context")
-    if not question.strip():
-        raise Flaw("empty", name="question")
     given = [] if row.get("is_impossible") else _given(row.get("answers"))
     answers = [(said, _found(context, said, start)) for said, start in given]
     if answers and all(start < 0 for _, start in answers):
@@ -37,8 +35,8 @@ def canonical(row: Mapping[str, Any]) -> Row:
 
 
 def plain(row: Row) -> str:
-    """The question and what it is about, as one string."""
-    return f"{row['question']}\n{row['context']}"
+    """The question and what it is about, as one string: an empty one where nothing is asked, which is then dropped."""
+    return f"{row['question']}\n{row['context']}" if row["question"].strip() else ""
 
 
 def group(row: Row) -> str:
