@@ -10,6 +10,7 @@ from sklearn import metrics as oracle
 
 from danlu import Model, cli, files
 from danlu.data.starter import recipe as first_recipe
+from danlu.errors import UserError
 from danlu.graph import Life, Silent
 from danlu.metrics import multilabel
 from danlu.recipe import load_recipe
@@ -53,6 +54,20 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return dict(project(tmp_path_factory.mktemp("labelled"), SETS).run(Silent()).folders)
+
+
+def test_a_base_of_another_scale_is_refused(scored: dict[str, Path], tmp_path: Path) -> None:
+    base = f'base = "{scored["pretrain"].as_posix()}"'
+    based = NUMBERS.replace("[tokenizer]\nvocab_size = 300\n", "").replace("depth = 1", base)
+
+    def life(times: float) -> Life:
+        rows = [row | {"score": times * row["score"]} for row in numbers(0, 60)]
+        return tiny_task.project(tmp_path, based, tiny_task.lines(rows), tiny_task.lines(rows[:20]))
+
+    life(1.2).run(Silent(), "encode")
+    with pytest.raises(UserError) as problem:
+        life(50).run(Silent(), "encode")
+    assert problem.value.code == "E314"
 
 
 def test_a_number_is_learned_and_given_in_its_own_units(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from danlu.tasks.task import Example, Row, Task
 
 VERSION = 2
+_FAR = 5.0  # deviations of what a base knows, from which on its scale is another
 SPLITS = ("train", "valid", "test")
 WRITTEN = 0.5  # bytes of columns for each byte of text, where a token of two bytes stands for four
 _SHOWN_ROWS, _SHOWN_TOKENS = 3, 64
@@ -139,7 +140,7 @@ def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
     {"names": how classes are called} where labels are their numbers.
 
     Raises:
-        UserError: E263, all rows have one number.
+        UserError: E263, all rows have one number; E314, they are far from those that the base knows.
     """
     from danlu.folder import taught_options
 
@@ -147,8 +148,6 @@ def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
     before = taught_options(base, context.config["task"]) if base else {}
     if known := kind.names_of(next(_read(rows, "train"), {})) or before.get("names"):
         return {"names": known}
-    if scale := before.get("scale"):
-        return {"scale": scale}
     count, mean, spread = 0, 0.0, 0.0
     for number in map(kind.number_of, _read(rows, "train")):
         if number is None:
@@ -157,6 +156,10 @@ def _learned(context: "Context", rows: Path, kind: Any) -> dict[str, Any]:
         step = number - mean
         mean += step / count
         spread += step * (number - mean)
+    if (scale := before.get("scale")) and count:
+        if abs(mean - scale[0]) > _FAR * scale[1]:
+            raise UserError("E314", ours=f"{mean:g}", mean=f"{scale[0]:g}", deviation=f"{scale[1]:g}")
+        return {"scale": scale}
     if count and not spread:
         raise UserError("E263", number=f"{mean:g}", rows=f"{count:,}")
     return {"scale": [mean, math.sqrt(spread / count)]} if count else {}
