@@ -406,3 +406,12 @@ def test_choices_are_all_named(read: Reader) -> None:
     choices = get_args(Train.model_fields["schedule"].annotation)
     assert Train.model_fields["schedule"].annotation == Literal[choices]
     assert all(f"'{choice}'" in said for choice in choices)
+
+
+def test_a_task_has_habits_that_a_recipe_overrules(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('task = "adversarial_image_generation"\n[data]\npath = "rows"\n', "utf-8")
+    usual = load_recipe(path).recipe.training("pretrain")
+    assert (usual.optimizer, usual.beta1, usual.schedule, usual.lr) == ("adam", 0.5, "constant", 2e-4)
+    told = load_recipe(path, ["train.lr=1e-3", "pretrain.beta1=0.4"]).recipe.training("pretrain")
+    assert (told.optimizer, told.beta1, told.lr) == ("adam", 0.4, 1e-3)

@@ -12,8 +12,8 @@ from danlu.config import DIALS
 from danlu.config.recipe import Recipe
 from tests.check.tree import SOURCE
 
-OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "judges", "known_as", "labelled", "makes", "options",
-            "shape", "sized", "stock", "teachable", "unsupervised")  # fmt: skip
+OF_TASKS = ("adversarial", "arch", "archs", "encoded_by", "habits", "judges", "known_as", "labelled", "makes",
+            "options", "shape", "sized", "stock", "teachable", "unsupervised")  # fmt: skip
 OF_FAMILIES = ("ALIAS", "DIALS", "SIZES", "SUITS", "TOKENIZER")
 
 

@@ -259,8 +259,9 @@ class Recipe(Section):
         return "finetune" if self.model.base and (answers or (tune and not tune.rows)) else "pretrain"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
-        """The complete settings of one training: defaults, the stage's habits, [train], then [stage]."""
-        values = dict(_HABITS[stage])
+        """The complete settings of one training: defaults, habits of the stage and the task, [train], then [stage]."""
+        said: Any = self.finetune if stage != self.trained and self.finetune else self
+        values = _HABITS[stage] | (catalogue.stated(said.task, "habits") or {})
         for section in (self.train, getattr(self, stage)):
             written = section.model_fields_set if section is not None else ()
             given = {name: getattr(section, name) for name in written if name in Train.model_fields}

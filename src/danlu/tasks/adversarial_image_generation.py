@@ -26,6 +26,8 @@ class AdversarialImageGeneration(NewPictures):
     parts = ("discriminator", "generator")
     adversarial = True
     step_tokens = 64
+    # DCGAN's (1511.06434), without a decay of the rate
+    habits = {"optimizer": "adam", "lr": 2e-4, "beta1": 0.5, "beta2": 0.999, "schedule": "constant", "dropout": 0.0}
     options = {
         **NewPictures.options,
         "latent": (64, [1, 1024], "numbers that a picture is made of"),

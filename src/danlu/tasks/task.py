@@ -56,6 +56,7 @@ class Task(ABC):
     long: ClassVar[str] = "split"
     sized: ClassVar[bool] = False  # whether examples are made for one context, also where rows are "split"
     step_tokens: ClassVar[int] = 2048  # of an optimizer step, where the recipe is silent
+    habits: ClassVar[Mapping[str, Any]] = {}  # keys of [train] that it takes where the recipe is silent
     ahead: ClassVar[int] = 0  # how many tokens after an input its label stands
     selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
     adversarial: ClassVar[bool] = False  # its parts work against each other: no loss tells which state is better
