@@ -183,7 +183,7 @@ def test_its_training_is_exact(task: str, tmp_path: Path) -> None:
 
 
 OTHERS = [
-    (DIFFUSION, "train.average=0.5"), (GAN, "train.average=0.5"),
+    (DIFFUSION, "train.average=0.05"), (GAN, "train.average=0.5"),
     (DIFFUSION, "options.schedule=linear"), (DIFFUSION, "options.levels=100"), (DIFFUSION, "train.dropout=0.2"),
     (DIFFUSION, "model.depth=2"), (GAN, "options.latent=8"), (GAN, "train.dropout=0.2"), (GAN, "model.depth=2"),
 ]  # fmt: skip
