@@ -16,10 +16,9 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import results
-from pretraining import summary
+from pretraining import compared
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpg"
 RECIPE = """
@@ -99,13 +98,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3, help="at which the classes are learned")
     parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe, as on danlu's command line")
     options = parser.parse_args()
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    for seed in range(1, options.seeds + 1):
-        for way in WAYS:
-            runs[way].append(accuracy(way, seed, options))
-            print(way, runs[way][-1], flush=True)
     share = f"CIFAR-10, {options.share:.0%} of 16,000 pictures"
-    print(results.keep("few labels", {share: {way: summary(each) for way, each in runs.items()}}))
+    table = compared(share, WAYS, options.seeds, lambda way, seed: accuracy(way, seed, options))
+    print(results.keep("few labels", table))
 
 
 if __name__ == "__main__":

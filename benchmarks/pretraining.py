@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,18 @@ def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     return {"accuracy": round(statistics.mean(found), 4), "half_interval": round(half, 4), "runs": runs}
 
 
+def compared(
+    name: str, ways: Iterable[str], seeds: int, reached: Callable[[str, int], dict[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """{name: what each way reached}, seed by seed."""
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for seed in range(1, seeds + 1):
+        for way, before in runs.items():
+            before.append(reached(way, seed))
+            print(name, way, before[-1], flush=True)
+    return {name: {way: summary(each) for way, each in runs.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="*", default=list(SETS))
@@ -112,12 +126,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     for name in options.sets:
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-        for seed in range(1, options.seeds + 1):
-            for way in WAYS:
-                runs[way].append(accuracy(name, way, seed, options))
-                print(name, way, runs[way][-1], flush=True)
-        print(results.keep("pretraining", {name: {way: summary(each) for way, each in runs.items()}}))
+        reached = partial(lambda name, way, seed: accuracy(name, way, seed, options), name)
+        print(results.keep("pretraining", compared(name, WAYS, options.seeds, reached)))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         (256, {}, 2.3e-4),  # 0.06 / 256
         (256, {"tune": "head"}, 1e-3),
         (256, {"tune": "lora"}, 1e-3),
+        (256, {"tune": "prefix"}, 1e-2),
         (256, {"optimizer": "sgd"}, 0.02),
         (256, {"lr": 3e-5}, 3e-5),
         (32, {}, 1e-3),  # never above what is usual

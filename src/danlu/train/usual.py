@@ -24,6 +24,7 @@ _LR = {  # (to pretrain, to tune)
 _DECAY = (0.05, 0.01)
 _DECAY_OF_SGD = 5e-4
 _STEPS, _STEPS_BESIDE = 150, 600  # from which a network, and adapters beside it, have enough of them (decision 0034)
+_PREFIXES = 10  # times the rate of other adapters: 5e-3 to 1e-2 in P-tuning v2 (2110.07602)
 _STEEP = 4  # times the usual rate: at 2.5 times it learned as well, at 6 times it did not (decision 0016)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
 
@@ -33,6 +34,8 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
     pretrain, tune = _LR[optimizer]
     if request.pretraining:
         return tune if _cautious(request, net) else pretrain
+    if any(name.rpartition(".")[2].startswith("prefix_") for name, _ in net.named_parameters()):
+        return _PREFIXES * tune
     return min(tune, float(f"{_KNOWING / stack(net).dim:.1e}")) if _forgets(request, net, optimizer) else tune
 
 
