@@ -124,6 +124,23 @@ def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeyp
     assert int(planned.rpartition(" ")[2]) == pytest.approx(taken, rel=0.2)
 
 
+@pytest.mark.usefixtures("steady")
+def test_the_smaller_steps_of_adapters_are_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plan, by that of a cluster, and as they come."""
+    tried: list[Any] = []
+    real = planning.resolve
+    monkeypatch.setattr(planning, "resolve", lambda request, net: tried.append(real(request, net)) or tried[-1])
+    bert.jsonl(tmp_path / "rows.jsonl", bert.rows(300))
+    recipe = tmp_path / "recipe.toml"
+    written = TUNED.format(base=bert.folder(tmp_path / "base")).replace("batch_tokens = 256, ", "")
+    recipe.write_text(written + '[finetune]\ntune = "lora"\n', "utf-8")
+    rows(recipe)
+    made = life(recipe)
+    state = next(each for each in made.states() if each.node.name == "finetune")
+    tried += [cluster.planned(made, state)[1], planning.Plan.read(made.run(Silent()).folders["finetune"])]
+    assert {plan.rows * plan.accumulate * plan.context for plan in tried} == {512}
+
+
 MASKED = PLAIN.replace("context = 32", "context = 64")
 
 

@@ -415,3 +415,9 @@ def test_a_task_has_habits_that_a_recipe_overrules(tmp_path: Path) -> None:
     assert (usual.optimizer, usual.beta1, usual.schedule, usual.lr) == ("adam", 0.5, "constant", 2e-4)
     told = load_recipe(path, ["train.lr=1e-3", "pretrain.beta1=0.4"]).recipe.training("pretrain")
     assert (told.optimizer, told.beta1, told.lr) == ("adam", 0.4, 1e-3)
+
+
+def test_a_base_that_is_tuned_is_not_pretrained(read: Reader) -> None:
+    tuned = BASE.replace("language_modeling", "multiple_choice") + '[model]\nbase = "x"\n'
+    assert "pretrain" in fault(read, tuned + "[pretrain]\nlr = 1e-5\n").render()
+    assert read(tuned + "[train]\nlr = 1e-5\n").recipe.training("finetune").lr == 1e-5

@@ -33,6 +33,14 @@ def fitted(base: Path) -> Any:
     return model
 
 
+def test_a_model_knows_whether_it_began_with_the_weights_of_a_folder(fitted: Any, base: Path, tmp_path: Path) -> None:
+    """Also once it has learned more, and where first weights were only saved."""
+    assert fitted.known
+    fresh = BertForSequenceClassification.from_config(base, num_labels=3)
+    fresh.save_pretrained(tmp_path / "fresh")
+    assert not fresh.known
+
+
 def weights(model: Any) -> str:
     return files.tensors_hash(model.net.state_dict())
 

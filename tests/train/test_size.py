@@ -90,3 +90,9 @@ def test_the_share_is_measured_once_and_remembered(monkeypatch, tmp_path):
     assert trial.share("fp32") == first
     assert 0.02 < first < 1
     trial.share.cache_clear()
+
+
+def test_labels_feed_four_layers_at_most():
+    asked = (ModelSection(arch="bert"), Train(epochs=3.0), VOCAB, 10**10)
+    assert size.depth_for(*asked, learned=size.Learned("text_classification")) == 4
+    assert size.depth_for(*asked, learned=size.Learned("masked_language_modeling")) > 10

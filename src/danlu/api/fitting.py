@@ -63,7 +63,7 @@ class Work:
         device = context.use_machine()
         self.model.to(device)
         loaders = pretrain.loaders(context, self.model)
-        how: dict[str, Any] = {"device": device, "compile": False, "known": bool(self.model.origin)}
+        how: dict[str, Any] = {"device": device, "compile": False, "known": self.model.known}
         return Request(self.model.task, self.train, *loaders, False, time.monotonic(), **how)
 
 
@@ -251,7 +251,7 @@ def _trained(work: Work, started: float) -> session.Result:
     _adapt(work)
     weights: Mapping[str, Tensor] | None = None
     try:
-        how = {"pretraining": False, "known": bool(model.origin)}
+        how = {"pretraining": False, "known": model.known}
         result = pretrain.learn(context, model, started, context.use_machine(), **how)
         weights = result.weights
         return result

@@ -33,6 +33,7 @@ class Pretrained(Model):
     default_task: ClassVar[str] = ""  # "" = the folder's
     reading: Mapping[str, Any] = {}  # how the rows that it was fitted to were read
     origin: Path | None = None  # the folder that it was loaded from
+    known: bool = False  # whether it began with the weights of a folder
     _first: Tensor | None = None  # what was drawn for a new head
     unread: Unread | None = None  # until it has learned its words
 
@@ -106,7 +107,7 @@ class Pretrained(Model):
         tasks.check(wanted)
         made: Any = names.of(family, wanted)._of(loaded)
         made._take_on(wanted, asked_labels(labels, num_labels), seed)
-        made.origin = model_folder(path)
+        made.origin, made.known = model_folder(path), True
         return made
 
     @classmethod
@@ -195,8 +196,7 @@ class Pretrained(Model):
                 dicts, (x, y) of texts and labels, or a DataLoader.
             folder: where recipe, log and checkpoints stay; the same call again goes on from there, bit by bit.
             settings: keys of a recipe's [train], [data], [finetune] and [system] by their own names, as epochs=3,
-                lr=5e-5, batch_tokens=2048, tune="lora", columns={"text": "review"}, valid="dev.csv", seed=1; and
-                context, the tokens of a row.
+                lr=5e-5, tune="lora", columns={"text": "review"}, valid="dev.csv"; and context, the tokens of a row.
 
         Returns:
             A History: figures of all steps and looks.
