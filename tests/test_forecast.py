@@ -91,19 +91,19 @@ def test_a_training_is_measured_as_it_will_be_with_its_adapters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finetune with LoRA: its matrices are frozen in the steps that are taken."""
-    seen: dict[bool, list[float]] = {}
+    seen: dict[str, list[float]] = {}
 
     def noted(request: Any, net: Any) -> Any:
         trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-        seen.setdefault(request.pretraining, []).append(trained / sum(p.numel() for p in net.parameters()))
+        seen.setdefault(request.begins, []).append(trained / sum(p.numel() for p in net.parameters()))
         return real(request, net)
 
     real = planning.resolve
     monkeypatch.setattr(planning, "resolve", noted)
     recipe = project(tmp_path, RECIPE + '[finetune]\nderive = "same_rows"\ntune = "lora"\nsteps = 4\n')
     assert "finetune" in rows(recipe)
-    assert seen[True] == [1.0]
-    assert seen[False][0] < 0.2
+    assert seen["random"] == [1.0]
+    assert seen["trained"][0] < 0.2
 
 
 def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +122,26 @@ def test_a_tuning_is_forecast_as_the_base_it_begins_with(tmp_path: Path, monkeyp
     made.run(Silent())
     taken = files.read_json(made.folders["finetune"] / "metrics.json")["steps"]
     assert int(planned.rpartition(" ")[2]) == pytest.approx(taken, rel=0.2)
+
+
+def test_once_rows_are_encoded_short_ones_are_forecast_as_they_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    real = planning.resolve
+    monkeypatch.setattr(
+        planning, "resolve", lambda request, net: tried.append(request.loader.context) or real(request, net)
+    )
+    base = bert.folder(tmp_path / "base", max_position_embeddings=258)
+    bert.jsonl(tmp_path / "rows.jsonl", bert.rows(300))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TUNED.format(base=base).replace("context = 32", "context = 256"), "utf-8")
+    rows(recipe)
+    made = life(recipe)
+    made.run(Silent(), "encode")
+    rows(recipe)
+    made.run(Silent())
+    assert tried == [256, 128, 128], "the last is that of the training"
 
 
 @pytest.mark.usefixtures("steady")

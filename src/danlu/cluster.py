@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from danlu.config import Auto, Positive, PositiveInt, Section
-from danlu.forecast import Sizes, begins, shape_of
+from danlu.forecast import Sizes, shape_of
 from danlu.graph import Life, State
 from danlu.messages import text
 from danlu.quantity import count, seconds
@@ -116,8 +116,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     net = adapt.apply(empty(shape), adapters, 0)
     loader: Any = Synthetic(shape.context, vocab, tokens)
     task, _ = stands_in(config["task"], shape, vocab, shape.context, config.get("options", {}))
-    base = life.loaded.recipe.model.base
-    request = plan.Request(task, train, loader, None, begins(life, state), 0.0, known=bool(base))
+    request = plan.Request(task, train, loader, None, life.loaded.recipe.begins(state.node.stage), 0.0)
     drafted = plan.draft(request, net)
     rows, accumulate = plan.cut(replace(request, device="cuda"), net, devices)
     drafted = replace(drafted, rows=rows, accumulate=accumulate)

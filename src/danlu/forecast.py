@@ -137,6 +137,19 @@ class Sizes:
         source = 0.9 * self.bytes(State(_encode_of(self.life, state), "run", [])) if of_its_own else self.learned()
         return max(1000, int(source / self.token_bytes())), self.vocabulary()
 
+    def row(self, state: State, context: int) -> int:
+        """Tokens of a packed row: fewer than the context where rows are encoded already, and all of them are short."""
+        from danlu import tasks
+        from danlu.data.columns import Columns
+        from danlu.data.loader import Loader
+
+        folder = self.life.folders.get(state.node.inputs["columns"])
+        columns = Columns(folder / "columns" / "train") if folder else None
+        if columns is None or columns.longest > context // 2:
+            return context  # without packing millions of rows
+        task: Any = tasks.load(state.node.config["task"])
+        return Loader(columns, context, long=task.long, ahead=task.ahead, seed=0).context
+
     def _counted(self) -> int:
         """Pictures to learn from."""
         from danlu.data import pictured
@@ -266,11 +279,6 @@ def _rate(runs: Path) -> tuple[float, str]:
     return _READING, text("plan.basis.usual_rate", rate=f"{_READING / 1e6:.1f}")
 
 
-def begins(life: Life, state: State) -> bool:
-    """Whether a training begins with random weights."""
-    return state.node.stage == "pretrain" and not life.loaded.recipe.model.base
-
-
 def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     """Measured: a few steps of the model that would be trained, on random tokens. To measure them is a part of it."""
     from danlu import adapt, device, tasks
@@ -284,14 +292,14 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     config = state.node.config
     seen = min(shape.context, section.context) if (section := life.loaded.recipe.model).base else shape.context
     task, judged = stands_in(config["task"], shape, vocab, seen, config.get("options", {}))
-    loader = Synthetic(seen, vocab, tokens, judged=judged)
+    loader = Synthetic(size.row(state, seen), vocab, tokens, judged=judged)
     if picture := size.pictures() if _seen(config["task"]) else None:
         loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
         task = tasks.load(config["task"])(picture, ("", ""), 1, config.get("options", {}))
     shape = task.shaped(shape) if judged else shape
-    known = bool(section.base)
-    how: dict[str, Any] = {"device": where, "compile": False, "known": known}
-    request = Request(task, config["train"], loader, loader, begins(life, state), started, **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"device": where, "compile": False}
+    begins = life.loaded.recipe.begins(state.node.stage)
+    request = Request(task, config["train"], loader, loader, begins, started, **how)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))
     weights = sum(p.numel() for p in net.parameters())
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))

@@ -36,7 +36,7 @@ def folder(path: Path, stock: str = "BertModel", **config: Any) -> Path:
     path.mkdir(parents=True)
     (path / "vocab.txt").write_text("\n".join(words), "utf-8")
     tokenizer = transformers.BertTokenizerFast(str(path / "vocab.txt"))
-    shape = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=64, **{**SIZES, **config})
+    shape = transformers.BertConfig(**{"vocab_size": len(words), "max_position_embeddings": 64, **SIZES, **config})
     transformers.set_seed(1)
     getattr(transformers, stock)(shape).save_pretrained(path)
     tokenizer.save_pretrained(path)

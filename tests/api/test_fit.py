@@ -35,10 +35,17 @@ def fitted(base: Path) -> Any:
 
 def test_a_model_knows_whether_it_began_with_the_weights_of_a_folder(fitted: Any, base: Path, tmp_path: Path) -> None:
     """Also once it has learned more, and where first weights were only saved."""
-    assert fitted.known
+    assert fitted.begins == "pretrained"
     fresh = BertForSequenceClassification.from_config(base, num_labels=3)
     fresh.save_pretrained(tmp_path / "fresh")
-    assert not fresh.known
+    assert fresh.begins == "random"
+
+
+def test_first_weights_are_trained_as_a_run_pretrains_and_then_tuned(base: Path) -> None:
+    model = BertForSequenceClassification.from_config(base, num_labels=3)
+    first, second = (model.fit(bert.rows(), **(QUICK | {"lr": "auto"})).plan for _ in range(2))
+    assert (first["optimizer"], first["lr"], model.begins) == ("muon", 0.03, "trained")
+    assert second["optimizer"] == "adamw" and second["lr"] < 2e-3
 
 
 def weights(model: Any) -> str:

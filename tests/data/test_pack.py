@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 from danlu.data.columns import Columns, ColumnWriter
 from danlu.data.loader import IGNORE, Loader, Shape
-from danlu.data.pack import packed, windows
+from danlu.data.pack import fitted, packed, windows
 from danlu.models import gpt2, qwen3
 from danlu.models.architecture import build
 
@@ -88,6 +89,43 @@ def test_padding_is_small() -> None:
     cut = windows(offsets(sizes), 512, long="split")
     rows = packed(cut.length, 512)
     assert 1 - cut.length.sum() / (512 * len(rows)) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("lengths", "context", "row"),
+    [
+        ([20] * 96, 512, 64),  # a sixteenth stays empty, but so it does in longer ones
+        ([16] * 96, 512, 64),
+        ([16] * 96, 48, 48),  # short enough
+        ([16] * 96 + [65], 512, 128),  # all of it fits
+        ([16] * 96 + [300], 512, 512),
+        ([40] * 60, 256, 128),  # of 64 a third would be empty
+        ([16] * 96, 258, 129),  # an odd row is not halved
+        ([], 256, 256),
+    ],
+)
+def test_rows_of_short_windows_are_short(lengths: list[int], context: int, row: int) -> None:
+    found, rows = fitted(np.array(lengths, np.int64), context)
+    assert found == row
+    assert [list(each) for each in rows] == [list(each) for each in packed(np.array(lengths, np.int64), row)]
+
+
+def test_short_rows_hold_the_same_texts_and_teach_the_same(tmp_path: Path) -> None:
+    """Each token with its place and target, and the sum of all losses: the model sees no difference."""
+    written = columns(tmp_path, [list(range(100 * i, 100 * i + 17)) for i in range(8)])
+    short, long = Loader(written, 128, long="split", seed=1), Loader(written, 100, long="split", seed=1)
+    assert (short.context, short.limit, long.context) == (64, 128, 100)
+    net = build(gpt2.preset(800, 128, 1, width=32, heads=2), torch.Generator().manual_seed(1)).double().eval()
+    seen, sums = [], []
+    for loader in (short, long):
+        batches = list(loader.evaluation(1))
+        rows = [torch.stack([each[name][0] for name in ("input_ids", "position_ids", "labels")]) for each in batches]
+        seen.append(sorted(tuple(one) for row in rows for one in row.T.tolist() if one[2] != IGNORE))
+        with torch.no_grad():
+            losses = [cross_entropy(net(each)[0], each["labels"][0], reduction="sum") for each in batches]
+        sums.append(float(sum(losses)))
+    assert len(seen[0]) == 8 * 16 and seen[0] == seen[1]
+    assert sums[0] == pytest.approx(sums[1], abs=1e-9)
 
 
 # --- batches ---

@@ -67,7 +67,7 @@ def network(kind: str, generator: torch.Generator) -> Network:
 
 def request(kind: str, data: Path) -> Request:
     """`data` is a folder for the rows."""
-    return Request(_task(kind), Train(), *_loaders(kind, data), pretraining=True, started=0.0)
+    return Request(_task(kind), Train(), *_loaders(kind, data), begins="random", started=0.0)
 
 
 def _loaders(kind: str, data: Path) -> Iterator[Loader]:

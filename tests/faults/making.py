@@ -34,7 +34,7 @@ def network(generator: torch.Generator) -> Network:
 
 def request(data: Path, train: Train) -> Request:
     """`data` is a folder for the rows."""
-    return Request(_task(), train, *_loaders(data), pretraining=True, started=0.0)
+    return Request(_task(), train, *_loaders(data), begins="random", started=0.0)
 
 
 def _loaders(data: Path) -> Iterator[Loader]:

@@ -64,5 +64,5 @@ def test_what_nobody_sees_is_not_computed() -> None:
 
 def test_without_a_gpu_it_is_refused() -> None:
     with pytest.raises(UserError) as error:
-        compiling.check(Request(None, Train(attention="flex"), None, None, True, 0.0))  # type: ignore[arg-type]
+        compiling.check(Request(None, Train(attention="flex"), None, None, "random", 0.0))  # type: ignore[arg-type]
     assert error.value.code == "E149"

@@ -39,7 +39,7 @@ def asked(
     rows, held_out = Rows(context, vocab, 400_000), Rows(context, vocab, 20_000)
     learned, _ = stands_in(task, shape, vocab, context, {})
     train = Train(steps=4, evaluate_every=2, **keys)
-    return Request(learned, train, rows, held_out, True, time.monotonic()), net  # type: ignore[arg-type]
+    return Request(learned, train, rows, held_out, "random", time.monotonic()), net  # type: ignore[arg-type]
 
 
 def planned(**keys: Any) -> float:

@@ -75,7 +75,7 @@ def test_evaluation_and_answers_stay_eager(loader: Loader) -> None:
 
 
 def asked(wish: str | bool, steps: int | None = None) -> Request:
-    return Request(None, Train(steps=steps), None, None, True, 0.0, compile=wish)  # type: ignore[arg-type]
+    return Request(None, Train(steps=steps), None, None, "random", 0.0, compile=wish)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

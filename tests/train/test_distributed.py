@@ -220,7 +220,7 @@ def _session(folder: Path, out: Path, stop: int, parallel: str = "ddp", **keys: 
     """A training in `out`, its LAST rank asked to stop after a step: how it ended, the weights, what was said."""
     out.mkdir(exist_ok=True)
     task = LanguageModeling(Processor())  # type: ignore[arg-type]
-    asked = Request(task, Train(**(KEYS | keys)), *opened(folder), True, 0.0, parallel)
+    asked = Request(task, Train(**(KEYS | keys)), *opened(folder), "random", 0.0, parallel)
     view = Stop(stop if ranks.rank() == ranks.count() - 1 else 0)
     try:
         return ["done", files.tensors_hash(fit(asked, network(), out, 9, view).weights), view.lines]
@@ -302,7 +302,8 @@ def _killed(folder: Path, report: Path, parallel: str, whole: bool, keys: dict[s
     Sharded._save = late  # type: ignore[method-assign]  # in a process of its own
     (folder / "out").mkdir(exist_ok=True)
     task = LanguageModeling(Processor())  # type: ignore[arg-type]
-    fit(Request(task, Train(**(KEYS | keys)), *opened(folder), True, 0.0, parallel), network(), folder / "out", 9, view)
+    request = Request(task, Train(**(KEYS | keys)), *opened(folder), "random", 0.0, parallel)
+    fit(request, network(), folder / "out", 9, view)
 
 
 @pytest.mark.parametrize(

@@ -64,16 +64,19 @@ FIRST = [("gpt", 0.03), ("cnn", 0.03), ("textcnn", 0.03), ("roberta", 0.005), ("
 @pytest.mark.parametrize(("family", "rate"), FIRST)
 def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: float) -> None:
     net = architecture.empty(models.preset(family, 64, 16, 1))
-    request = Request(SimpleNamespace(judges=False), Train(), None, None, True, 0.0)  # type: ignore[arg-type]
+    request = Request(SimpleNamespace(judges=False), Train(), None, None, "random", 0.0)  # type: ignore[arg-type]
     assert usual.rate(request, net, "muon") == rate
     labelled = replace(request, task=SimpleNamespace(judges=True))  # type: ignore[arg-type]
     assert usual.rate(labelled, net, "muon") == (0.005 if family == "t5" else 0.03)
 
 
-@pytest.mark.parametrize(("judges", "known", "rate"), [(1, 0, 1.2e-4), (0, 1, 1.2e-4), (0, 0, 1e-3), (1, 1, 1.2e-4)])
-def test_what_was_pretrained_elsewhere_is_tuned_with_care(judges: int, known: int, rate: float) -> None:
+TUNED = [(1, "trained", 1.2e-4), (0, "pretrained", 1.2e-4), (0, "trained", 1e-3), (1, "pretrained", 1.2e-4)]
+
+
+@pytest.mark.parametrize(("judges", "begins", "rate"), TUNED)
+def test_what_was_pretrained_elsewhere_is_tuned_with_care(judges: int, begins: Any, rate: float) -> None:
     net = architecture.empty(models.preset("gpt", 64, 16, 8))
-    request = Request(SimpleNamespace(judges=bool(judges)), Train(), None, None, False, 0.0, known=bool(known))  # type: ignore[arg-type]
+    request = Request(SimpleNamespace(judges=bool(judges)), Train(), None, None, begins, 0.0)  # type: ignore[arg-type]
     assert usual.rate(request, net, "adamw") == rate
     for name, each in net.named_parameters():
         each.requires_grad_("blocks.7" in name)
@@ -84,7 +87,7 @@ def test_what_was_pretrained_elsewhere_is_tuned_with_care(judges: int, known: in
 
 
 def test_sgd_decays_as_is_usual_beside_its_rate() -> None:
-    request = Request(SimpleNamespace(judges=True), Train(), None, None, True, 0.0)  # type: ignore[arg-type]
+    request = Request(SimpleNamespace(judges=True), Train(), None, None, "random", 0.0)  # type: ignore[arg-type]
     assert (usual.decay(request, "sgd"), usual.decay(request, "muon")) == (5e-4, 0.05)
 
 
@@ -111,7 +114,7 @@ def test_few_texts_and_adapters_are_learned_in_more_and_smaller_steps(
     net[0].requires_grad_(not few)
     told = SimpleNamespace(**{"judges": True, "coupled": "none", "step_tokens": 2048} | task)
     loader: Any = type("Loader", (), {"context": 128, "__len__": lambda self: 400})()
-    request = Request(told, Train(**train), loader, None, False, 0.0)  # type: ignore[arg-type]
+    request = Request(told, Train(**train), loader, None, "trained", 0.0)  # type: ignore[arg-type]
     assert usual.tokens(request, net, 1) == tokens
     assert usual.tokens(request, net, 8) == max(tokens, min(1024, told.step_tokens)), "each device has a row"
 

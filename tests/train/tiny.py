@@ -78,7 +78,7 @@ def training(train: Train | None = None, task: Any = None, net: Network | None =
 
 def request(folder: Path, train: Train | None = None, task: Any = None) -> Request:
     task = task or LanguageModeling(Processor())  # type: ignore[arg-type]
-    return Request(task, train or Train(), *loaders(folder), pretraining=True, started=0.0)
+    return Request(task, train or Train(), *loaders(folder), begins="random", started=0.0)
 
 
 class Watch:

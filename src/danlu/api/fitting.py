@@ -63,8 +63,8 @@ class Work:
         device = context.use_machine()
         self.model.to(device)
         loaders = pretrain.loaders(context, self.model)
-        how: dict[str, Any] = {"device": device, "compile": False, "known": self.model.known}
-        return Request(self.model.task, self.train, *loaders, False, time.monotonic(), **how)
+        how: dict[str, Any] = {"device": device, "compile": False}
+        return Request(self.model.task, self.train, *loaders, self.model.begins, time.monotonic(), **how)
 
 
 @contextlib.contextmanager
@@ -92,6 +92,7 @@ def fit(model: "Pretrained", train: Any, folder: str | Path | None, quiet: bool,
     with opened(model, train, folder, quiet, given) as work:
         _begin(work)
         result = _trained(work, started)
+        model.begins = "trained" if model.begins == "random" else model.begins
         files.write_text(work.room / "recipe.toml", _resolved(work.recipe, result.plan, work.room))
         return History.read(work.room, result.plan, result.facts, kept=folder is not None)
 
@@ -251,8 +252,7 @@ def _trained(work: Work, started: float) -> session.Result:
     _adapt(work)
     weights: Mapping[str, Tensor] | None = None
     try:
-        how = {"pretraining": False, "known": model.known}
-        result = pretrain.learn(context, model, started, context.use_machine(), **how)
+        result = pretrain.learn(context, model, started, context.use_machine(), model.begins)
         weights = result.weights
         return result
     except session.Interrupted as stopped:

@@ -13,6 +13,7 @@ from torch import Tensor
 from danlu import device as devices
 from danlu import files, models, tasks
 from danlu.api.fresh import UNNAMED, Unread, asked_labels, fresh, stranger, unread
+from danlu.config import Begins
 from danlu.errors import UserError
 from danlu.folder import unnamed
 from danlu.messages import text
@@ -33,7 +34,7 @@ class Pretrained(Model):
     default_task: ClassVar[str] = ""  # "" = the folder's
     reading: Mapping[str, Any] = {}  # how the rows that it was fitted to were read
     origin: Path | None = None  # the folder that it was loaded from
-    known: bool = False  # whether it began with the weights of a folder
+    begins: Begins = "random"  # what its next training begins with
     _first: Tensor | None = None  # what was drawn for a new head
     unread: Unread | None = None  # until it has learned its words
 
@@ -107,7 +108,7 @@ class Pretrained(Model):
         tasks.check(wanted)
         made: Any = names.of(family, wanted)._of(loaded)
         made._take_on(wanted, asked_labels(labels, num_labels), seed)
-        made.origin, made.known = model_folder(path), True
+        made.origin, made.begins = model_folder(path), "pretrained"
         return made
 
     @classmethod
@@ -358,7 +359,8 @@ class Pretrained(Model):
         Raises:
             UserError: E607, an input is missing or no text.
         """
-        row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, _several(given), strict=False))
+        several = given if isinstance(given, tuple) else (given,)
+        row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, several, strict=False))
         row |= {ours: row[yours] for ours, yours in self.reading.get("columns", {}).items() if yours in row}
         return self.checked({name: row[name] for name in self.asks if row.get(name) is not None})
 
@@ -394,7 +396,3 @@ class Pretrained(Model):
 def _marks(net: Any) -> Tensor:
     """The matrix of a head by which it is known whether it was trained."""
     return [p.detach() for p in net.head.parameters() if p.ndim == 2][-1]
-
-
-def _several(given: Any) -> Sequence[Any]:
-    return given if isinstance(given, tuple) else (given,)

@@ -7,12 +7,11 @@ and the reference pages are derived from it. Values that are measured later stay
 from danlu.config.data import Data, Dedup, Split
 from danlu.config.model import DIALS, PICTURED, WORDLESS, ModelSection, Tokenizer
 from danlu.config.recipe import Compress, Distill, Evaluate, Recipe, Serve, System
-from danlu.config.training import LENGTHS, READ_BY, Finetune, Pretrain, Train
+from danlu.config.training import LENGTHS, READ_BY, Begins, Finetune, Pretrain, Train
 from danlu.config.values import Auto, Positive, PositiveInt, Section
 
 __all__ = [
-    "DIALS", "LENGTHS", "PICTURED", "READ_BY", "WORDLESS", "Auto", "Compress", "Data", "Dedup", "Distill", "Evaluate",
-    "Finetune",
-    "ModelSection", "Positive", "PositiveInt", "Pretrain", "Recipe", "Section", "Serve", "Split",
-    "System", "Tokenizer", "Train",
+    "DIALS", "LENGTHS", "PICTURED", "READ_BY", "WORDLESS", "Auto", "Begins", "Compress", "Data", "Dedup", "Distill",
+    "Evaluate", "Finetune", "ModelSection", "Positive", "PositiveInt", "Pretrain", "Recipe", "Section", "Serve",
+    "Split", "System", "Tokenizer", "Train",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from danlu import catalogue
 from danlu.config import options
 from danlu.config.data import Data, Dedup
 from danlu.config.model import DIALS, PICTURED, WORDLESS, ModelSection, Tokenizer
-from danlu.config.training import LENGTHS, READING, Finetune, Pretrain, Train
+from danlu.config.training import LENGTHS, READING, Begins, Finetune, Pretrain, Train
 from danlu.config.values import Auto, Positive, PositiveInt, Section
 from danlu.messages import text
 
@@ -257,6 +257,10 @@ class Recipe(Section):
         tune: Any = self.finetune
         answers = not catalogue.stated(self.task, "unsupervised")
         return "finetune" if self.model.base and (answers or (tune and not tune.rows)) else "pretrain"
+
+    def begins(self, stage: str) -> Begins:
+        """What a training begins with."""
+        return "pretrained" if self.model.base else "random" if stage == "pretrain" else "trained"
 
     def training(self, stage: Literal["pretrain", "finetune"]) -> Train:
         """The complete settings of one training: defaults, habits of the stage and the task, [train], then [stage]."""

@@ -11,6 +11,7 @@ from danlu.config.values import Auto, Count, Duration, Fraction, NonNegative, Pa
 from danlu.messages import text
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+Begins = Literal["random", "trained", "pretrained"]  # weights: none yet, of the same recipe, of another place
 LENGTHS = ("budget", "tokens", "epochs", "steps")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danlu.data.columns import Columns
-from danlu.data.pack import packed, windows
+from danlu.data.pack import fitted, windows
 from danlu.randomness import stream
 
 IGNORE = -100
@@ -53,6 +53,8 @@ class Loader:
 
     A column `parts` numbers, from 0, the texts that one row is made of: each is a segment of its own, and all of a row
     stand in one row of the batch, one behind the other.
+
+    Rows are `context` long: as much as the model sees (`limit`), or a half, a quarter ... where all texts are short.
     """
 
     share = WHOLE  # of each batch, where several ranks work on one training
@@ -66,12 +68,12 @@ class Loader:
         self.others = {name: columns.flat(name) for name in aligned}
         if "parts" in self.others:  # each of them may be as long as the context
             context *= 1 + max((int(self.others["parts"][at : at + _LOOKED].max()) for at in self._pieces()), default=0)
-        self.context, self.seed, self.long, self.ahead = context, seed, long, ahead
+        self.limit, self.seed, self.long, self.ahead = context, seed, long, ahead
         self.rows = len(columns)
         offsets = columns.offsets("input_ids")[:]
         self.windows = windows(offsets, context, long=long, ahead=ahead)
         self.example = np.searchsorted(offsets, self.windows.start, "right") - 1 if self.whole else None  # of windows
-        self.groups = packed(self.windows.length, context)
+        self.context, self.groups = fitted(self.windows.length, context)
         self.alone = context == 1 and not ahead and "parts" not in self.others  # each row is one place, as of pictures
         if self.alone:
             self.tokens = self.tokens[:]

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+_SHORTEST = 64  # tokens of a row, at least
+_WASTE = 0.05  # share of the places that may stay empty, so that rows are shorter
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,28 @@ def windows(offsets: Ints, context: int, *, long: str, ahead: int = 1) -> Window
     index = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     length = np.minimum(predictions[row] - index * context, context)
     return Windows(offsets[:-1][row] + index * context, length)
+
+
+def fitted(lengths: Ints, context: int) -> tuple[int, list[Ints]]:
+    """The length of rows, and the windows of each: `context`, halved as often as windows fit and little is wasted.
+
+    Windows see nothing of each other, so that a shorter row changes nothing but what attention costs: the square of it.
+    """
+    made: dict[int, list[Ints]] = {}
+    for form in halved(context, int(lengths.max()) if len(lengths) else context):
+        made[form] = packed(lengths, form)
+        if lengths.sum() >= (1 - _WASTE) * len(made[form]) * form:
+            break  # no other row holds much more
+    fewest = min(form * len(rows) for form, rows in made.items())
+    return next((form, rows) for form, rows in made.items() if form * len(rows) <= (1 + _WASTE) * fewest)
+
+
+def halved(context: int, longest: int) -> list[int]:
+    """The lengths that rows can have, the shortest first: halves of the context that hold the longest window."""
+    forms = [context]
+    while forms[0] % 2 == 0 and forms[0] // 2 >= max(_SHORTEST, longest):
+        forms.insert(0, forms[0] // 2)
+    return forms
 
 
 def packed(lengths: Ints, context: int) -> list[Ints]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from danlu import adapt, device, files, models, tasks
-from danlu.config import Train
+from danlu.config import Begins, Train
 from danlu.data.columns import Columns, ColumnWriter, token_dtype
 from danlu.data.loader import Loader
 from danlu.errors import UserError
@@ -88,8 +88,8 @@ class Twin:
         held_out = self.loader("valid")
         short = self.train.model_copy(update=_short(self.train, self.architecture.context))
         watched = held_out if len(held_out) else None
-        pretraining = self.stage == "pretrain"
-        return Request(self.task, short, self.loader(), watched, pretraining, time.monotonic(), device=self.device)
+        begins: Begins = "random" if self.stage == "pretrain" else "trained"
+        return Request(self.task, short, self.loader(), watched, begins, time.monotonic(), device=self.device)
 
     def __str__(self) -> str:
         core, train = self.architecture.core, self.train

@@ -12,7 +12,6 @@ from danlu import files, pixels
 from danlu.errors import UserError
 
 if TYPE_CHECKING:
-    from danlu.data.columns import Columns
     from danlu.data.loader import Loader
     from danlu.graph import Context
     from danlu.life import Node
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 VERSION = 3
 _PICTURES, _NUMBERS = 128, 2**21  # of a batch, at most: what takes one place but is large, and its numbers
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
-_SHORTEST = 128  # tokens of a packed row, at least: shorter ones leave much of the last place empty
 _FLIPS = 20  # that are shown
 _COUNTED = 20_000_000  # tokens that the n-gram model is counted on: its counts are held in memory
 _ORDER, _BAG = 5, 2  # of the n-grams that stand beside where the recipe does not say: in a row, and in a bag
@@ -283,7 +281,7 @@ def _loader(encoded: Path, task: "Task", model: "Model") -> "Loader":
     from danlu.data.loader import Loader
 
     columns = Columns(encoded / "columns" / _split(encoded))
-    return Loader(columns, _fitting(columns, model), long=task.long, ahead=task.ahead, seed=0)
+    return Loader(columns, model.processor.length(model.context), long=task.long, ahead=task.ahead, seed=0)
 
 
 def _together(loader: "Loader") -> int:
@@ -293,12 +291,6 @@ def _together(loader: "Loader") -> int:
         numbers = sum(math.prod(loader.columns.shape(name) or ()) for name in loader.whole)
         rows = min(rows, _PICTURES, _NUMBERS // numbers)
     return max(1, rows)
-
-
-def _fitting(columns: "Columns", model: "Model") -> int:
-    """Tokens of a packed row: what the model sees at once; where rows are judged whole, no more than they need."""
-    needed = min(model.context, max(_SHORTEST, columns.longest)) if model.judges else model.context
-    return 1 if model.processor.length(needed) == 1 else needed
 
 
 def on_data(folder: Path, data: str, device: str = "cpu") -> Group:

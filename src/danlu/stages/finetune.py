@@ -8,7 +8,7 @@ from danlu.stages.pretrain import look as look
 if TYPE_CHECKING:
     from danlu.graph import Context
 
-VERSION = 4
+VERSION = 5
 RESUMABLE = True
 RANKS = True
 
@@ -27,7 +27,7 @@ def run(context: "Context") -> None:
         model.net.get_submodule(name).requires_grad_(True)
     if config.get("keep_adapters"):
         peft.kind_of(model.net)  # before anything slow
-    train(context, model, started, device, pretraining=False)
+    train(context, model, started, device, context.loaded.recipe.begins("finetune"))
 
 
 def _adapters(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from danlu.config import Begins
     from danlu.data.loader import Loader
     from danlu.graph import Context
     from danlu.life import Node
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from danlu.train.session import Result
 
 ADAPTERS = "adapters"  # where a tuning keeps them beside its model
-VERSION = 3
+VERSION = 4
 RESUMABLE = True
 RANKS = True  # all ranks of a run take part
 
@@ -56,7 +57,7 @@ def run(context: "Context") -> None:
         architecture = sized(section.model_copy(update={"depth": depth}))
         learned = (config["task"], config["seed"], told["labels"], options)
         model = Model.from_architecture(architecture, processor, *learned)
-    train(context, model, started, device, pretraining="base" not in context.inputs)  # else it goes on
+    train(context, model, started, device, context.loaded.recipe.begins("pretrain"))
 
 
 def look(node: "Node", loaded: "Loaded", paths: "Sequence[Path]") -> None:
@@ -126,21 +127,15 @@ def check(config: dict[str, Any]) -> None:
     tasks.check(config["task"])
 
 
-def train(context: "Context", model: "Model", started: float, device: str, *, pretraining: bool) -> None:
+def train(context: "Context", model: "Model", started: float, device: str, begins: "Begins") -> None:
     """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
-    known = bool(context.loaded.recipe.model.base)
-    result = learn(context, model, started, device, pretraining=pretraining, known=known)
+    result = learn(context, model, started, device, begins)
     if ranks.rank() == 0:
         save(context, model, result.weights)
 
 
-def learn(
-    context: "Context", model: "Model", started: float, device: str, *, pretraining: bool, known: bool
-) -> "Result":
-    """The loop on a model's network: the weights that it selects, and what it noted in context.facts.
-
-    `pretraining`: it begins with random weights; `known`: it was pretrained elsewhere.
-    """
+def learn(context: "Context", model: "Model", started: float, device: str, begins: "Begins") -> "Result":
+    """The loop on a model's network: the weights that it selects, and what it noted in context.facts."""
     from danlu.train.plan import Request
     from danlu.train.session import fit
 
@@ -148,14 +143,14 @@ def learn(
     model.taught_chat = model.taught_chat or _chats(context)
     packed = loaders(context, model)
     if packed[0].dropped and not len(packed[0]):
-        raise UserError("E122", rows=packed[0].rows, context=packed[0].context)
+        raise UserError("E122", rows=packed[0].rows, context=packed[0].limit)
     if packed[0].dropped:
-        count = {"dropped": f"{packed[0].dropped:,}", "rows": f"{packed[0].rows:,}", "context": packed[0].context}
+        count = {"dropped": f"{packed[0].dropped:,}", "rows": f"{packed[0].rows:,}", "context": packed[0].limit}
         context.view.line(text("train.too_long", **count))
     model.to(device)
     system = context.system
-    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile, "known": known}
-    request = Request(_taught(context, model.task), config["train"], *packed, pretraining, started, **wishes)
+    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
+    request = Request(_taught(context, model.task), config["train"], *packed, begins, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)

@@ -280,6 +280,7 @@ class Training:
         while True:
             try:
                 rows = self.plan.rows * self.plan.accumulate if self.task.coupled == "vectors" else self.shape.rows
+                rows = max(1, rows * self.plan.context // held_out.context)  # of as many tokens
                 return evaluate(self.task, self.net, held_out, rows, self.plan.evaluate_rows, self.halted, self.ranks)
             except (RuntimeError, MemoryError) as error:
                 if not probe.exhausted(error):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from danlu import device, files, ranks
-from danlu.config import Train
+from danlu.config import Begins, Train
 from danlu.data.loader import Loader
 from danlu.errors import UserError
 from danlu.nn import fp8
@@ -99,12 +99,11 @@ class Request:
     train: Train
     loader: Loader
     held_out: Loader | None
-    pretraining: bool
+    begins: Begins  # the weights that it begins with
     started: float  # time.monotonic() when the stage began: its preparation counts against the budget
     parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
     device: str = device.CPU  # where the network is
     compile: str | bool = "auto"  # "auto": where it pays back
-    known: bool = False  # whether the network was pretrained elsewhere, and is to forget nothing
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:
@@ -190,7 +189,7 @@ def paced(request: Request, net: nn.Module, plan: Plan, together: Alone) -> Plan
 
 def draft(request: Request, net: nn.Module) -> Plan:
     """What follows from the recipe alone."""
-    train, pretraining = request.train, request.pretraining
+    train = request.train
     tensor = request.parallel == "tensor"  # every rank sees every row
     if tensor:
         _check_heads(net)
@@ -200,7 +199,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
     if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
-    habit = "muon" if pretraining and not tensor else "adamw"
+    habit = "muon" if request.begins == "random" and not tensor else "adamw"
     optimizer = habit if train.optimizer == "auto" else train.optimizer
     return Plan(
         depth=getattr(net, "depth", 0),

@@ -105,6 +105,6 @@ def _share(precision: str, where: str) -> float:
     net = build(preset("qwen3", _VOCAB, _CONTEXT, depth), generator(0, "trial")).train().to(where)
     task: Any = tasks.load("language_modeling")(Vocabulary(_VOCAB))
     loader: Any = Synthetic(_CONTEXT, _VOCAB, 10**6)
-    request = plan.Request(task, Train(precision=precision), loader, None, True, time.monotonic(), device=where)
+    request = plan.Request(task, Train(precision=precision), loader, None, "random", time.monotonic(), device=where)
     drafted = pace.measured(request, net, plan.draft(request, net))
     return plan.step_gflop(net, drafted) / drafted.seconds_per_step / (cost.peak(precision, where) / 1e9)

@@ -32,7 +32,7 @@ _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network
 def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
     """The peak rate, where the recipe leaves it open: at what adapters need, all of a network that judges forgets."""
     pretrain, tune = _LR[optimizer]
-    if request.pretraining:
+    if request.begins == "random":
         return tune if _cautious(request, net) else pretrain
     if any(name.rpartition(".")[2].startswith("prefix_") for name, _ in net.named_parameters()):
         return _PREFIXES * tune
@@ -42,14 +42,14 @@ def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
 def told(request: "Request", net: nn.Module, plan: "Plan", view: "Watcher") -> None:
     """Say where the recipe tunes a Transformer itself at a rate at which it may forget: one for random weights."""
     known = rate(request, net, plan.optimizer)
-    tuned = not request.pretraining and _forgets(request, net, plan.optimizer) and stack(net).layers
+    tuned = request.begins != "random" and _forgets(request, net, plan.optimizer) and stack(net).layers
     if tuned and plan.lr > _STEEP * known:
         view.line(text("train.steep", lr=f"{plan.lr:.3g}", usual=f"{known:.3g}"))
 
 
 def _forgets(request: "Request", net: nn.Module, optimizer: str) -> bool:
     """Whether Adam tunes a network itself that judges, or that was pretrained elsewhere (decision 0016)."""
-    meant = request.task.judges or request.known
+    meant = request.task.judges or request.begins == "pretrained"
     return meant and optimizer in ("adam", "adamw") and _itself(net) and stack(net) is not None
 
 
@@ -87,7 +87,7 @@ def tokens(request: "Request", net: nn.Module, sharing: int) -> int:
 
 def decay(request: "Request", optimizer: str) -> float:
     """The decoupled decay of the matrices; of SGD that which is usual beside its larger rate (He 2016: 1e-4)."""
-    return _DECAY_OF_SGD if optimizer == "sgd" else _DECAY[0 if request.pretraining else 1]
+    return _DECAY_OF_SGD if optimizer == "sgd" else _DECAY[0 if request.begins == "random" else 1]
 
 
 def dropout(epochs: float) -> float:
