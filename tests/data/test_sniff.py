@@ -63,6 +63,18 @@ def test_the_other_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
     assert _recipe(tmp_path).data.exclude == ["README.md", "notes.txt"]
 
 
+def test_files_of_no_known_kind_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.de").write_text("Ein Hund.\n" * 20, "utf-8")
+    (tmp_path / "train.en").write_text("A dog.\n" * 20, "utf-8")
+    (tmp_path / "README.md").write_text("# Pairs of sentences\n", "utf-8")
+    with pytest.raises(UserError) as caught:
+        sniff(tmp_path)
+    assert caught.value.code == "E203", "what tells of them is no text of its own"
+    assert "train.de: 200 B" in str(caught.value)
+    (tmp_path / "more.txt").write_text("Some text to learn from.\n" * 20, "utf-8")
+    assert "2 file(s) are of no kind that is read, the first is train.de." in sniff(tmp_path).suggestions
+
+
 def test_code_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("def f():\n    return 1\n")
     found = sniff(tmp_path)

@@ -13,7 +13,7 @@ from danlu import messages
 from danlu.data import clues, formats, records, shapes, sources
 from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
-from danlu.data.starter import commented, quoted, without_notes
+from danlu.data.starter import commented, is_note, quoted, without_notes
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _PAIRS = {
@@ -50,11 +50,14 @@ def sniff(path: Path) -> Sniffed:
     """Look at a file or folder.
 
     Raises:
-        UserError: E202 nothing there, E203 no file of a kind we read, E222 no row in them, E201 rows without text, or
-            what reading raises.
+        UserError: E202 nothing there, E203 no file of a kind we read, or only a README, E222 no row in them, E201 rows
+            without text, or what reading raises.
     """
     path = path.resolve()
     there = sources.discover([str(path)], Path(path.anchor))
+    strange = sources.beside(path, there)
+    if strange and all(map(is_note, there)):
+        raise sources.unread(path)
     found, about = sources.describe(there), {*there} - {*without_notes(there)}
     chosen, others = _dominant([file for file in found if file.path not in about])
     largest = sorted(chosen, key=lambda file: -file.path.stat().st_size)[:_FILES]
@@ -79,7 +82,7 @@ def sniff(path: Path) -> Sniffed:
         code=largest[0].code,
         exclude=_names_outside(found, chosen),
         sample="def " if largest[0].path.suffix == ".py" else _beginning(texts[0]),
-        suggestions=tuple(_suggestions(chosen, others)),
+        suggestions=tuple(_suggestions(chosen, others, strange)),
     )
 
 
@@ -181,7 +184,9 @@ def _beginning(text: str) -> str:
     return line[:12] if _HAN.search(line) else line[:40].rsplit(" ", 1)[0] if len(line) > 40 else line
 
 
-def _suggestions(chosen: Sequence[SourceFile], others: Sequence[SourceFile]) -> Iterable[str]:
+def _suggestions(chosen: Sequence[SourceFile], others: Sequence[SourceFile], strange: Sequence[str]) -> Iterable[str]:
+    if strange:
+        yield messages.text("init.strange", n=len(strange), first=strange[0])
     if others:
         yield messages.text("init.left_out", n=len(others), first=others[0].name)
     copies = sum(file.copy > 0 for file in chosen)

@@ -97,13 +97,24 @@ def discover(
             root / name for root, name in _meant(path, base, (*endings(shape), *also)) if not _excluded(name, exclude)
         ]
         if not here:
-            own = endings(shape)
-            kinds = _USUAL if own == endings("auto") else ", ".join(each.lstrip(".") for each in own)
-            raise UserError("E203", path=path, kinds=kinds, evidence=_others(base / Path(path).expanduser()))
+            raise unread(base / Path(path).expanduser(), shape, path)
         found.update(here)
     for file in sorted(found):
         _readable(file)
     return sorted(found)
+
+
+def unread(place: Path, shape: str = "auto", path: str | None = None) -> UserError:
+    """What is wrong where no file is of a kind that holds rows of a shape."""
+    own = endings(shape)
+    kinds = _USUAL if own == endings("auto") else ", ".join(each.lstrip(".") for each in own)
+    return UserError("E203", path=path or place, kinds=kinds, evidence=_others(place))
+
+
+def beside(place: Path, known: Iterable[Path]) -> list[str]:
+    """The names of a folder's other files than those."""
+    there = {place / name for name in _walk(place)} if place.is_dir() else set()
+    return sorted(file.relative_to(place).as_posix() for file in there - set(known))
 
 
 def _readable(file: Path) -> None:

@@ -170,7 +170,12 @@ def _candidates(path: Path, kinds: Sequence[str] | None, also: Sequence[str]) ->
 
 def without_notes(found: Sequence[Path]) -> Sequence[Path]:
     """The files that are not about the others (README, LICENSE, ...), where there are others."""
-    return [path for path in found if not _NOTES.match(path.name)] or found
+    return [path for path in found if not is_note(path)] or found
+
+
+def is_note(path: Path) -> bool:
+    """Whether a file is about others, as its name says."""
+    return bool(_NOTES.match(path.name))
 
 
 def commented(key: str, value: str, note: str) -> str:
