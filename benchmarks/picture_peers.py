@@ -25,14 +25,25 @@ Peer = Callable[[], Model]
 # --- ResNet-18 for small pictures (1512.03385): a stem of one 3 x 3 convolution, four stages of two blocks -------
 
 
+class Standardized(nn.Conv2d):
+    """Each filter with mean 0 and variance 1 (1903.10520)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.view(1, len(self.weight), -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0).view_as(self.weight)
+        return self._conv_forward(x, weight, self.bias)
+
+
 class BasicBlock(nn.Module):
     """relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))."""
 
-    def __init__(self, norm: Callable[[int], nn.Module], inputs: int, outputs: int, stride: int) -> None:
+    def __init__(
+        self, conv: type[nn.Conv2d], norm: Callable[[int], nn.Module], inputs: int, outputs: int, stride: int
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = conv(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = norm(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = conv(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = norm(outputs)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = nn.Sequential()
@@ -47,14 +58,15 @@ class BasicBlock(nn.Module):
 
 
 def resnet18(kind: str) -> Model:
-    """With the norm of the batch, or one over groups of channels."""
+    """With the norm of the batch, or one over groups of channels and standardized filters."""
+    conv = nn.Conv2d if kind == "batch" else Standardized
     norm: Any = nn.BatchNorm2d if kind == "batch" else (lambda channels: nn.GroupNorm(GROUPS, channels))
     layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), norm(64), nn.ReLU(inplace=True)]
     before = 64
     for stage in range(4):
         for place in range(2):
             width = 64 * 2**stage
-            layers.append(BasicBlock(norm, before, width, 2 if stage and not place else 1))
+            layers.append(BasicBlock(conv, norm, before, width, 2 if stage and not place else 1))
             before = width
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES))
     return net, net

@@ -2,8 +2,9 @@
 
 danlu's side is `danlu run` of a recipe; the other is the loop that its users write: PIL and DataLoader's workers,
 channels-last, bf16 autocast, AdamW. ResNet-18 for small pictures is by hand there, with the norm of the batch that is
-usual ("torch") and with danlu's over groups of channels ("torch, GroupNorm": the same model); the ViT is that of
-transformers, as small as ViT-tiny, with patches of 4 pixels. Both sides move pictures and turn them left and right.
+usual ("torch") and with danlu's over groups of channels, and standardized filters ("torch, GroupNorm": the same model);
+the ViT is that of transformers, as small as ViT-tiny, with patches of 4 pixels. Both sides move pictures and turn them
+left and right.
 
 Each side is a process of its own, and they take turns, round by round. Pictures a second are those of the middle step;
 the first five are left out. Before anything runs it is checked that the sides have the same weights and operations.

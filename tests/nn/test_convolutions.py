@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
 from danlu import models
 from danlu.models.architecture import build
-from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm, Pointwise, Residual
+from danlu.nn.convolutions import Convolutions, ConvolutionsConfig, GroupNorm, Pointwise, Residual, Standardized
 from danlu.nn.groups import group_norm
 from danlu.nn.network import Pictures
 from danlu.randomness import generator
@@ -33,13 +34,23 @@ def normed(x: Tensor, norm: GroupNorm) -> Tensor:
     return unit * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
+def standardized(conv: nn.Conv2d) -> Tensor:
+    """The formula: mean 0, variance 2 over the numbers of a filter."""
+    filters = conv.weight.flatten(1)
+    count = filters.shape[1]
+    unit = (filters - filters.mean(1, keepdim=True)) / (
+        filters.var(1, correction=0, keepdim=True) + 1e-5 / count
+    ).sqrt()
+    return (unit * (2 / count) ** 0.5).view_as(conv.weight)
+
+
 def plain(made: Convolutions, x: Tensor) -> Tensor:
     """Block by block, out of place."""
     for block, layer in zip(made.blocks, made.config.layers, strict=True):
         if isinstance(block, Residual):
             stride = 2 if layer.halves else 1
-            y = normed(F.conv2d(x, block.conv.weight, stride=stride, padding=1), block.norm).relu()
-            y = normed(F.conv2d(y, block.second.weight, padding=1), block.last)
+            y = normed(F.conv2d(x, standardized(block.conv), stride=stride, padding=1), block.norm).relu()
+            y = normed(F.conv2d(y, standardized(block.second), padding=1), block.last)
             around = x if block.around is None else F.conv2d(x, block.around.weight, stride=stride)
             x = (around + y).relu()
         else:
@@ -62,6 +73,14 @@ def test_values_and_gradients_are_those_of_the_formulas(kind: str, channels: int
     assert float((found - wanted).detach().abs().max()) <= 1e-12
     for one, other in zip(torch.autograd.grad(found, kept, grad), expected, strict=True):
         assert float((one - other).abs().max()) <= 1e-10 * float(other.abs().max())
+
+
+def test_filters_are_those_of_bit_but_for_their_length() -> None:
+    """Big Transfer (1912.11370) in transformers: norms behind them take out the length."""
+    ours, theirs = Standardized(6, 10), WeightStandardizedConv2d(6, 10, 3, padding="SAME")
+    theirs.weight, x = ours.weight, torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(ours.weight, 0.3, 2.0, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(ours(x) * (54 / 2) ** 0.5, theirs(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

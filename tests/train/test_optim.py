@@ -187,6 +187,18 @@ def theirs_muon(decay: float) -> Named:
     return {name: p.detach() for name, p in params.items()}
 
 
+def test_filters_are_rows_of_one_matrix() -> None:
+    """A kernel (6, 2, 3, 3) moves as the matrix (6, 18) does."""
+    drawn = torch.Generator().manual_seed(5)
+    kernel, pushes = torch.randn(6, 2, 3, 3, generator=drawn), torch.randn(4, 6, 2, 3, 3, generator=drawn)
+    matrix = kernel.flatten(1).clone()
+    one, other = (optim.Muon({"blocks.0.conv": p}, Train(), 0.1) for p in (kernel, matrix))
+    for push in pushes:
+        one.step({"blocks.0.conv": push}, 0.03)
+        other.step({"blocks.0.conv": push.flatten(1)}, 0.03)
+    assert torch.equal(kernel.flatten(1), matrix) and not one.rest.params
+
+
 def test_muon_leaves_the_rest_to_adamw_at_a_share_of_the_rate() -> None:
     share = optim.Muon({}, Train(), 0.0).rest_lr
     found, alone = (

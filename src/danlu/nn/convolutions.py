@@ -131,6 +131,27 @@ class Pointwise(nn.Conv2d):
         return F.linear(rows, self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
+class Standardized(nn.Conv2d):
+    """A convolution of 3 x 3 pixels, without bias, whose filters have mean 0 and one length (1903.10520).
+
+    Beside norms over groups it stands in for what a norm over the batch does to training.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, stride, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, H) -> (B, outputs, H / stride, same)."""
+        return self._conv_forward(x, self.filters().to(x.dtype), None)
+
+    def filters(self) -> Tensor:
+        """The filters used (outputs, inputs, 3, 3), at least in fp32: each sums to 0, its squares to 2 (1502.01852)."""
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        variance, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
+        count = weight[0].numel()
+        return (weight - mean) * torch.rsqrt((variance + _EPS / count) * (count / 2))
+
+
 class Convolution(nn.Module):
     """relu(norm(conv(x))), after halving x where a stage begins."""
 
@@ -147,14 +168,17 @@ class Convolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))); x is projected where its shape changes (1512.03385, option B)."""
+    """relu(x + norm(conv(relu(norm(conv(x)))))); x is projected where its shape changes (1512.03385, option B).
+
+    The filters of its convolutions are standardized.
+    """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         stride = 2 if layer.halves else 1
-        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, stride, padding=1, bias=False)
+        self.conv = Standardized(layer.inputs, layer.outputs, stride)
         self.norm = GroupNorm(layer.outputs)
-        self.second = nn.Conv2d(layer.outputs, layer.outputs, 3, padding=1, bias=False)
+        self.second = Standardized(layer.outputs, layer.outputs)
         self.last = GroupNorm(layer.outputs)
         same = layer.inputs == layer.outputs and stride == 1
         self.around = None if same else Pointwise(layer.inputs, layer.outputs, stride)

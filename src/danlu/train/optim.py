@@ -112,7 +112,8 @@ class Adam(AdamW):
 class Muon(Optimizer):
     """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), for the matrices inside the blocks.
 
-    Everything else (embeddings, head, norms) goes to an AdamW of its own at the same schedule.
+    The filters of a convolution are the rows of one matrix. Everything else (embeddings, head, norms) goes to an AdamW
+    of its own at the same schedule.
     """
 
     slots = ("velocity",)
@@ -120,10 +121,10 @@ class Muon(Optimizer):
     rest_lr = 0.3  # share of the rate for the rest
 
     def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
-        inner = {name: p for name, p in params.items() if p.ndim == 2 and "blocks." in name}
+        inner = {name: p for name, p in params.items() if p.ndim >= 2 and "blocks." in name}
         super().__init__(inner, train, decay, dtype)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
-        self.shapes = [p.shape for p in inner.values()]
+        self.shapes = [p.flatten(1).shape for p in inner.values()]
         self.state |= self.rest.state
 
     @property
@@ -142,9 +143,10 @@ class Muon(Optimizer):
         looked_ahead = torch._foreach_lerp(gradients, velocity, self.momentum)
         for shape in dict.fromkeys(self.shapes):  # matrices of one shape are orthogonalised as one batch
             members = [i for i, each in enumerate(self.shapes) if each == shape]
-            updates = self.directions([looked_ahead[i] for i in members], shape)
-            scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_add_([weights[i] for i in members], updates, alpha=-lr * scale)
+            updates = self.directions([looked_ahead[i].flatten(1) for i in members], shape)
+            scale, chosen = max(1.0, shape[0] / shape[1]) ** 0.5, [weights[i] for i in members]
+            updates = [update.reshape(p.shape) for update, p in zip(updates, chosen, strict=True)]
+            torch._foreach_add_(chosen, updates, alpha=-lr * scale)
 
     def directions(self, matrices: list[Tensor], shape: torch.Size) -> list[Tensor]:
         """Matrices of one shape, orthogonalised in bf16 where the training computes in it, else as they are."""

@@ -233,7 +233,8 @@ class ShardedMuon(optim.Muon):
         super().__init__(params, train, decay, dtype)
         rows = torch.tensor([len(p) for p in self.params.values()])
         dist.all_reduce(rows)
-        self.shapes = [torch.Size((int(n), p.shape[1])) for n, p in zip(rows, self.params.values(), strict=True)]
+        columns = [shape[1] for shape in self.shapes]
+        self.shapes = [torch.Size((int(n), width)) for n, width in zip(rows, columns, strict=True)]
 
     def directions(self, matrices: list[Tensor], shape: torch.Size) -> list[Tensor]:
         count, (whole, columns) = dist.get_world_size(), shape
