@@ -61,7 +61,7 @@ def resnet18(kind: str) -> Model:
     """With the norm of the batch, or one over groups of channels and standardized filters."""
     conv = nn.Conv2d if kind == "batch" else Standardized
     norm: Any = nn.BatchNorm2d if kind == "batch" else (lambda channels: nn.GroupNorm(GROUPS, channels))
-    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), norm(64), nn.ReLU(inplace=True)]
+    layers = [conv(3, 64, 3, 1, 1, bias=False), norm(64), nn.ReLU(inplace=True)]
     before = 64
     for stage in range(4):
         for place in range(2):

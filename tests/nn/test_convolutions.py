@@ -55,7 +55,7 @@ def plain(made: Convolutions, x: Tensor) -> Tensor:
             x = (around + y).relu()
         else:
             x = F.max_pool2d(x, 2) if layer.halves else x
-            x = normed(F.conv2d(x, block.conv.weight, padding=1), block.norm).relu()  # type: ignore[union-attr, arg-type]
+            x = normed(F.conv2d(x, standardized(block.conv), padding=1), block.norm).relu()  # type: ignore[union-attr, arg-type]
     return x.flatten(2).transpose(1, 2)
 
 

@@ -76,7 +76,7 @@ def count(path: Path) -> int:
 
 def _settings(count: int, shape: str, classes: Sequence[str]) -> starter.Settings:
     epochs, depth = ("30.0", "2") if count <= _FEW else ("12.0", "1")
-    train = {"epochs": epochs, "batch_tokens": "64", "optimizer": '"adamw"', "lr": "3e-3"}
+    train = {"epochs": epochs, "batch_tokens": "64"}
     return {"model": {"arch": '"cnn"', "depth": depth}, "options": _seen_anew(shape, classes), "train": train}
 
 

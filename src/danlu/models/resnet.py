@@ -1,5 +1,4 @@
-"""A residual network for pictures (He et al. 2016, 1512.03385), with norms over groups of channels of each picture and
-standardized filters (1903.10520).
+"""A residual network for pictures (He et al. 2016, 1512.03385), with norms over groups of channels of each picture.
 
 The norm of a batch, which the paper has, would let the pictures of a batch see each other.
 One dial: blocks of each stage, each of two convolutions; 16 channels in the first, then twice as many.

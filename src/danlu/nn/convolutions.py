@@ -158,7 +158,7 @@ class Convolution(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.halves = layer.halves
-        self.conv = nn.Conv2d(layer.inputs, layer.outputs, 3, layer.stride, padding=1, bias=False)
+        self.conv = Standardized(layer.inputs, layer.outputs, layer.stride)
         self.norm = GroupNorm(layer.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,10 +168,7 @@ class Convolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))); x is projected where its shape changes (1512.03385, option B).
-
-    The filters of its convolutions are standardized.
-    """
+    """relu(x + norm(conv(relu(norm(conv(x)))))); x is projected where its shape changes (1512.03385, option B)."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
