@@ -58,7 +58,17 @@ def test_a_rate_for_random_weights_is_told(
             told.out + told.err) == said  # fmt: skip
 
 
-FIRST = [("gpt", 0.03), ("cnn", 0.03), ("textcnn", 0.03), ("roberta", 0.005), ("electra", 0.005), ("t5", 0.005)]
+FIRST = [
+    ("gpt", 0.03),
+    ("cnn", 0.03),
+    ("textcnn", 0.03),
+    ("vit", 0.005),
+    ("ijepa", 0.005),
+    ("resnet", 0.03),
+    ("roberta", 0.005),
+    ("electra", 0.005),
+    ("t5", 0.005),
+]
 
 
 @pytest.mark.parametrize(("family", "rate"), FIRST)
@@ -67,7 +77,17 @@ def test_norms_behind_sums_and_encoder_decoders_begin_slowly(family: str, rate: 
     request = Request(SimpleNamespace(judges=False), Train(), None, None, "random", 0.0)  # type: ignore[arg-type]
     assert usual.rate(request, net, "muon") == rate
     labelled = replace(request, task=SimpleNamespace(judges=True))  # type: ignore[arg-type]
-    assert usual.rate(labelled, net, "muon") == (0.005 if family == "t5" else 0.03)
+    assert usual.rate(labelled, net, "muon") == (rate if family in ("t5", "vit", "ijepa") else 0.03)
+
+
+@pytest.mark.parametrize(("rows", "chosen"), [(64, "adamw"), (4096, "muon")])
+def test_muon_is_left_where_it_would_take_longer_than_the_step(rows: int, chosen: str) -> None:
+    """Of few pictures through wide layers; and AdamW tunes in any case."""
+    net = architecture.empty(models.preset("mlp", 0, 1, 2, image=28, channels=1))
+    plan: Any = SimpleNamespace(source=0, rows=rows, accumulate=1, context=1)
+    request = Request(SimpleNamespace(judges=True), Train(), None, None, "random", 0.0)  # type: ignore[arg-type]
+    assert usual.optimizer(request, net, plan) == chosen
+    assert usual.optimizer(replace(request, begins="trained"), net, plan) == "adamw"
 
 
 TUNED = [(1, "trained", 1.2e-4), (0, "pretrained", 1.2e-4), (0, "trained", 1e-3), (1, "pretrained", 1.2e-4)]

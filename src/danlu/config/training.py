@@ -28,7 +28,7 @@ class _Training(Section):
 
 class Train(_Training):
     optimizer: Literal["auto", "sgd", "adam", "adamw", "rmsprop", "muon"] = Field(
-        "auto", description="auto: muon to pretrain, adamw to tune"
+        "auto", description="auto: muon to pretrain, adamw to tune, and where few rows pass wide layers"
     )
     lr: Positive | Auto = Field("auto", description="peak learning rate")
     schedule: Literal["wsd", "cosine", "linear", "exponential", "constant"] = Field(

@@ -121,11 +121,16 @@ class Muon(Optimizer):
     rest_lr = 0.3  # share of the rate for the rest
 
     def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
-        inner = {name: p for name, p in params.items() if p.ndim >= 2 and "blocks." in name}
+        inner = self.inner(params)
         super().__init__(inner, train, decay, dtype)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
         self.shapes = [p.flatten(1).shape for p in inner.values()]
         self.state |= self.rest.state
+
+    @staticmethod
+    def inner(params: Named) -> Named:
+        """Those whose momentum is orthogonalised."""
+        return {name: p for name, p in params.items() if p.ndim >= 2 and "blocks." in name}
 
     @property
     def names(self) -> list[str]:
@@ -168,6 +173,12 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def orthogonalising(params: Named, rounds: int = 5) -> float:
+    """Operations of `orthogonalised` in one step of Muon."""
+    shapes = [p.flatten(1).shape for p in Muon.inner(params).values()]
+    return float(sum(rounds * (4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3) for s in shapes))
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "muon": Muon}

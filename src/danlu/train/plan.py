@@ -199,18 +199,16 @@ def draft(request: Request, net: nn.Module) -> Plan:
     if rows * accumulate < ranks.count() and not tensor:
         least = ranks.count() * request.loader.context
         raise UserError("E123", rows=rows * accumulate, devices=ranks.count(), least=least)
-    habit = "muon" if request.begins == "random" and not tensor else "adamw"
-    optimizer = habit if train.optimizer == "auto" else train.optimizer
-    return Plan(
+    plan = Plan(
         depth=getattr(net, "depth", 0),
         dropout=0.0 if train.dropout == "auto" else train.dropout,
         rows=rows,
         accumulate=accumulate,
         context=request.loader.context,
         average=train.average,
-        optimizer=optimizer,
-        lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
-        weight_decay=usual.decay(request, optimizer) if train.weight_decay == "auto" else float(train.weight_decay),
+        optimizer="adamw",
+        lr=0.0,
+        weight_decay=0.0,
         precision=cost.faster_precision(request.device) if train.precision == "auto" else train.precision,
         threads=torch.get_num_threads(),
         attention=usual.attention(net) if train.attention == "auto" else train.attention,
@@ -220,6 +218,13 @@ def draft(request: Request, net: nn.Module) -> Plan:
         device=request.device,
         device_name=device.name(request.device),
         **sides.lengths(request.task, request.loader, net),
+    )
+    optimizer = usual.optimizer(request, net, plan) if train.optimizer == "auto" else train.optimizer
+    return replace(
+        plan,
+        optimizer=optimizer,
+        lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
+        weight_decay=usual.decay(request, optimizer) if train.weight_decay == "auto" else float(train.weight_decay),
     )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from danlu.adapt.graft import GROWN
 from danlu.messages import text
 from danlu.nn.attention import Attention
+from danlu.nn.stems import Patches
 from danlu.tasks.task import Task
 from danlu.train import memory
 
@@ -21,12 +22,24 @@ _LR = {  # (to pretrain, to tune)
     "sgd": (0.1, 0.02),
     "rmsprop": (1e-3, 2e-4),
 }
+_MANY = 10  # times the operations of a step that Muon may take: a language model of width 2,048 takes 5
 _DECAY = (0.05, 0.01)
 _DECAY_OF_SGD = 5e-4
 _STEPS, _STEPS_BESIDE = 150, 600  # from which a network, and adapters beside it, have enough of them (decision 0034)
 _PREFIXES = 10  # times the rate of other adapters: 5e-3 to 1e-2 in P-tuning v2 (2110.07602)
 _STEEP = 4  # times the usual rate: at 2.5 times it learned as well, at 6 times it did not (decision 0016)
 _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network learns to judge (decision 0016)
+
+
+def optimizer(request: "Request", net: nn.Module, plan: "Plan") -> str:
+    """Muon to pretrain, unless its own products would cost many times the step's: of few rows through wide layers."""
+    from danlu.train.optim import orthogonalising
+    from danlu.train.plan import step_gflop
+
+    if request.begins != "random" or request.parallel == "tensor":
+        return "adamw"
+    own = orthogonalising({name: p for name, p in net.named_parameters() if p.requires_grad})
+    return "muon" if own <= _MANY * 1e9 * step_gflop(net, plan) else "adamw"
 
 
 def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
@@ -54,9 +67,11 @@ def _forgets(request: "Request", net: nn.Module, optimizer: str) -> bool:
 
 
 def _cautious(request: "Request", net: nn.Module) -> bool:
-    """Whether at the higher rate it learns no more than how often tokens are: an encoder-decoder, or layers with norms
-    behind their sums that learn from texts alone (decision 0017)."""
+    """Whether it learns little at the higher rate: an encoder-decoder, layers with norms behind their sums that learn
+    from texts alone (decision 0017), or what begins with the squares of a picture (decision 0036)."""
     config = stack(net)
+    if isinstance(getattr(net, "embed", None), Patches):
+        return True
     behind = config is not None and config.layers and config.placement == "post" and not request.task.judges
     return bool(behind or (config is not None and config.memory))
 
