@@ -165,6 +165,17 @@ def test_configs_are_read_back_as_they_were(name: str) -> None:
     assert computed(again) == computed(made)
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet", "unet", "fcos", "detr"])
+def test_folders_without_standardized_filters_are_refused(name: str) -> None:
+    """The same tensors mean another model then: it would open, and answer otherwise without a word."""
+    module = models.family(name)
+    said = module.to_hf(module.preset(0, 1, 1), {})
+    for value, code in ((None, "E329"), (False, "E320")):
+        with pytest.raises(UserError, match="weight_standardization") as caught:
+            module.from_hf(said | {"weight_standardization": value})
+        assert caught.value.code == code
+
+
 def test_what_has_no_carrier_is_said() -> None:
     """None is the answer for a model that no stock family holds."""
     plain = models.family("gpt").preset(VOCAB, 32, 2)

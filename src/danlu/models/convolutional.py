@@ -26,6 +26,7 @@ BLOCK = "embed.blocks.{n}"
 CONVOLUTIONS = tuple(f"{BLOCK}.{name}" for name in ("conv", "second", "around"))  # a plain block has the first of each
 NORMS = tuple(f"{BLOCK}.{name}" for name in ("norm", "last"))
 _LARGE = 192  # pixels on each side from which a first convolution may take every second place
+_STANDARDIZED = "weight_standardization"  # of config.json: the weights mean another model without it
 _KEYS = {
     "image": "image_size",
     "channels": "num_channels",
@@ -87,12 +88,18 @@ class Family:
 
 
 def written(embed: Convolved) -> dict[str, int]:
-    """What config.json says of the sizes."""
-    return {_KEYS[each.name]: getattr(embed, each.name) for each in fields(embed) if each.name in _KEYS}
+    """What config.json says of the sizes, and that filters are standardized where they are."""
+    sizes = {_KEYS[each.name]: getattr(embed, each.name) for each in fields(embed) if each.name in _KEYS}
+    return sizes | ({_STANDARDIZED: True} if isinstance(embed, ConvolutionsConfig) else {})
 
 
 def read(config: Mapping[str, Any], embed: type[Convolved]) -> dict[str, int]:
-    """The sizes of a config.json, by their names; where it gives none they are as usual, or it is refused (E329)."""
+    """The sizes of a config.json, by their names; where it gives none they are as usual, or it is refused (E329).
+
+    So are weights whose filters are not standardized here (E329, E320).
+    """
+    if issubclass(embed, ConvolutionsConfig) and config.get(_STANDARDIZED) is not True:
+        raise foreign.refusal(_STANDARDIZED, config.get(_STANDARDIZED))
     return {each.name: _size(config, _KEYS[each.name], each.default) for each in fields(embed) if each.name in _KEYS}
 
 
