@@ -18,6 +18,7 @@ from transformers import IJepaForImageClassification, ViTConfig, ViTForImageClas
 
 import danlu
 from danlu import Model, cli, files
+from danlu.artifact import Lineage
 from danlu.config import Serve
 from danlu.data.columns import Columns
 from danlu.errors import UserError
@@ -59,6 +60,7 @@ def test_it_learns_a_class(lived: dict[str, Path]) -> None:
     low, high = told["intervals"]["models"]["base"]["accuracy"]
     assert low <= told["models"]["base"]["accuracy"] <= high
     assert sum(map(sum, told["confusion"]["matrix"])) == 24
+    assert Lineage.read(lived["pretrain"]).facts["counted"] == "pictures", "which is what its speed is told in"
 
 
 STOCK = {"vit": ViTForImageClassification, "ijepa": IJepaForImageClassification}

@@ -204,6 +204,7 @@ def _loss(run: Run, name: str) -> Iterator[str]:
         "report.training",
         steps=f"{facts.get('steps', 0):,}",
         tokens=short(facts.get("tokens", 0)),
+        counted=text(f"counted.{facts.get('counted', 'tokens')}"),
         time=duration(facts.get("training_seconds", 0)),
         speed=f"{facts.get('tokens_per_second', 0):,.0f}",
     )

@@ -34,6 +34,7 @@ class Image(Modality):
     column: ClassVar = "image"
     file: ClassVar = "preprocessor_config.json"
     kind, encoder = "image", "pillow"
+    counted: ClassVar = "pictures"
     fitted_by: ClassVar = ("size",)
     vocab_size = pad_id = 0  # there are no tokens
 

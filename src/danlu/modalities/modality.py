@@ -27,6 +27,7 @@ class Modality(ABC):
 
     column: ClassVar[str]  # of the rows: what it is fitted on
     file: ClassVar[str]  # what it is saved as, in a folder
+    counted: ClassVar[str] = "tokens"  # what a step takes so and so many of: [counted] of the messages
     fitted_by: ClassVar[tuple[str, ...]] = ()  # the options of tasks that `fit` and `adjusted` take
 
     def with_control(self, names: Sequence[str]) -> Self:

@@ -72,6 +72,7 @@ class Table(Modality):
 
     column: ClassVar = "record"
     file: ClassVar = "table.json"
+    counted: ClassVar = "cells"
     kind, encoder = "table", "danlu"
 
     def __init__(self, columns: Sequence[Column], left_out: Mapping[str, str]):

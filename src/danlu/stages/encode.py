@@ -78,8 +78,8 @@ def _processor(context: "Context", rows: Path, kind: Any) -> Any:
     if given:
         known = modality.load(given).adjusted(**kind.read_by(context.config.get("options", {})))
         return known.with_control(kind.markers)
-    context.progress(0, 1, message("encode.learning"))
     wanted = context.config.get("tokenizer")
+    context.progress(0, 1, message("encode.learning" if wanted else "encode.measuring"))
     values = (row[modality.column] for row in _read(rows, "train"))
     ways = wanted.model_dump() if wanted else kind.read_by(context.config.get("options", {}))
     return modality.fit(values, **ways).with_control(kind.markers)

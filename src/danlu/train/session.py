@@ -83,7 +83,7 @@ def fit(
         session.run()
     if plan.compiled_from == compiling.NEVER and training.position.step:
         pace.outrun(request, net, plan, training.position.seconds / training.position.step)
-    facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting}
+    facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting, "counted": session.counted}
     return Result(plan, together.whole(training.final_weights()), facts)
 
 
@@ -357,6 +357,11 @@ class _Session:
         """The share of this run's steps in which the network waited for its batches."""
         return round(self.waited / max(self.stepped, 1e-9), 4)
 
+    @property
+    def counted(self) -> str:
+        """What its steps take so and so many of."""
+        return self.request.task.modality().counted
+
     def _note(self, event: Stepped) -> str:
         pace = sorted(self.pace)
         middle = pace[len(pace) // 2]
@@ -366,7 +371,8 @@ class _Session:
         share = rate / max(self.peak, 1e-9)
         waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
         return text(
-            "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}", share=f"{share:.0%}",
+            "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}",
+            counted=text(f"counted.{self.counted}"), share=f"{share:.0%}",
             low=log.clock(left * pace[len(pace) // 4]), high=log.clock(left * pace[-1 - len(pace) // 8]),
         ) + waiting  # fmt: skip
 
@@ -375,17 +381,11 @@ class _Session:
         loss = next(iter(event.metrics.values()))
         letter, choices = self.request.task.choices
         rest = " · ".join(f"{text(f'metrics.{name}')} {value:.3f}" for name, value in list(event.metrics.items())[1:4])
-        self.view.line(
-            text(
-                "train.evaluated",
-                step=event.step,
-                steps=self.plan.steps,
-                loss=f"{loss:.3f}",
-                letter=letter,
-                start=f"{math.log(choices):.2f}",
-                rest=rest,
-            )
-        )
+        said = text(
+            "train.evaluated", step=event.step, steps=self.plan.steps, loss=f"{loss:.3f}", letter=letter,
+            start=f"{math.log(choices):.2f}", rest=rest,
+        )  # fmt: skip
+        self.view.line(said)
         if self.sample:
             with self.training.average.lent():
                 self.view.line("    " + self.sample())
