@@ -3,7 +3,8 @@ CIFAR-10 without labels (MAE, 2111.06377), then learns the classes of a tenth of
 none.
 
 Both ways share one recipe, one shape and the same labelled pictures, drawn anew for each seed: they differ in the steps
-of painting alone (1 for the one that saw none). Both are tuned at one rate, which is given (--rate).
+of painting alone (1 for the one that saw none). Hidden patches are painted once, for all seeds. Both are tuned at one
+rate, which is given (--rate).
 
     python benchmarks/few_labels.py [--data ../shared/data] [--seeds 3] [--share 0.1] [--epochs 50]
 """
@@ -22,7 +23,6 @@ from pretraining import compared
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpg"
 RECIPE = """
-seed = {seed}
 task = "masked_image_modeling"
 
 [data]
@@ -48,7 +48,7 @@ batch_tokens = 64
 [finetune]
 task = "image_classification"
 options = {{ crop = 4, flip = true }}
-data = "few"
+data = "few-{seed}"
 test = "{data}/test.tar.xz"
 split = {{ valid = 0.1, test = 0.0 }}
 epochs = {tuning}
@@ -68,18 +68,20 @@ def drawn(archive: Path, folder: Path, share: float, seed: int) -> None:
             tar.extractall(folder, few, filter="data")
 
 
-def accuracy(way: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def accuracy(room: Path, way: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Of the tuned model on the test pictures, and the seconds of both trainings."""
-    length = f"epochs = {options.epochs}" if WAYS[way] else "steps = 1\nlr = 1e-9"
-    with tempfile.TemporaryDirectory() as room:
-        drawn(options.data / "train_16k.tar.xz", Path(room) / "few", options.share, seed)
-        told = {"seed": seed, "data": options.data.resolve().as_posix(), "length": length}
-        told |= {"tuning": options.tuning, "rate": options.rate}
-        (Path(room) / "recipe.toml").write_text(RECIPE.format(**told), "utf-8")
-        subprocess.run([sys.executable, "-m", "danlu", "run", "recipe.toml", "-q", *options.set], cwd=room, check=True)
-        store = Path(room) / "runs" / "store"
-        figures = json.loads(next(store.glob("evaluate-*/metrics.json")).read_text("utf-8"))
-        taken = {stage: _seconds(next(store.glob(f"{stage}-*/metrics.jsonl"))) for stage in ("pretrain", "finetune")}
+    few = room / f"few-{seed}"
+    if not few.exists():
+        drawn(options.data / "train_16k.tar.xz", few, options.share, seed)
+    told = {"seed": seed, "data": options.data.resolve().as_posix(), "tuning": options.tuning, "rate": options.rate}
+    told["length"] = f"epochs = {options.epochs}" if WAYS[way] else "steps = 1\nlr = 1e-9"
+    (room / "recipe.toml").write_text(RECIPE.format(**told), "utf-8")
+    subprocess.run([sys.executable, "-m", "danlu", "run", "recipe.toml", "-q", *options.set], cwd=room, check=True)
+    runs = [json.loads(path.read_text("utf-8")) for path in (room / "runs").glob("*/run.json")]
+    last = max(runs, key=lambda run: run["number"])
+    folders = {stage: room / "runs" / "store" / name for stage, name in last["stages"].items()}
+    figures = json.loads((folders["evaluate"] / "metrics.json").read_text("utf-8"))
+    taken = {stage: _seconds(folders[stage] / "metrics.jsonl") for stage in ("pretrain", "finetune")}
     found = figures["models"] | figures["answers"]
     return {"accuracy": found["tuned"]["accuracy"]} | taken
 
@@ -99,7 +101,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="keys of the recipe, as on danlu's command line")
     options = parser.parse_args()
     share = f"CIFAR-10, {options.share:.0%} of 16,000 pictures"
-    table = compared(share, WAYS, options.seeds, lambda way, seed: accuracy(way, seed, options))
+    with tempfile.TemporaryDirectory() as room:
+        table = compared(share, WAYS, options.seeds, lambda way, seed: accuracy(Path(room), way, seed, options))
     print(results.keep("few labels", table))
 
 
