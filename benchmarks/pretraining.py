@@ -92,8 +92,7 @@ def accuracy(name: str, way: str, seed: int, options: argparse.Namespace) -> dic
                          for stage in ("evaluate", "pretrain"))  # fmt: skip
     found = {role: each["accuracy"] for role, each in (figures["models"] | figures["answers"]).items()
              if "accuracy" in each}  # fmt: skip
-    bag = found.pop("bag", math.nan)
-    return {"accuracy": found["tuned"], "bag": bag, "read_tokens": read["tokens"]}
+    return {"accuracy": found["tuned"], "bag": found["bag"], "read_tokens": read["tokens"]}
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:

@@ -92,6 +92,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_has_read_stands_beside_a_bag_of_words_too(tmp_path: Path) -> None:
+    """In one recipe the tuned model has rows of its own; the simple model of those stands beside it."""
+    tuning = '[finetune]\ntask = "text_classification"\ndata = "few.csv"\ntest = "test.csv"\nsteps = 2\n'
+    tuning += "split = { valid = 0.0, test = 0.0 }\n"
+    made = project(tmp_path, "both.toml", WORDS.replace("[train]", "[pretrain]") + tuning).run(Silent())
+    told = files.read_json(made.folders["evaluate"] / "metrics.json")
+    assert list(told["answers"]) == ["bag", "tuned"]
+    assert 0 < told["answers"]["bag"]["accuracy"] <= 1
+    assert [(each["first"], each["second"]) for each in told["comparisons"]] == [("bag", "tuned")]
+
+
 class Stop(Silent):
     """Asks the training to leave at a step."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from danlu.recipe import Loaded
     from danlu.tasks.task import Row, Task
 
-VERSION = 3
+VERSION = 4
 _PICTURES, _NUMBERS = 128, 2**21  # of a batch, at most: what takes one place but is large, and its numbers
 _TOKENS = 4096  # of an evaluation batch, if one packed row is not more
 _FLIPS = 20  # that are shown
@@ -42,6 +42,8 @@ def run(context: "Context") -> None:
         context.progress(1, steps)
     if "tuning_columns" in context.inputs:
         groups.append(Group(context.inputs["tuning_columns"], context.inputs.get("tuning_rows"), models["tuned"]))
+        if wanted.ngram and groups[1].rows:
+            groups[1].beside(wanted.ngram)
     for group in groups:
         for role, model in models.items():
             group.add(role, model)
