@@ -183,7 +183,7 @@ def _grey(pixels: Tensor) -> Tensor:
 
 def _between(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """From `other` (0) to the picture (1) and beyond."""
-    return (other + (pixels - other) * _wide(factor)).clamp(0, _FULL)
+    return (pixels - other).mul_(_wide(factor)).add_(other).clamp_(0, _FULL)
 
 
 def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
