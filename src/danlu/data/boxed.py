@@ -65,5 +65,5 @@ def _splits(path: Path) -> dict[str, Path]:
 def _settings(count: int, shape: str) -> starter.Settings:
     size = min(_SIZE, *(int(side) for side in shape.split(",")[0].split(" x ")))
     options = {"size": str(size), "crop": str(max(1, size // 8)), "flip": "true", "zoom": "0.25", "colour": "0.3"}
-    train = {"epochs": "60.0" if count <= _FEW else "12.0", "optimizer": '"adamw"', "lr": "2e-3"}
+    train = {"epochs": "60.0" if count <= _FEW else "12.0"}
     return {"model": {"arch": '"fcos"', "depth": "2"}, "options": options, "train": train}

@@ -96,5 +96,5 @@ def _settings(count: int, shape: str) -> starter.Settings:
     size = min(_SIZE, *(int(side) for side in shape.split(",")[0].split(" x ")))
     options: dict[str, Any] = {"size": str(size), "crop": str(max(1, size // 10)), "flip": "true", "zoom": "0.25"}
     options |= {"colour": "0.3", "dice": "1.0", "balance": "0.5"}
-    train = {"epochs": "60.0" if count <= _FEW else "12.0", "optimizer": '"adamw"', "lr": "2e-3", "average": "0.99"}
+    train = {"epochs": "60.0" if count <= _FEW else "12.0", "average": "0.99"}
     return {"model": {"arch": '"unet"', "depth": "2"}, "options": options, "train": train}

@@ -29,10 +29,11 @@ def assigned(boxes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """
     corners, kinds = boxes[..., :SIDES], boxes[..., SIDES].long()
     stride = float(places[0, 0]) * 2
-    distances = torch.cat((places[:, None] - corners[:, None, :, :2], corners[:, None, :, 2:] - places[:, None]), -1)
-    middle = (corners[..., :2] + corners[..., 2:]) / 2
-    away = (places[:, None] - middle[:, None]).abs().amax(-1)
-    fits = ((distances.amin(-1) > 0) & (away <= _NEAR * stride)) | (away <= stride / 2)
+    x, y = places[:, :1], places[:, 1:]
+    left, top, right, bottom = (side[:, None] for side in corners.unbind(-1))  # beside (P, 1): (N, P, M) each
+    nearest = torch.minimum(torch.minimum(x - left, right - x), torch.minimum(y - top, bottom - y))
+    away = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
+    fits = ((nearest > 0) & (away <= _NEAR * stride)) | (away <= stride / 2)
     area = (corners[..., 2:] - corners[..., :2]).prod(-1)[:, None].expand_as(away)
     least, which = area.masked_fill(~(fits & (kinds >= 0)[:, None]), torch.inf).min(-1)
     own = torch.gather(corners, 1, which[..., None].expand(-1, -1, SIDES))
