@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danlu import cores, ranks
+from danlu import cores, ranks, room
 from danlu.config import System
 from danlu.errors import UserError
 
@@ -77,13 +77,14 @@ def available() -> list[str]:
 
 
 def use(system: System) -> str:
-    """The device of a recipe; torch is given the recipe's threads, whatever the stage before has left.
+    """The device of a recipe; torch is given the recipe's threads, and the system what the stage before has left.
 
     Raises:
         UserError: E127, E128.
     """
     import torch
 
+    room.give_back()
     torch.set_num_threads(_threads() if system.threads == "auto" else system.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it no product on a GPU can be repeated
     return chosen(system.device)

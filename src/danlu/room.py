@@ -1,6 +1,8 @@
 """How much memory there is: what the process holds, and what machine, cgroups or GPU leave it."""
 
 import contextlib
+import ctypes
+import gc
 import math
 import os
 from pathlib import Path
@@ -33,6 +35,13 @@ def resident() -> float:
 def peak() -> float:
     """The most bytes that this process ever held."""
     return _figures(_PROC / "self/status").get("VmHWM:", 0.0) * 1024
+
+
+def give_back() -> None:
+    """Give the system what the work before has left: what is unreachable, and what glibc keeps though it is free."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def offer() -> None:

@@ -268,6 +268,7 @@ class Training:
         if better:
             position.best, position.reached, position.best_step, position.stale = loss, reached, position.step, 0
             if self.train.select == "best":
+                self.best = None  # first: two of them at once would be the most that the training holds
                 self.best = {name: tensor.clone() for name, tensor in self.masters.restored(self.net).items()}
         else:
             position.stale += 1
