@@ -1,5 +1,6 @@
 """What memory there is, and what some work takes of it."""
 
+import ctypes
 import math
 import os
 import signal
@@ -98,3 +99,15 @@ def test_what_a_probe_says_when_its_child_does_not_end_well(monkeypatch: pytest.
     assert probe.peak(lambda: 1 / 0) is None
     assert probe.peak(lambda: torch.ones(2) @ torch.ones(3)) is None
     assert probe.peak(lambda: time.sleep(60)) is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_what_work_has_freed_is_given_back() -> None:
+    """Small blocks between others that stay: glibc keeps what is free, until it is asked."""
+    blocks = [bytearray(64_000) for _ in range(4_000)]  # below what glibc asks the system for, one by one
+    held = room.resident()
+    kept = blocks[::200]
+    del blocks
+    room.give_back()
+    assert room.resident() < held - 150e6
+    assert len(kept) == 20

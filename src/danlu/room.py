@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import gc
 import math
 import os
 from pathlib import Path
@@ -38,8 +37,7 @@ def peak() -> float:
 
 
 def give_back() -> None:
-    """Give the system what the work before has left: what is unreachable, and what glibc keeps though it is free."""
-    gc.collect()
+    """Give the system back what glibc keeps though the work before has freed it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
