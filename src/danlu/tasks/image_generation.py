@@ -23,7 +23,7 @@ class ImageGeneration(NewPictures):
 
     arch = "ddpm"
     step_tokens = 128
-    habits = {"optimizer": "adamw", "lr": 2e-3, "dropout": 0.0, "average": 0.999}
+    habits = {"dropout": 0.0, "average": 0.999}
     options = {
         **NewPictures.options,
         "schedule": ("cosine", ("cosine", "linear"), "how the noise grows from level to level"),
