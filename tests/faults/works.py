@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from danlu import files
 from danlu.config import Train
+from danlu.modalities.text import Text
 from danlu.models import qwen3
 from danlu.models.architecture import build
 from danlu.nn.linear import Linear
@@ -72,7 +73,7 @@ class Pair(nn.Module):
 class Adversarial(Task):
     """Two parts against each other (Goodfellow et al. 2014, arXiv:1406.2661), on rows of tokens taken as numbers."""
 
-    inputs, outputs = {}, {}
+    inputs, outputs = {"text": Text}, {}
     parts = ("discriminator", "generator")
 
     def encode(self, row: Row) -> Example:
