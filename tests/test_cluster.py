@@ -30,8 +30,9 @@ def billion() -> tuple[object, Plan]:
     """A network of a thousand million weights and a plan of half a million tokens a step."""
     net = empty(qwen3.preset(50_000, 2048, 16, width=2048, heads=16, hidden=6144, head_dim=128))
     plan = replace(
-        PLAN, depth=16, rows=256, accumulate=1, context=2048, optimizer="adamw", precision="bf16", steps=1000
-    )
+        PLAN, depth=16, rows=256, accumulate=1, context=2048, optimizer="adamw", precision="bf16", steps=1000,
+        device="cuda",
+    )  # fmt: skip
     return net, replace(plan, step_gflop=planning.step_gflop(net, plan))
 
 

@@ -119,7 +119,7 @@ def planned(life: Life, state: State, devices: int = 1) -> tuple["nn.Module", "P
     request = plan.Request(task, train, loader, None, life.loaded.recipe.begins(state.node.stage), 0.0)
     drafted = plan.draft(request, net)
     rows, accumulate = plan.cut(replace(request, device="cuda"), net, devices)
-    drafted = replace(drafted, rows=rows, accumulate=accumulate)
+    drafted = replace(drafted, rows=rows, accumulate=accumulate, device="cuda")
     drafted = replace(drafted, steps=_steps(train, drafted, loader), step_gflop=plan.step_gflop(net, drafted))
     return net, drafted, seconds(train.budget) if train.budget else None
 

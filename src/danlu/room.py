@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import math
 import os
 from pathlib import Path
@@ -37,7 +38,8 @@ def peak() -> float:
 
 
 def give_back() -> None:
-    """Give the system back what glibc keeps though the work before has freed it."""
+    """Give the system back what the work before has left: what only refers to itself, and what glibc keeps of that."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

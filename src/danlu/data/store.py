@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 SHARD = 2**30  # bytes of text in a shard, at most
 _BUFFER = 8 * 2**20
+pa.set_memory_pool(pa.system_memory_pool())  # arrow's own gives nothing back to the training that follows
 
 
 class RowWriter:

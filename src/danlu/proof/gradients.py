@@ -25,7 +25,7 @@ from danlu.train import compiling
 from danlu.train.distributed import Alone
 from danlu.train.loop import Training, prefix
 from danlu.train.plan import Plan
-from danlu.train.precision import Masters
+from danlu.train.precision import Late
 
 Named = dict[str, Tensor]
 ROWS = 8
@@ -126,7 +126,7 @@ def gradient(task: Task, net: nn.Module, batches: Sequence[Batch], counts: Mappi
     return found
 
 
-class Wide(Masters):
+class Wide(Late):
     """Masters that add gradients in their own precision, so that float64 stays float64, and keep those of all parts."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype):

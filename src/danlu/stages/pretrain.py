@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from danlu import device as devices
-from danlu import files, ranks
+from danlu import files, ranks, room
 from danlu.errors import UserError
 from danlu.messages import text
 
@@ -130,6 +130,7 @@ def check(config: dict[str, Any]) -> None:
 def train(context: "Context", model: "Model", started: float, device: str, begins: "Begins") -> None:
     """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
     result = learn(context, model, started, device, begins)
+    room.give_back()
     if ranks.rank() == 0:
         save(context, model, result.weights)
 
@@ -149,7 +150,8 @@ def learn(context: "Context", model: "Model", started: float, device: str, begin
         context.view.line(text("train.too_long", **count))
     model.to(device)
     system = context.system
-    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
+    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile,
+                              "folder": context.out}  # fmt: skip
     request = Request(_taught(context, model.task), config["train"], *packed, begins, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from danlu.nn.dropout import use_generator
 from danlu.randomness import generator
 from danlu.tasks.task import Task
 from danlu.train import allocator, compiling, guard, optim, probe, rates, schedule, split
+from danlu.train.aside import Aside
 from danlu.train.average import Average
 from danlu.train.checkpoint import Checkpoint, Named, Position
 from danlu.train.distributed import Alone
@@ -32,10 +34,13 @@ class Training:
 
     `halted` is asked between micro-batches and between batches of an evaluation; `recall` gives the checkpoint of a
     step to which the training wants to return. Both are set by whoever saves; without, nothing stops it, and it
-    returns to its start.
+    returns to its start. `folder` is where weights are set aside; without, in memory.
     """
 
-    def __init__(self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int, ranks: Alone | None = None):
+    def __init__(
+        self, task: Task, net: nn.Module, train: Train, plan: Plan, seed: int, ranks: Alone | None = None,
+        folder: Path | None = None,
+    ):  # fmt: skip
         self.task, self.net, self.train, self.plan, self.seed = task, net, train, plan, seed
         self.ranks = ranks or Alone()
         allocator.tune()
@@ -47,8 +52,9 @@ class Training:
         self.dropout = torch.Generator(self.device)  # set anew for each micro-batch: no state to be saved
         use_generator(net, self.dropout)
         self.position = Position()
-        self.best: dict[str, Tensor] | None = None
-        self.start: dict[str, Tensor] | None = {name: p.clone() for name, p in self.masters.params.items()}
+        self.set_aside = partial(Aside, folder=folder)
+        self.best: Aside | None = None  # of what is trained
+        self.start: Aside | None = self.set_aside(self.masters.params)
         self.halted: Callable[[], bool] = lambda: False
         self.recall: Callable[[int], Checkpoint | None] = lambda step: None
         self._incidents: list[Incident] = []
@@ -150,8 +156,8 @@ class Training:
         self.masters.wake(self.optimizers[part].names)
         losses = []
         for total, loss in passes(self.task, self.net, fed.batches, counts, partial(self._begin, part), part):
-            total.backward()
-            self.masters.collect()
+            with self.masters.collecting():
+                total.backward()
             losses.append(loss)
         return losses
 
@@ -227,7 +233,7 @@ class Training:
             self._load(saved.weights, saved.optimizer)
             position.window, position.updates = saved.position.window, saved.position.updates
         elif self.start is not None:
-            self._load(self.start, {})
+            self._load(self.start.tensors(), {})
             position.window, position.updates = {}, {}
         # Otherwise the anchor is gone from the disk: the weights stay, which the skipped steps have not changed.
         self._set_counts()
@@ -269,7 +275,7 @@ class Training:
             position.best, position.reached, position.best_step, position.stale = loss, reached, position.step, 0
             if self.train.select == "best":
                 self.best = None  # first: two of them at once would be the most that the training holds
-                self.best = {name: tensor.clone() for name, tensor in self.masters.restored(self.net).items()}
+                self.best = self.set_aside(self.masters.params)
         else:
             position.stale += 1
         position.looked = position.step
@@ -296,8 +302,12 @@ class Training:
         optimizer = {
             f"{part}/{name}": tensor for part, o in self.optimizers.items() for name, tensor in o.state.items()
         } | self.average.state
-        best = self.best if self.position.best_step != self.position.step else None
+        best = self._best() if self.position.best_step != self.position.step else None
         return Checkpoint(self.position, self.masters.restored(self.net), optimizer, best)
+
+    def _best(self) -> Named | None:
+        """The network's complete state with the best weights."""
+        return None if self.best is None else self.masters.restored(self.net) | self.best.tensors()
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same plan."""
@@ -307,7 +317,8 @@ class Training:
         if self.position.anchor:
             self.start = None
         if self.train.select == "best" and saved.position.best is not None:
-            self.best = saved.best if saved.best is not None else self.average.within(saved.weights, saved.optimizer)
+            best = saved.best if saved.best is not None else self.average.within(saved.weights, saved.optimizer)
+            self.best = self.set_aside({name: best[name] for name in self.masters.params})
 
     def _load(self, weights: Named, optimizer: Named) -> None:
         """Set the masters and the state of their optimizers; an empty state is that of the start."""
@@ -328,7 +339,7 @@ class Training:
     def final_weights(self) -> dict[str, Tensor]:
         """The selected weights in fp32."""
         current = self.average.within(self.masters.restored(self.net), self.average.state)
-        return current if self.best is None else self.best
+        return self._best() or current
 
 
 def prefix(part: str) -> str:

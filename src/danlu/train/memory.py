@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from danlu.device import CPU
 from danlu.nn.config import TransformerConfig
 from danlu.nn.losses import CHUNK_LOGITS, GPU_CHUNK_LOGITS
 from danlu.nn.positions import Buckets
@@ -33,8 +34,8 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     lowered = matrices * 2 if _SIZE[plan.precision] == 2 else 0
-    gradients = trained * (4 + (2 if lowered else 4 if plan.accumulate > 1 else 0))  # summed, and of a micro-batch
-    kept = weights * 4 + trained * 4  # the best weights, and those to which a training returns
+    gradients = trained * 4  # summed; those of a micro-batch are let go one by one
+    kept = 0 if plan.device == CPU else trained * 8  # the best weights and those of the start, else in files (aside.py)
     part = held(net, plan)
     if plan.parallel == "fsdp":
         lowered, gradients = 0, trained * 8  # its masters are what is gathered from

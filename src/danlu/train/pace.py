@@ -18,6 +18,7 @@ from torch import nn
 from danlu import device, room
 from danlu.quantity import seconds
 from danlu.train import compiling, cost, rates, split
+from danlu.train.aside import parked
 from danlu.train.distributed import Alone
 from danlu.train.usual import stack
 
@@ -75,12 +76,16 @@ def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, 
     copied, started, times = copy.deepcopy(net), time.monotonic(), []
     torch.set_num_threads(plan.threads)
     prepare(copied, plan)
-    training = Training(request.task, copied, rates.awake(request.train), replace(plan, steps=100), 0, together)
-    for event in training.events(request.loader, None):
-        times.append(event.seconds)  # type: ignore[union-attr]
-        started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
-        if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
-            break
+    short = replace(plan, steps=100)
+    with parked(net, request.folder):
+        room.give_back()
+        training = Training(request.task, copied, rates.awake(request.train), short, 0, together, request.folder)
+        for event in training.events(request.loader, None):
+            times.append(event.seconds)  # type: ignore[union-attr]
+            started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
+            if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
+                break
+        del training, copied  # before the weights come back
     return statistics.median(times[1:])
 
 
@@ -93,8 +98,8 @@ def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
 def held(trial: Callable[[], Plan]) -> Plan:
     """The plan that a trial of its steps gives, with the most memory that this process held meanwhile.
 
-    A trial holds what the training will: a copy of the weights takes the place of the best ones. Where the process was
-    larger before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
+    A trial holds what the training will: the weights that it copied are set aside. Where the process was larger
+    before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
     """
     before, plan = room.peak(), trial()
     if plan.device != device.CPU:  # what this process holds lies elsewhere

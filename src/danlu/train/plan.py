@@ -104,6 +104,7 @@ class Request:
     parallel: str = "auto"  # "ddp", "fsdp", "tensor", or replicas where they fit
     device: str = device.CPU  # where the network is
     compile: str | bool = "auto"  # "auto": where it pays back
+    folder: Path | None = None  # where weights are set aside; in memory where there is none
 
 
 def resolve(request: Request, net: nn.Module) -> Plan:

@@ -3,7 +3,10 @@
 fp8 is bf16 in which the linear layers of the blocks multiply in 8 bits (nn/fp8.py).
 """
 
-from collections.abc import Collection
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from danlu.errors import UserError
 from danlu.nn import fp8
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+_PIECE = 2**20  # numbers of a gradient that are widened at once
 
 
 def check(net: nn.Module, precision: str) -> None:
@@ -39,14 +43,26 @@ class Masters:
         self._lowered = [name for name, p in self.working.items() if p.dtype != torch.float32]
         self.gradients: dict[str, Tensor] = {}
 
-    def collect(self) -> None:
-        """Add the network's gradients to ours and clear them."""
-        for name, p in self.working.items():
-            if p.grad is None:
-                continue
-            gradient = p.grad.to(self.params[name].dtype)
-            self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient
-            p.grad = None
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Inside, each gradient of the network is added to ours as soon as it is there, and let go."""
+        awake = [(name, p) for name, p in self.working.items() if p.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(partial(self._collect, name)) for name, p in awake]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _collect(self, name: str, p: Tensor) -> None:
+        assert p.grad is not None
+        if name in self.gradients:
+            rows = max(1, _PIECE * len(p) // max(p.numel(), 1))  # what is added is widened in a tensor of its own
+            for total, part in zip(self.gradients[name].split(rows), p.grad.split(rows), strict=True):
+                total.add_(part)
+        else:
+            self.gradients[name] = p.grad.to(self.params[name].dtype)
+        p.grad = None
 
     def wake(self, names: Collection[str]) -> None:
         """Ask for the gradients of these alone: what sleeps costs no backward pass."""
@@ -65,3 +81,16 @@ class Masters:
         """The network's complete state with the masters in place of their copies."""
         exact = self.frozen | self.params
         return {name: exact.get(name, tensor).detach() for name, tensor in net.state_dict().items()}
+
+
+class Late(Masters, ABC):
+    """Masters whose gradients are complete, or may be changed, only after a backward pass."""
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        yield
+        self.collect()
+
+    @abstractmethod
+    def collect(self) -> None:
+        """Add the network's gradients to ours and clear them."""

@@ -68,7 +68,7 @@ def fit(
     _tell_crowding(plan, watch, view)
     torch.set_num_threads(plan.threads)  # sums over another number of threads end in other bits
     prepare(net, plan)
-    training = Training(request.task, net, request.train, plan, seed, together)
+    training = Training(request.task, net, request.train, plan, seed, together, request.folder)
     if saved := _newest(out / CHECKPOINTS, view, together):
         training.restore(saved)
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))

@@ -27,7 +27,7 @@ from danlu.tasks.task import Task
 from danlu.train import checkpoint, optim
 from danlu.train.checkpoint import Checkpoint, Named
 from danlu.train.distributed import Replicas
-from danlu.train.precision import Masters
+from danlu.train.precision import Late, Masters
 
 _WRITER = ThreadPoolExecutor(1, "danlu-checkpoint")  # one save at a time
 
@@ -188,7 +188,7 @@ def shard(net: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # of changes in place, which no layer of ours makes
 
 
-class Shards(Masters):
+class Shards(Late):
     """The rows of this rank: views of what torch holds, so that an update is in the network at once."""
 
     def __init__(self, net: nn.Module):

@@ -29,7 +29,7 @@ from danlu.nn.config import TransformerConfig
 from danlu.nn.linear import Linear
 from danlu.tasks.task import Batch, Task
 from danlu.train.checkpoint import Named
-from danlu.train.precision import Masters
+from danlu.train.precision import Late, Masters
 from danlu.train.sharding import Sharded, local
 
 TAKES = {"attention.inner": 4, "mlp.inner": 1}  # what a block gives to its parts, x first
@@ -64,7 +64,7 @@ class Split(Sharded):
         return values
 
 
-class Parts(Masters):
+class Parts(Late):
     """This rank's part of the weights in fp32, and of their copies to compute with."""
 
     def __init__(self, net: nn.Module, exact: Named):
