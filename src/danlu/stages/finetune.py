@@ -8,7 +8,7 @@ from danlu.stages.pretrain import look as look
 if TYPE_CHECKING:
     from danlu.graph import Context
 
-VERSION = 5
+VERSION = 6
 RESUMABLE = True
 RANKS = True
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from danlu.train.session import Result
 
 ADAPTERS = "adapters"  # where a tuning keeps them beside its model
-VERSION = 4
+VERSION = 5
 RESUMABLE = True
 RANKS = True  # all ranks of a run take part
 
