@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def forecast(folder: Path, row: dict[str, Any], alone: float, rates: dict[str, f
         memory_gb_s=rates["memory"] / 1e9, link_gb_s=(rates[row["parallel"]] or 1e9) / 1e9, disk_gb_s=1.0,
         parallel=row["parallel"],
     )  # fmt: skip
-    found = need(cluster, net, plan)
+    found = need(cluster, net, replace(plan, device="cpu"))  # it is this machine's
     parts = {"computing": found.computing, "moving": found.moving, "passing": found.passing}
     step = sum(parts.values())  # gloo passes nothing beside the computing of a processor
     return {"seconds_forecast": step, "bytes_forecast": found.memory, "parts_forecast": parts}

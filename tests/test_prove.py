@@ -354,15 +354,15 @@ def test_ranks_that_are_started_anew_prove_the_same(text: Twin, monkeypatch: pyt
 
 
 def test_a_loop_that_forgets_a_micro_batch_is_caught(text: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
-    collect, calls = gradients.Wide.collect, []
+    collecting, calls = gradients.Wide.collecting, []
 
-    def forgetful(self: Any) -> None:
+    def forgetful(self: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             self.clear()
-        collect(self)
+        return collecting(self)
 
-    monkeypatch.setattr(gradients.Wide, "collect", forgetful)
+    monkeypatch.setattr(gradients.Wide, "collecting", forgetful)
     assert not gradients.splits(text).passed
 
 

@@ -5,6 +5,7 @@ where there are any; the rest from what two cores of a server processor took (be
 which of these it comes from.
 """
 
+import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -297,7 +298,7 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
         loader = Synthetic(1, 1, tokens, judged=True, picture=(picture.channels, picture.size, picture.size))
         task = tasks.load(config["task"])(picture, ("", ""), 1, config.get("options", {}))
     shape = task.shaped(shape) if judged else shape
-    how: dict[str, Any] = {"device": where, "compile": False}
+    how: dict[str, Any] = {"device": where, "compile": False, "folder": Path(tempfile.gettempdir())}
     begins = life.loaded.recipe.begins(state.node.stage)
     request = Request(task, config["train"], loader, loader, begins, started, **how)  # type: ignore[arg-type]
     net = build(shape, generator(0, "forecast"))

@@ -24,23 +24,12 @@ from danlu.scratch.schedule import warm_stable_decay
 from danlu.tasks.language_modeling import LanguageModeling
 from danlu.train.events import Stepped
 from danlu.train.loop import Training
-from danlu.train.precision import Masters
 from tests.conftest import ROOT
 from tests.scratch.gradients import check_parameters, randomise, rng
 from tests.train.tiny import PLAN
 
 CONTEXT, STEPS = 32, 100
 LR, DECAY = 0.01, 0.1
-
-
-class Exact(Masters):
-    """The gradients as they come, in float64, instead of fp32."""
-
-    def collect(self) -> None:
-        for name, p in self.working.items():
-            if p.grad is not None:
-                self.gradients[name] = self.gradients.get(name, 0) + p.grad
-                p.grad = None
 
 
 def real_text(folder: Path) -> tuple[Text, Loader]:
@@ -70,8 +59,6 @@ def danlus(net: nn.Module, text: Text, loader: Loader, train: Train) -> list[flo
     """The losses of danlu's own loop."""
     plan = replace(PLAN, steps=STEPS, evaluate_every=STEPS, context=CONTEXT, lr=LR, weight_decay=DECAY, dropout=0.0)
     training = Training(LanguageModeling(text), net, train, plan, seed=9)
-    training.masters = Exact(net, torch.float32)
-    training.optimizers = {part: training._optimizer(part) for part in training.task.parts}
     return [event.loss for event in training.events(loader, None) if isinstance(event, Stepped)]
 
 

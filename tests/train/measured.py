@@ -58,15 +58,14 @@ def forecast(**keys: Any) -> float:
 def held(**keys: Any) -> float:
     """The most that this process held, after planning, training and saving."""
     with tempfile.TemporaryDirectory() as folder:
-        request, net = asked(**keys)
-        fit(replace(request, folder=Path(folder)), net, Path(folder), 1, Silent())
+        fit(*asked(**keys), Path(folder), 1, Silent())
     return room.peak() / 1e6
 
 
 def shared(folder: str, parallel: str, **keys: Any) -> str:
     """Of one rank among others: what its plan says, and the most that it held."""
     request, net = asked(**keys)
-    result = fit(replace(request, parallel=parallel, folder=Path(folder)), net, Path(folder), 1, Silent())
+    result = fit(replace(request, parallel=parallel), net, Path(folder), 1, Silent())
     ranks.leave()
     return f"{result.plan.memory_mb} {room.peak() / 1e6}"
 

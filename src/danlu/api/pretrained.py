@@ -220,7 +220,7 @@ class Pretrained(Model):
         state = merged_state(self.net, {name: tensor.float() for name, tensor in state.items()})
         self.net = merge(self.net)
         for name, p in self.net.named_parameters():
-            p.data = state[name].to(p.device)
+            p.data = state[name].to(p.device, copy=True)  # what is given may lie in a file that goes
             p.requires_grad_(free.get(name, True))
 
     def evaluate(self, test: Any, *, quiet: bool = False, **settings: Any) -> Any:

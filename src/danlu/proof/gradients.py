@@ -25,7 +25,7 @@ from danlu.train import compiling
 from danlu.train.distributed import Alone
 from danlu.train.loop import Training, prefix
 from danlu.train.plan import Plan
-from danlu.train.precision import Late
+from danlu.train.precision import Masters
 
 Named = dict[str, Tensor]
 ROWS = 8
@@ -126,8 +126,8 @@ def gradient(task: Task, net: nn.Module, batches: Sequence[Batch], counts: Mappi
     return found
 
 
-class Wide(Late):
-    """Masters that add gradients in their own precision, so that float64 stays float64, and keep those of all parts."""
+class Wide(Masters):
+    """Masters that keep the gradients of all parts."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype):
         super().__init__(net, dtype)
@@ -136,12 +136,6 @@ class Wide(Late):
     def clear(self) -> None:
         self.every |= self.gradients
         super().clear()
-
-    def collect(self) -> None:
-        for name, p in self.working.items():
-            if p.grad is not None:
-                self.gradients[name] = self.gradients[name] + p.grad if name in self.gradients else p.grad
-                p.grad = None
 
 
 class _Given:

@@ -130,7 +130,6 @@ def check(config: dict[str, Any]) -> None:
 def train(context: "Context", model: "Model", started: float, device: str, begins: "Begins") -> None:
     """What pretrain and finetune share: the loop on a model's network, on a device, then its folder."""
     result = learn(context, model, started, device, begins)
-    room.give_back()
     if ranks.rank() == 0:
         save(context, model, result.weights)
 
@@ -150,12 +149,12 @@ def learn(context: "Context", model: "Model", started: float, device: str, begin
         context.view.line(text("train.too_long", **count))
     model.to(device)
     system = context.system
-    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile,
-                              "folder": context.out}  # fmt: skip
+    wishes: dict[str, Any] = {"parallel": system.parallel, "device": device, "compile": system.compile}
     request = Request(_taught(context, model.task), config["train"], *packed, begins, started, **wishes)
     model.net.train()
     sample = _sampler(model, config["train"].sample)
     result = fit(request, model.net, context.out, config["seed"], context.view, sample)
+    room.give_back()
     core = model.architecture.core
     shape = {"depth": model.architecture.depth, "width": core.dim, "vocabulary": model.processor.vocab_size}
     shape["choices"] = model.task.choices[1]

@@ -1,6 +1,7 @@
 """Tensors that a training may want again, set aside: in a file that has no name, and takes no memory.
 
-What is read of it comes into memory for as long as it is used. The file goes with the process.
+What is read of it comes into memory for as long as it is used. The file goes with the process. Where the folder itself
+is kept in memory (tmpfs), nothing is won.
 """
 
 import contextlib
@@ -50,13 +51,13 @@ def parked(net: nn.Module, folder: Path | None) -> Iterator[None]:
         return
     named = {name: p for name, p in net.named_parameters() if p.device.type == CPU}
     kept = Aside({name: p.data for name, p in named.items()}, folder)
-    for p in named.values():
-        p.data = p.data.new_empty(0)
     try:
+        for p in named.values():
+            p.data = p.data.new_empty(0)
         yield
     finally:
         for name, weight in kept.tensors().items():
-            named[name].data = weight.clone()
+            named[name].data = _own(weight)
 
 
 def _written(tensors: Mapping[str, Tensor], folder: Path) -> IO[bytes] | None:
@@ -71,6 +72,14 @@ def _written(tensors: Mapping[str, Tensor], folder: Path) -> IO[bytes] | None:
             stack.pop_all()
             return file
     return None
+
+
+def _own(mapped: Tensor) -> Tensor:
+    """A tensor in memory; where there is no room, what is read of the file at need."""
+    try:
+        return mapped.clone()
+    except (RuntimeError, MemoryError):
+        return mapped
 
 
 def _at(whole: mmap.mmap, start: int, like: Tensor) -> Tensor:

@@ -274,7 +274,7 @@ class Training:
         if better:
             position.best, position.reached, position.best_step, position.stale = loss, reached, position.step, 0
             if self.train.select == "best":
-                self.best = None  # first: two of them at once would be the most that the training holds
+                self.best = None  # first: where it lies in memory, two at once would be the most that is held
                 self.best = self.set_aside(self.masters.params)
         else:
             position.stale += 1
@@ -318,7 +318,7 @@ class Training:
             self.start = None
         if self.train.select == "best" and saved.position.best is not None:
             best = saved.best if saved.best is not None else self.average.within(saved.weights, saved.optimizer)
-            self.best = self.set_aside({name: best[name] for name in self.masters.params})
+            self.best = self.set_aside({name: best[name].to(p.device) for name, p in self.masters.params.items()})
 
     def _load(self, weights: Named, optimizer: Named) -> None:
         """Set the masters and the state of their optimizers; an empty state is that of the start."""

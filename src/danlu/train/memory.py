@@ -34,7 +34,8 @@ def shares(net: nn.Module, plan: "Plan") -> dict[str, float]:
     matrices = sum(p.numel() for p in net.parameters() if p.ndim >= 2)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     lowered = matrices * 2 if _SIZE[plan.precision] == 2 else 0
-    gradients = trained * 4  # summed; those of a micro-batch are let go one by one
+    late = plan.parallel == "tensor"  # else the gradients of a micro-batch are let go one by one
+    gradients = trained * (4 + (0 if not late else 2 if lowered else 4 if plan.accumulate > 1 else 0))
     kept = 0 if plan.device == CPU else trained * 8  # the best weights and those of the start, else in files (aside.py)
     part = held(net, plan)
     if plan.parallel == "fsdp":

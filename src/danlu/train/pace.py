@@ -68,25 +68,29 @@ def brief(request: Request, net: nn.Module, plan: Plan) -> Plan:
 
 def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, together: Alone | None = None) -> float:
     """The middle time of a few steps on a copy, after one to warm up; of fewer steps where they are slow."""
+    together = together or Alone()
+    torch.set_num_threads(plan.threads)
+    copied = [copy.deepcopy(net)]  # who tries it takes it, and lets go of it before the weights of the first come back
+    with parked(net, request.folder):
+        room.give_back()
+        return statistics.median(_times(request, copied.pop(), plan, rounds, together)[1:])
+
+
+def _times(request: Request, net: nn.Module, plan: Plan, rounds: int, together: Alone) -> list[float]:
+    """Seconds of steps on a network that is not needed afterwards."""
     from danlu.train.loop import Training
     from danlu.train.plan import prepare
 
-    together = together or Alone()
     patience = _HASTE if request.train.counted else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
-    copied, started, times = copy.deepcopy(net), time.monotonic(), []
-    torch.set_num_threads(plan.threads)
-    prepare(copied, plan)
-    short = replace(plan, steps=100)
-    with parked(net, request.folder):
-        room.give_back()
-        training = Training(request.task, copied, rates.awake(request.train), short, 0, together, request.folder)
-        for event in training.events(request.loader, None):
-            times.append(event.seconds)  # type: ignore[union-attr]
-            started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
-            if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
-                break
-        del training, copied  # before the weights come back
-    return statistics.median(times[1:])
+    started, times = time.monotonic(), list[float]()
+    prepare(net, plan)
+    train, short = rates.awake(request.train), replace(plan, steps=100)
+    for event in Training(request.task, net, train, short, 0, together, request.folder).events(request.loader, None):
+        times.append(event.seconds)  # type: ignore[union-attr]
+        started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
+        if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
+            break
+    return times
 
 
 def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
@@ -126,7 +130,7 @@ def _trial(request: Request, net: nn.Module, plan: Plan) -> tuple[object, ...]:
     """What a trial depends on, beside the machine."""
     forms = (request.train.attention, split.allows(net, replace(plan, attention="written")))
     asked = (forms, plan.optimizer, plan.checkpointing, plan.average > 0, plan.ranks)
-    return ("pace", *work(net, plan), *asked)
+    return ("pace, set aside", *work(net, plan), *asked)
 
 
 def outrun(request: Request, net: nn.Module, plan: Plan, pace: float) -> None:

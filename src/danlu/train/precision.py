@@ -57,9 +57,12 @@ class Masters:
     def _collect(self, name: str, p: Tensor) -> None:
         assert p.grad is not None
         if name in self.gradients:
-            rows = max(1, _PIECE * len(p) // max(p.numel(), 1))  # what is added is widened in a tensor of its own
-            for total, part in zip(self.gradients[name].split(rows), p.grad.split(rows), strict=True):
-                total.add_(part)
+            total, added = torch.atleast_1d(self.gradients[name]), torch.atleast_1d(p.grad)
+            rows = max(
+                1, _PIECE * len(added) // max(added.numel(), 1)
+            )  # what is added is widened in a tensor of its own
+            for part, more in zip(total.split(rows), added.split(rows), strict=True):
+                part.add_(more)
         else:
             self.gradients[name] = p.grad.to(self.params[name].dtype)
         p.grad = None
@@ -84,7 +87,7 @@ class Masters:
 
 
 class Late(Masters, ABC):
-    """Masters whose gradients are complete, or may be changed, only after a backward pass."""
+    """Masters whose gradients are only complete after a backward pass: what passes between ranks comes at its end."""
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:

@@ -56,6 +56,7 @@ def fit(
         RankLost: another rank ended.
     """
     threads, watch = torch.get_num_threads(), cores.Watch()
+    request = replace(request, folder=out)
     plan, together = _planned(request, net, out, view, distributed.joined(request.task))
     if ranks.rank() == 0:
         plan.write(out)
@@ -74,7 +75,8 @@ def fit(
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
     session = _Session(request, training, out, view, sample)
     if ranks.rank() == 0:
-        disk.require(out, training.checkpoint().bytes * (1 if saved else 2))  # the next one is written beside the last
+        aside = 0 if plan.device != device.CPU else 8 * trained * plan.ranks  # bytes: the best weights, and the first
+        disk.require(out, training.checkpoint().bytes * (1 if saved else 2) + aside)  # the next one beside the last
         log.cut(out / METRICS, training.position.step, training.position.looked)
         with mark.running(out, plan):
             session.run()

@@ -16,6 +16,7 @@ from danlu import device, ranks, room
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.train import memory, probe, rates
+from danlu.train.aside import parked
 
 if TYPE_CHECKING:
     from danlu.tasks.task import Task
@@ -99,7 +100,9 @@ def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
     copied = copy.deepcopy(net)
     prepare(copied, plan)
     short = replace(plan, steps=100, accumulate=min(2, plan.accumulate))
-    next(Training(request.task, copied, rates.awake(request.train), short, seed=0).events(request.loader, None))
+    with parked(net, request.folder):
+        training = Training(request.task, copied, rates.awake(request.train), short, 0, folder=request.folder)
+        next(training.events(request.loader, None))
 
 
 def parts(request: "Request", rows: int, sharing: int) -> int:
