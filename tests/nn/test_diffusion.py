@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.models import dcgan, ddpm
 from danlu.models.architecture import build
-from danlu.nn.diffusion import descended, noised, signal
+from danlu.nn.diffusion import descended, drawn, noised, signal
 
 
 def test_the_line_is_that_of_the_paper() -> None:
@@ -45,6 +45,16 @@ def test_the_way_back_ends_among_pictures_of_a_normal_distribution(schedule: str
     assert float(torch.corrcoef(torch.stack((made.flatten(), noise.flatten())))[0, 1]) > 0.99, "no other noise comes in"
     once = descended(found, noise, left, 1)
     assert float(once.std()) < std / 2, "one step leads to the mean"
+
+
+def test_levels_are_drawn_by_the_logarithm_of_their_odds() -> None:
+    """The distribution in closed form: P(level < k) = Phi(logit(k / T))."""
+    numbers = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
+    levels = drawn(numbers, 1000)
+    for k in (50, 269, 500, 731, 950):
+        share = 0.5 * (1 + math.erf(math.log(k / (1000 - k)) / math.sqrt(2)))
+        assert float((levels < k).double().mean()) == pytest.approx(share, abs=0.005)
+    assert drawn(torch.tensor([-50.0, 50.0]), 10).tolist() == [0, 9]
 
 
 def test_a_noised_picture_has_its_share() -> None:

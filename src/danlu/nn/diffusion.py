@@ -30,6 +30,14 @@ def signal(levels: int, schedule: str) -> Tensor:
     return (1 - (1 - left[1:] / left[:-1]).clamp(max=_STEEPEST)).cumprod(0)
 
 
+def drawn(numbers: Tensor, levels: int) -> Tensor:
+    """Levels (N,) int64 to learn from, by numbers (N,) of a normal distribution: two of three are in the middle half.
+
+    There it is decided what a picture shows; at both ends little is to find (logit-normal; 2403.03206, section 3.1).
+    """
+    return (torch.sigmoid(numbers) * levels).long().clamp(max=levels - 1)
+
+
 def noised(pixels: Tensor, noise: Tensor, left: Tensor) -> Tensor:
     """Pictures (N, C, S, S) of which the share `left` (N,) of the variance stays, the rest is noise of variance 1."""
     left = left[:, None, None, None]
