@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.models import dcgan, ddpm
 from danlu.models.architecture import build
-from danlu.nn.diffusion import descended, drawn, noised, signal
+from danlu.nn.diffusion import descended, noised, signal, usual
 
 
 def test_the_line_is_that_of_the_paper() -> None:
@@ -49,12 +49,12 @@ def test_the_way_back_ends_among_pictures_of_a_normal_distribution(schedule: str
 
 def test_levels_are_drawn_by_the_logarithm_of_their_odds() -> None:
     """The distribution in closed form: P(level < k) = Phi(logit(k / T))."""
-    numbers = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
-    levels = drawn(numbers, 1000)
+    levels = usual(1000)
     for k in (50, 269, 500, 731, 950):
         share = 0.5 * (1 + math.erf(math.log(k / (1000 - k)) / math.sqrt(2)))
-        assert float((levels < k).double().mean()) == pytest.approx(share, abs=0.005)
-    assert drawn(torch.tensor([-50.0, 50.0]), 10).tolist() == [0, 9]
+        assert float((levels < k).double().mean()) == pytest.approx(share, abs=0.002)
+    assert (int(levels.min()), int(levels.max())) == (35, 964)
+    assert usual(1).tolist() == [0]
 
 
 def test_a_noised_picture_has_its_share() -> None:

@@ -30,12 +30,13 @@ def signal(levels: int, schedule: str) -> Tensor:
     return (1 - (1 - left[1:] / left[:-1]).clamp(max=_STEEPEST)).cumprod(0)
 
 
-def drawn(numbers: Tensor, levels: int) -> Tensor:
-    """Levels (N,) int64 to learn from, by numbers (N,) of a normal distribution: two of three are in the middle half.
+def usual(levels: int) -> Tensor:
+    """The level to learn from at each of so many equal chances (T,) int64: two of three are in the middle half.
 
-    There it is decided what a picture shows; at both ends little is to find (logit-normal; 2403.03206, section 3.1).
+    There it is decided what a picture shows; at the ends little is to be found (logit-normal; 2403.03206, section 3.1).
     """
-    return (torch.sigmoid(numbers) * levels).long().clamp(max=levels - 1)
+    chances = (torch.arange(levels, dtype=torch.float64) + 0.5) / levels
+    return (torch.sigmoid(torch.special.ndtri(chances)) * levels).long().clamp(max=levels - 1)
 
 
 def noised(pixels: Tensor, noise: Tensor, left: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from danlu.data.augment import Lots
 from danlu.errors import UserError
 from danlu.models.architecture import Architecture
 from danlu.nn.denoiser import DenoiserConfig
-from danlu.nn.diffusion import descended, drawn, noised, signal
+from danlu.nn.diffusion import descended, noised, signal, usual
 from danlu.nn.losses import wide
 from danlu.tasks.answers.picture import NewPictures
 from danlu.tasks.task import Batch
@@ -48,7 +48,7 @@ class ImageGeneration(NewPictures):
     def chanced(self, batch: Batch, lots: Lots) -> Batch:
         """A level, and noise, for each picture."""
         clean, levels = batch["pixel_values"], self.chosen["levels"]
-        places = drawn(lots.normal(1)[:, 0], levels)
+        places = usual(levels)[lots.whole(0, levels - 1)]
         noise = lots.normal(clean[0].numel() if len(clean) else 0).view_as(clean)
         seen = noised(clean, noise, self.left[places].float())
         return batch | {"pixel_values": seen, "noise": noise, "level": places.float() / levels}
