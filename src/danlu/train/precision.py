@@ -58,11 +58,9 @@ class Masters:
         assert p.grad is not None
         if name in self.gradients:
             total, added = torch.atleast_1d(self.gradients[name]), torch.atleast_1d(p.grad)
-            rows = max(
-                1, _PIECE * len(added) // max(added.numel(), 1)
-            )  # what is added is widened in a tensor of its own
+            rows = max(1, _PIECE * len(added) // max(added.numel(), 1))
             for part, more in zip(total.split(rows), added.split(rows), strict=True):
-                part.add_(more)
+                part.add_(more)  # which is widened in a tensor of its own
         else:
             self.gradients[name] = p.grad.to(self.params[name].dtype)
         p.grad = None

@@ -75,7 +75,7 @@ def fit(
         view.line(text("train.resumed", step=training.position.step, steps=plan.steps))
     session = _Session(request, training, out, view, sample)
     if ranks.rank() == 0:
-        aside = 0 if plan.device != device.CPU else 8 * trained * plan.ranks  # bytes: the best weights, and the first
+        aside = 8 * trained * plan.ranks * memory.held(net, plan) * (plan.device == device.CPU)  # best and first ones
         disk.require(out, training.checkpoint().bytes * (1 if saved else 2) + aside)  # the next one beside the last
         log.cut(out / METRICS, training.position.step, training.position.looked)
         with mark.running(out, plan):
