@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from danlu import Model, cli, files
+from danlu import AutoModel, Model, cli, files
 from danlu.config import Serve
+from danlu.data import starter
 from danlu.data.augment import Lots
 from danlu.errors import UserError
 from danlu.graph import Life, Silent, runs
@@ -33,25 +34,29 @@ from tests.tiny_pictures import (
     recipe,
     train,
 )
+from tests.tiny_pictures import (
+    row as picture,
+)
 
 DIFFUSION, GAN = TASKS = ("image_generation", "adversarial_image_generation")
 
 
-def project(folder: Path, task: str, *keys: str, steps: int = 30) -> Life:
+def project(folder: Path, task: str, *keys: str, steps: int = 30, model: str = "width = 8") -> Life:
+    """Stripes, of which the classes are learned, too."""
     folders(folder / "set" / "train", 40)
     folders(folder / "set" / "test", 12, 100)
     lr = 0.01 if task == DIFFUSION else 0.001
-    return changed(
-        recipe(folder, DATA, train=train("width = 8", steps=steps, lr=lr, optimizer="adam"), task=task), *keys
-    )
+    told = train(model, steps=steps, lr=lr, optimizer="adam")
+    return changed(recipe(folder, DATA, "[options]\nclasses = true\n", told, task), *keys)
 
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
     """Each life, judged by a classifier of the same pictures."""
     root = tmp_path_factory.mktemp("generation")
-    keys = ["task=image_classification", "train.lr=0.01", "model.width=8", "train.steps=60"]
-    judge = project(root / "judge", DIFFUSION, *keys).run(Silent(), "pretrain").folders["pretrain"]
+    folders(root / "judge" / "set" / "train", 40)
+    folders(root / "judge" / "set" / "test", 12, 100)
+    judge = recipe(root / "judge", DATA).run(Silent(), "pretrain").folders["pretrain"]
     steps = {DIFFUSION: 150, GAN: 30}
     made = {}
     for task in TASKS:
@@ -74,6 +79,8 @@ def test_what_is_made_is_judged_beside_real_pictures(lived: dict[str, dict[str, 
     table = told(lived[task])
     ours, real = table["models"]["base"], table["models"]["real"]
     assert set(real) == {"frechet", "sure", "rarest", "commonest", "nearest"} < set(ours)
+    assert 0 <= ours["as_asked"] <= 1
+    assert ours["as_asked"] > 0.75 or task == GAN, "one of two classes at random: 0.5"
     assert 0 <= real["frechet"] < ours["frechet"]
     assert real["sure"] > 0.5
     for spread in table["classes"]["base"].values():
@@ -95,7 +102,40 @@ def test_without_a_judge_only_what_needs_none_is_said(tmp_path: Path) -> None:
     table = told(project(tmp_path, GAN, steps=2).run(Silent()).folders)
     assert set(table["models"]["real"]) == {"nearest"}
     assert set(table["models"]["base"]) == {"loss", "told_apart", "nearest"}
-    assert "frechet" not in table["models"]["base"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pictures_are_learned_without_their_classes(task: str, tmp_path: Path) -> None:
+    folder = project(tmp_path, task, "options.classes=false", steps=2).run(Silent(), "pretrain").folders["pretrain"]
+    model = Model.from_pretrained(folder)
+    assert model.task.labels == ()
+    assert "labels" not in model.predict('{"count": 2}')
+    with pytest.raises(UserError) as refused:
+        model.predict('{"label": "down"}')
+    assert (refused.value.code, refused.value.fields["name"]) == ("E621", "label")
+
+
+def test_a_class_can_be_asked_for(lived: dict[str, dict[str, Path]]) -> None:
+    """By its name; and what guidance does lies on the line through what is found with and without it."""
+    model, judge = (Model.from_pretrained(lived[each]["pretrain"]) for each in (DIFFUSION, "judge"))
+    assert model.predict('{"count": 3}')["labels"] == ["across", "down", "across"]
+    for number, kind in enumerate(model.task.labels):
+        assert model.predict(json.dumps({"count": 2, "label": kind}))["labels"] == [kind] * 2
+        made = model.task.pictures(model.net, 20, 3, [number] * 20)
+        said = judge.judge([picture(each.transpose(1, 2, 0)) for each in made])
+        assert sum(each["label"] == kind for each in said) > 14
+    pixels, level, classes = torch.randn(2, 3, 12, 12), torch.tensor([0.9, 0.9]), torch.tensor([0, 1])
+    seen = {"pixel_values": pixels, "level": level}
+    with torch.no_grad():
+        plain, own = model.net(seen), model.net(seen | {"classes": classes})
+        assert not torch.allclose(plain, own)
+        model.task.chosen = {**model.task.chosen, "levels": 10}
+        for share in (0.0, 1.0, 3.0):
+            told = torch.lerp(plain, own, share)
+            left = model.task.left
+            clean = ((pixels - (1 - left[-1]).sqrt() * told) / left[-1].sqrt()).clamp(-1, 1).float()
+            made = model.task.made(model.net, pixels, classes, {"steps": 1, "guidance": share})
+            torch.testing.assert_close(made, clean, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -126,7 +166,21 @@ def test_pictures_are_made_alike_by_command_and_server(
         assert said["image"] != other["image"]
         (usual,) = tiny_task.asked(url, {})["predictions"]
         assert (usual["count"], usual["seed"]) == (64, 1)
-        for wrong in ({"count": 0}, {"count": 1000}, {"count": "4"}, {"number": 4}):
+        (down,) = tiny_task.asked(url, {"count": 2, "label": "down"})["predictions"]
+        assert down["labels"] == ["down"] * 2
+        if task == DIFFUSION:
+            (led,) = tiny_task.asked(url, {"count": 2, "label": "down", "guidance": 3})["predictions"]
+            assert led["image"] != down["image"]
+            assert (led["guidance"], led["steps"], down["guidance"]) == (3, 50, 2)
+        for wrong in (
+            {"count": 0},
+            {"count": 1000},
+            {"count": "4"},
+            {"number": 4},
+            {"label": "up"},
+            {"label": 1},
+            {"label": ["down", "across"]},
+        ):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 tiny_task.asked(url, wrong)
             assert refused.value.code == 400
@@ -151,8 +205,11 @@ def test_a_model_makes_the_same_once_it_is_saved(lived: dict[str, dict[str, Path
 
 
 @pytest.mark.parametrize(
-    ("wish", "code"), [('{"count": 300}', "E621"), ('{"size": 3}', "E621"), ("[1]", "E622"), ("four", "E622")]
-)
+    ("wish", "code"),
+    [('{"count": 300}', "E621"), ('{"size": 3}', "E621"), ("[1]", "E622"), ("four", "E622"),
+     ('{"label": "up"}', "E621"), ('{"label": 1}', "E621"), ('{"steps": 251}', "E621"),
+     ('{"guidance": 2}', "E621"), ('{"count": true}', "E621")],
+)  # fmt: skip
 def test_a_wish_that_cannot_be_is_refused(lived: dict[str, dict[str, Path]], wish: str, code: str) -> None:
     with pytest.raises(UserError) as refused:
         Model.from_pretrained(lived[GAN]["pretrain"]).predict(wish)
@@ -183,8 +240,9 @@ def test_its_training_is_exact(task: str, tmp_path: Path) -> None:
 
 
 OTHERS = [
-    (DIFFUSION, "train.average=0.05"), (GAN, "train.average=0.5"),
+    (DIFFUSION, "train.average=0.05"), (GAN, "train.average=0.05"),
     (DIFFUSION, "options.schedule=linear"), (DIFFUSION, "options.levels=100"), (DIFFUSION, "train.dropout=0.2"),
+    (DIFFUSION, "options.classes=false"), (GAN, "options.classes=false"),
     (DIFFUSION, "model.depth=2"), (GAN, "options.latent=8"), (GAN, "train.dropout=0.2"), (GAN, "model.depth=2"),
 ]  # fmt: skip
 
@@ -199,9 +257,11 @@ def test_every_key_changes_what_is_learned(tmp_path: Path) -> None:
 
 def test_more_steps_and_another_size_make_other_pictures(tmp_path: Path, lived: dict[str, dict[str, Path]]) -> None:
     model = Model.from_pretrained(lived[DIFFUSION]["pretrain"])
-    usual = model.task.pictures(model.net, 1, 1)
-    model.task.chosen = {**model.task.chosen, "steps": 5}
-    assert not np.array_equal(model.task.pictures(model.net, 1, 1), usual)
+    usual = model.task.pictures(model.net, 1, 1, [0])
+    for wish in ({"steps": 5}, {"guidance": 3.0}):
+        told = model.predict(json.dumps({"count": 1, **wish}))["image"]
+        assert not np.array_equal(model.task.pictures(model.net, 1, 1, [0], **wish), usual)
+        assert told != model.predict('{"count": 1}')["image"]
     small = project(tmp_path, GAN, "options.size=8", steps=2).run(Silent(), "pretrain").folders["pretrain"]
     assert Pillow.open(
         io.BytesIO(base64.b64decode(Model.from_pretrained(small).predict('{"count": 1}')["image"]))
@@ -220,6 +280,7 @@ def test_adversaries_are_taken_as_they_end(tmp_path: Path) -> None:
     [
         (GAN, "train.stop_early=2"),
         (DIFFUSION, "evaluate.ngram=3"),
+        (DIFFUSION, "options.guidance=3.0"),
         (DIFFUSION, "model.arch=cnn"),
         (DIFFUSION, "model.heads=2"),
         ("image_classification", "evaluate.judge=x"),
@@ -227,9 +288,11 @@ def test_adversaries_are_taken_as_they_end(tmp_path: Path) -> None:
     ],
 )
 def test_keys_without_effect_are_refused(tmp_path: Path, task: str, key: str) -> None:
-    project(tmp_path, GAN)
+    life = project(tmp_path, task) if task in TASKS else recipe(tmp_path, DATA)
+    keys = ["options.classes=false"] if "guidance" in key else []
+    load_recipe(life.loaded.path, keys)
     with pytest.raises(UserError):
-        load_recipe(tmp_path / "recipe.toml", [f"task={task}", key])
+        load_recipe(life.loaded.path, [*keys, key])
 
 
 def test_a_judge_that_is_none_is_named_before_anything_is_learned(
@@ -282,3 +345,90 @@ def test_pictures_that_are_not_there_are_said_before_anything_slow(
         Life(load_recipe(tmp_path / "recipe.toml")).run(Silent())
     assert refused.value.code == code
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("task", [*TASKS, "masked_image_modeling"])
+def test_a_recipe_for_pictures_alone_is_written_where_it_is_asked_for(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their classes, where they have some; it runs as it stands."""
+    monkeypatch.chdir(tmp_path)
+    folders(tmp_path / "set" / "train", 40)
+    assert cli.main(["init", "set", "--task", task]) == 0
+    loaded = load_recipe(tmp_path / "recipe.toml", ())
+    assert loaded.recipe.task == task
+    assert loaded.recipe.options.get("classes", True)
+    rows = files.read_json(Life(loaded).run(Silent(), "encode").folders["encode"] / "tokens.json")["splits"]
+    assert sum(each["rows"] for each in rows.values()) == 80
+    assert cli.main(["init", "set/train/down", "--task", task, "--force"]) == 0
+    assert not load_recipe(tmp_path / "recipe.toml", ()).recipe.options.get("classes", False)
+
+
+def test_what_the_files_are_not_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders(tmp_path / "set", 4)
+    pairs = (("segmentation", "E281", 3), ("instruction", "E282", 3), ("painting", "E111", 2))
+    for task, code, rc in pairs:
+        assert cli.main(["init", "set", "--task", task]) == rc
+        said = capsys.readouterr().err
+        assert code in said
+        assert task in said
+    assert cli.main(["init", "nowhere", "--task", "image_generation"]) == 3
+    assert "E202" in capsys.readouterr().err
+    assert not (tmp_path / "recipe.toml").exists()
+
+
+def test_a_table_of_no_classes_hides_no_folders(tmp_path: Path) -> None:
+    folders(tmp_path / "raw", 4)
+    names = [f"{kind}/{number:03d}.png,web" for kind in ("across", "down") for number in range(4)]
+    (tmp_path / "raw" / "index.csv").write_text("\n".join(["file,source", *names]), "utf-8")
+    for task in ("", DIFFUSION):
+        written, rows = starter.recipe(tmp_path / "raw", Path("raw"), task)
+        assert (f'task = "{task or "image_classification"}"' in written, rows) == (True, 8)
+        assert ("classes = true" in written) == bool(task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("before", "after"), [("true", "false"), ("false", "true")])
+def test_a_base_may_have_known_other_classes(task: str, before: str, after: str, tmp_path: Path) -> None:
+    """What fits is taken over, and the model opens again."""
+    key = "options.classes={}".format
+    base = project(tmp_path / "base", task, key(before), steps=2).run(Silent(), "pretrain").folders["pretrain"]
+    life = project(tmp_path / "next", task, key(after), "train.lr=1e-9", steps=1, model=f'base = "{base}"')
+    trained = life.loaded.recipe.trained
+    made = Model.from_pretrained(life.run(Silent(), trained).folders[trained])
+    assert made.task.labels == (("across", "down") if after == "true" else ())
+    known, own = (each.net.state_dict() for each in (Model.from_pretrained(base), made))
+    kept = [name for name in own if name in known and own[name].shape == known[name].shape]
+    assert len(kept) >= len(own) - 2
+    for name in kept:
+        torch.testing.assert_close(own[name], known[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_rank_without_pictures_loses_nothing(task: str, lived: dict[str, dict[str, Path]]) -> None:
+    learned = Model.from_pretrained(lived[task]["pretrain"])
+    none = {"pixel_values": torch.zeros(0, 3, 12, 12, dtype=torch.uint8), "labels": torch.tensor([[-100]])}
+    posed = learned.task.posed(none)
+    assert len(posed["classes"]) == 0
+    with torch.no_grad():
+        assert float(learned.task.loss(learned.net, posed)["loss"]) == 0
+
+
+def test_both_adversaries_see_the_class(lived: dict[str, dict[str, Path]]) -> None:
+    net: Any = Model.from_pretrained(lived[GAN]["pretrain"]).net
+    latent, one, other = torch.randn(2, 64, 1, 1), torch.tensor([0, 1]), torch.tensor([1, 1])
+    made, changed = net.generator(latent, one), net.generator(latent, other)
+    assert not torch.allclose(made[0], changed[0])
+    assert torch.equal(made[1], changed[1])
+    told, plain = net.discriminator(made, one), net.discriminator(made)
+    assert not torch.allclose(told, plain)
+
+
+def test_python_asks_as_the_command_does(lived: dict[str, dict[str, Path]]) -> None:
+    ours, theirs = AutoModel.from_pretrained(lived[DIFFUSION]["pretrain"]), lived[DIFFUSION]["pretrain"]
+    wish = {"count": 2, "label": "down", "guidance": 3.0}
+    made = ours.predict(wish)
+    assert made == ours.predict(json.dumps(wish)) == Model.from_pretrained(theirs).predict(json.dumps(wish))

@@ -153,13 +153,17 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _init(options: argparse.Namespace) -> None:
+    from danlu import tasks
     from danlu.data import starter
     from danlu.files import write_text
 
     recipe = Path(options.recipe)
     if recipe.exists() and not options.force:
         raise UserError("E114", path=recipe)
-    written, rows = starter.recipe(Path(options.path), Path(os.path.relpath(options.path, recipe.resolve().parent)))
+    if options.task:
+        tasks.check(options.task)
+    named = Path(os.path.relpath(options.path, recipe.resolve().parent))
+    written, rows = starter.recipe(Path(options.path), named, options.task)
     write_text(recipe, written)
     said = text("cli.initialised", path=recipe, rows=rows)
     _print({"recipe": recipe, "rows": rows} if options.json else said, options)
@@ -348,7 +352,10 @@ _FLAG = {"action": "store_true"}
 _INT = {"type": int}
 VERBS: dict[str, tuple[Any, list[tuple[str, dict[str, Any]]]]] = {
     "demo": (_demo, [("--budget", {"default": "5min"}), ("--data", {}), ("--out", {"default": "danlu-demo"})]),
-    "init": (_init, [("path", {}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)]),
+    "init": (
+        _init,
+        [("path", {}), ("--task", {"default": ""}), ("--recipe", {"default": "recipe.toml"}), ("--force", _FLAG)],
+    ),
     "run": (
         _run,
         [

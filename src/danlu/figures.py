@@ -131,6 +131,7 @@ _METRICS: tuple[tuple[str, Form, Any], ...] = (
     ("told_apart", _share, None),
     ("frechet", _measure(2), min),
     ("sure", _share, max),
+    ("as_asked", _share, max),
     ("rarest", _share, None),
     ("commonest", _share, None),
     ("nearest", _measure(4), None),

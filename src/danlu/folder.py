@@ -48,7 +48,7 @@ def read(kind: "type[Kind]", folder: Path) -> "Kind":
     network = room(architecture, generator(0, "load"))
     learned, ours, carried = opened.learned, opened.ours, opened.carried
     numbered = getattr(architecture.head, "count", 0)  # a body alone knows none, whatever its config.json names
-    labels = ours.get("labels") or (numbered_labels(carried) if numbered else ()) if learned.labelled else ()
+    labels = ours.get("labels") or (numbered_labels(carried) if numbered and learned.labelled else ())
     options = ours.get("options") or learned.stated(folder)
     model = kind(network, architecture, learned(processor, labels, architecture.context, options))
     model.taught_chat, model.form = bool(ours.get("chat")), carried["model_type"]
@@ -189,9 +189,10 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
     config = family.to_hf(architecture, _tokens(model) if worded else {})
     ours = {"schema": files.SCHEMA, "task": model.task_name, "chat": model.taught_chat}
     ours |= {"options": model.task.chosen} if model.task.chosen else {}
-    if model.task.labelled and not _numbers_labels(model):
+    known = model.task.labelled or bool(model.task.labels)
+    if known and not _numbers_labels(model):
         ours |= {"labels": list(model.task.labels)}
-    elif model.task.labelled:
+    elif known:
         config |= {"id2label": dict(enumerate(model.task.labels)), "label2id": _numbered(model.task.labels)}
     own = ({"quantized": model.quantized} if model.quantized else {}) | staying(model.net)
     if not model.quantized:
@@ -214,8 +215,9 @@ def write(model: "Model", folder: Path, weights: dict[str, Tensor] | None = None
 
 
 def _numbers_labels(model: "Model") -> bool:
-    """Whether the outputs of the head are the labels."""
-    return getattr(model.architecture.head, "answer", "") == "labels"
+    """Whether the outputs of the head are the labels, one for each."""
+    head = model.architecture.head
+    return getattr(head, "answer", "") == "labels" and getattr(head, "count", 0) == len(model.task.labels)
 
 
 def _tokens(model: "Model") -> dict[str, Any]:

@@ -262,7 +262,10 @@ def _measuring(life: Life, size: Sizes, model: Cost) -> float:
     """Seconds to look at the held-out rows, and to write samples token by token, or to make pictures."""
     recipe = life.loaded.recipe
     if catalogue.stated(recipe.task, "makes"):
-        return 0.5 + _PICTURES * recipe.options.get("steps", 1) * model.row
+        led = (
+            recipe.options.get("classes") and recipe.options.get("guidance", 1) != 1
+        )  # seen with its class, and without
+        return 0.5 + _PICTURES * recipe.options.get("steps", 1) * (2 if led else 1) * model.row
     held_out = recipe.data.split.test or recipe.data.split.valid or 1.0
     rows = held_out * size.raw / _BYTES_PER_TOKEN / recipe.model.context
     token = 4 * model.model / _TOUCHED + _LAYER * model.layers

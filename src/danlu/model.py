@@ -162,7 +162,7 @@ class Model(nn.Module):
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise UserError("E622", usual=json.dumps({name: each[0] for name, each in self.task.wishes.items()}))
+            raise UserError("E622", usual=json.dumps(self.task.wishes))
         return row
 
     def checked(self, row: Mapping[str, Any]) -> Row:

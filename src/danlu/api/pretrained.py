@@ -167,8 +167,8 @@ class Pretrained(Model):
             UserError: E313, the head was trained for others.
         """
         if not self.task.labelled or tuple(labels) == self.task.labels:
-            if dict(options) != self.task.chosen:
-                self._be(self.task_name, self.task.labels, options, seed, fresh=False)
+            if (dict(options), tuple(labels)) != (self.task.chosen, self.task.labels):
+                self._be(self.task_name, labels, options, seed, fresh=False)
             return
         fits = unnamed(self.task.labels) and len(labels) == len(self.task.labels)
         if not self.untrained and not fits:
@@ -357,8 +357,10 @@ class Pretrained(Model):
         """The row that a text, several of them, or a dict stands for.
 
         Raises:
-            UserError: E607, an input is missing or no text.
+            UserError: E607, an input is missing or no text; E622, it is no wish.
         """
+        if self.task.wishes:
+            return dict(given) if isinstance(given, Mapping) else self.asked(str(given))
         several = given if isinstance(given, tuple) else (given,)
         row = dict(given) if isinstance(given, Mapping) else dict(zip(self.asks, several, strict=False))
         row |= {ours: row[yours] for ours, yours in self.reading.get("columns", {}).items() if yours in row}

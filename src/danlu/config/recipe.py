@@ -190,6 +190,9 @@ class Recipe(Section):
         makes, usual = bool(catalogue.stated(self.task, "makes")), Evaluate()
         keys = [f"evaluate.{name}" for name in (("ngram", "samples", "show") if makes else ("judge",))
                 if getattr(self.evaluate, name) and getattr(self.evaluate, name) != getattr(usual, name)]  # fmt: skip
+        usual_guidance = options.stated(self.task).get("guidance", (None,))[0]
+        if not self.options.get("classes", True) and self.options.get("guidance") != usual_guidance:
+            raise ValueError(text("recipe.no_effect", key="options.guidance", why="options.classes = false"))
         if catalogue.stated(self.task, "adversarial"):
             sections = [name for name in ("train", self.trained) if getattr(getattr(self, name), "stop_early", None)]
             keys += [f"{name}.stop_early" for name in sections]

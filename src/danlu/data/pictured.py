@@ -3,12 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from danlu import messages, pixels
+from danlu import catalogue, messages, pixels
 from danlu.data import clues, pictures, sources, starter
 from danlu.errors import UserError
 
@@ -19,6 +19,8 @@ _LABELS = ("label", "class", "category", "target", "标签", "类别")
 _SHARE = 0.5  # of the files of a folder that must be pictures
 _FEW = 20_000  # pictures up to which many epochs are quick
 _KIND = {"L": "init.grey", "RGB": "init.colour"}
+_MAKING = {"budget": '"10min"', "batch_tokens": "64"}
+_PAINTING = {"epochs": "50.0", "batch_tokens": "64"}
 _TEST = re.compile(r"(?<![a-z0-9])(test|t10k)(?![a-z0-9])")
 
 
@@ -32,13 +34,27 @@ class _Seen:
 
 def survey(path: Path) -> starter.Found | None:
     """Pictures in folders of their classes, in archives of such folders, or in IDX files; None where there are none."""
-    if named := _of_table(path):
-        return named
+    return _of_table(path) or _of_files(path)
+
+
+def alone(path: Path, task: str) -> starter.Found | None:
+    """The same pictures, or some of one class, for a task that needs no classes."""
+    found = survey(path) or _of_files(path, fewest=1)
+    if found is None:
+        return None
+    if "classes" not in (catalogue.stated(task, "options") or {}):
+        return replace(found, task=task, settings={"options": found.settings["options"], "train": _PAINTING})
+    told = {"options": {"classes": "true"}} if found.said["classes"] > 1 else {}
+    return replace(found, task=task, settings={**told, "train": _MAKING})
+
+
+def _of_files(path: Path, fewest: int = 2) -> starter.Found | None:
+    """Those of so many classes at least; pictures at the root of an archive have none."""
     splits = _of_idx(path) or _of_archives(path) or _of_folders(path)
     if not splits:
         return None
     seen = _seen(splits["train"])
-    if not 2 <= len(seen.classes) <= _CLASSES:
+    if not fewest <= len(seen.classes) <= _CLASSES or "" in seen.classes:
         return None
     if not seen.shapes:  # none can be opened: what reads them says why
         return None

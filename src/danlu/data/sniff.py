@@ -15,6 +15,7 @@ from danlu.data.shapes import Row, Shape
 from danlu.data.sources import SourceFile
 from danlu.data.starter import commented, is_note, quoted, without_notes
 
+TASK = "language_modeling"  # that is learned from what nothing else is known of
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _PAIRS = {
     "prompt": ("prompt", "question", "query", "input", "instruction", "问题", "提问", "问", "输入"),
@@ -90,7 +91,7 @@ def recipe_text(sniffed: Sniffed, path: Path) -> str:
     """A short commented recipe for what was found at `path`, as the recipe shall name it; it runs as it stands."""
     lines = [f"# {messages.text('init.head', **_described(sniffed))}"]
     lines += [f"# {line}" for line in (messages.text("init.run"), *sniffed.suggestions)]
-    lines += ["", 'task = "language_modeling"', "", "[data]", f"path = {quoted(path.as_posix())}"]
+    lines += ["", f'task = "{TASK}"', "", "[data]", f"path = {quoted(path.as_posix())}"]
     lines += _data_keys(sniffed)
     lines += ["", "[model]", commented("depth", '"auto"', "depth")]
     return "\n".join(lines + (_text_keys(sniffed) if sniffed.shape == "text" else _answer_keys(sniffed))) + "\n"

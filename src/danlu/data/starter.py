@@ -36,6 +36,7 @@ _KINDS = {  # task: who recognises its raw files, the more particular first
     "tabular_classification": "tables",
     "tabular_regression": "tables",
 }
+_OF_PICTURES = "image_generation", "adversarial_image_generation", "masked_image_modeling"  # where asked for alone
 _NOTES = re.compile(r"(readme|license|licence|copying|notice|changelog|contributing)\b", re.IGNORECASE)
 _FEW = 2000  # rows below which a larger share is held out
 _LIST = 20  # a list of classes is at least so many times smaller than the rows
@@ -85,18 +86,25 @@ def _size(path: Path) -> int:
     return sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
 
 
-def recipe(source: Path, named: Path) -> tuple[str, int]:
+def recipe(source: Path, named: Path, task: str = "") -> tuple[str, int]:
     """A short commented recipe for what is found at `source`, which it calls `named`, and the rows that were seen.
 
+    `task`: the one that they are for; "" = what they look like.
+
     Raises:
-        UserError: nothing there, no file of a kind we read, or rows without text.
+        UserError: nothing there, no file of a kind we read, or rows without text; E281, the files are not of the task;
+            E282, no recipe is begun for it.
     """
     from danlu.data import sniff
 
-    for task in _KINDS:
-        found = look(source.resolve(), task)
-        if found:
+    for known in (task,) if task else _KINDS:
+        found = look(source.resolve(), known)
+        if found and task in ("", found.task):
             return text(found, named), found.count
+    if task not in ("", sniff.TASK):
+        _candidates(source.resolve(), None, ())  # says it where nothing is there at all
+        valid = (*_KINDS, *_OF_PICTURES, sniff.TASK)
+        raise UserError("E281" if task in valid else "E282", path=named, task=task, valid=", ".join(valid))
     sniffed = sniff.sniff(source)
     return sniff.recipe_text(sniffed, named), sniffed.rows
 
@@ -130,6 +138,10 @@ def look(path: Path, task: str) -> Found | None:
     Raises:
         UserError: nothing there, or a file that cannot be read.
     """
+    if task in _OF_PICTURES:
+        from danlu.data import pictured
+
+        return pictured.alone(path, task)
     if task not in _KINDS:
         return None
     kind = importlib.import_module(f"danlu.data.{_KINDS[task]}")

@@ -37,6 +37,7 @@ _KEYS = {
     "latent": "latent_size",
     "stem": "stem_stride",
     "stop": "output_stage",
+    "classes": "num_classes",
 }  # of config.json, by the names of the sizes
 
 

@@ -25,7 +25,7 @@ def _follow(image: int) -> dict[str, int]:
     return {"stages": stages, "patch": patch}
 
 
-_WEIGHTS = ("embed.stem", "embed.out", "embed.lower.{n}", "embed.lift.{n}")
+_WEIGHTS = ("embed.stem", "embed.out", "embed.lower.{n}", "embed.lift.{n}", "embed.label")
 _BIASED = (f"{convolutional.BLOCK}.level", "embed.norm", "embed.level.first", "embed.level.second")
 LAYOUT = convolutional.layout(
     "Denoiser",

@@ -30,6 +30,7 @@ class AdversarialConfig:
     width: int  # channels at the picture's own size
     depth: int = 1  # convolutions at each size
     latent: int = 64  # numbers that a picture is made of
+    classes: int = 0  # of pictures, which both are told
 
     @property
     def halvings(self) -> int:
@@ -103,20 +104,23 @@ class Judging(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A picture -> how real it looks: a logit."""
+    """A picture -> how real it looks: a logit, to which its class adds one where that is told (1802.05637)."""
 
     def __init__(self, config: AdversarialConfig, dropout: float = 0.0) -> None:
         super().__init__()
         layers = list(enumerate(config.judging))  # the first sees pixels as they are
         self.blocks = nn.ModuleList(Judging(each, normed=bool(place), dropout=dropout) for place, each in layers)
-        self.out = nn.Conv2d(config.dim, 1, config.base, bias=False)
+        self.out = nn.Conv2d(config.dim, 1 + config.classes, config.base, bias=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, H) -> (B,)."""
+    def forward(self, pixels: Tensor, classes: Tensor | None = None) -> Tensor:
+        """(B, C, H, H), and the numbers of their classes (B,) -> (B,)."""
         x = pixels.to(self.out.weight.dtype)
         for block in self.blocks:
             x = block(x)
-        return self.out(x).flatten()
+        logits = self.out(x).flatten(1)
+        own = 0.0 if classes is None else logits.gather(1, 1 + classes[:, None])[:, 0]
+        found: Tensor = logits[:, 0] + own
+        return found
 
 
 class Making(nn.Module):
@@ -134,17 +138,21 @@ class Making(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise -> a picture, from -1 to 1."""
+    """Noise, and a class where that is told -> a picture, from -1 to 1."""
 
     def __init__(self, config: AdversarialConfig) -> None:
         super().__init__()
-        self.first = nn.ConvTranspose2d(config.latent, config.dim, config.base, bias=False)
+        self.classes = config.classes
+        self.first = nn.ConvTranspose2d(config.latent + config.classes, config.dim, config.base, bias=False)
         self.norm = GroupNorm(config.dim)
         self.blocks = nn.ModuleList(Making(each) for each in config.making)
         self.out = nn.Conv2d(config.width, config.channels, 3, padding=1, bias=False)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, Z, 1, 1) -> (B, C, H, H)."""
+    def forward(self, latent: Tensor, classes: Tensor | None = None) -> Tensor:
+        """(B, Z, 1, 1), and the numbers of classes (B,) -> (B, C, H, H)."""
+        if self.classes:
+            told = latent.new_zeros(len(latent), self.classes) if classes is None else F.one_hot(classes, self.classes)
+            latent = torch.cat((latent, told[:, :, None, None].to(latent.dtype)), 1)
         x = F.relu(self.norm(self.first(latent.to(self.out.weight.dtype))))
         for block in self.blocks:
             x = block(x)

@@ -33,6 +33,7 @@ class DenoiserConfig:
     stages: int
     depth: int  # blocks of each stage
     patch: int = 1  # pixels on each side of what is one pixel to the first stage
+    classes: int = 0  # of pictures, which it is told
 
     @property
     def dim(self) -> int:
@@ -132,23 +133,27 @@ class Level(nn.Module):
         self.waves = waves
         self.first, self.second = Linear(waves, level), Linear(level, level)
 
-    def forward(self, share: Tensor) -> Tensor:
-        """(B,) -> (B, E)."""
+    def forward(self, share: Tensor, label: Tensor | float = 0.0) -> Tensor:
+        """(B,), and what stands for a class (B, E) -> (B, E)."""
         half = self.waves // 2
         places = torch.arange(half, device=share.device, dtype=torch.float32) / half
         angles = share.float()[:, None] * _FINEST * torch.exp(-math.log(_FREQUENCIES) * places)
         waves = torch.cat((angles.sin(), angles.cos()), 1).to(self.first.weight.dtype)
-        return F.silu(self.second(F.silu(self.first(waves))))
+        return F.silu(self.second(F.silu(self.first(waves))) + label)
 
 
 class Denoiser(nn.Module):
-    """A picture with noise, and how much of it -> the noise."""
+    """A picture with noise, how much of it, and its class where that is told -> the noise.
+
+    The last row of the table of classes stands for none (2207.12598).
+    """
 
     def __init__(self, config: DenoiserConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         widths = [config.width * 2**stage for stage in range(config.stages)]
         self.level = Level(config.width, config.level)
+        self.label = nn.Embedding(config.classes + 1, config.level) if config.classes else None
         self.stem = nn.Conv2d(config.pixel, config.width, 3, padding=1, bias=False)
         self.blocks = nn.ModuleList(Block(each, config.level, dropout) for each in config.blocks)
         pairs = list(pairwise(widths))
@@ -162,12 +167,17 @@ class Denoiser(nn.Module):
         """What is computed in."""
         return self.stem.weight.dtype
 
-    def forward(self, pixels: Tensor, share: Tensor) -> Tensor:
-        """pixels (B, C, H, H), share (B,) -> (B, C, H, H). Raises ValueError for a picture of another size."""
+    def forward(self, pixels: Tensor, share: Tensor, classes: Tensor | None = None) -> Tensor:
+        """pixels (B, C, H, H), share (B,), classes (B,) -> (B, C, H, H). Raises ValueError for another size."""
         config = self.config
         if pixels.shape[-2:] != (config.image, config.image):
             raise ValueError(f"made for {config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
-        x, level = self.stem(F.pixel_unshuffle(pixels.to(self.dtype), config.patch)), self.level(share)
+        label: Tensor | float = 0.0
+        if self.label is not None:
+            label = self.label(
+                share.new_full(share.shape, config.classes, dtype=torch.long) if classes is None else classes
+            )
+        x, level = self.stem(F.pixel_unshuffle(pixels.to(self.dtype), config.patch)), self.level(share, label)
         blocks, seen = iter(self.blocks), list[Tensor]()
         for stage, layers in enumerate(config.down):
             if stage:

@@ -22,10 +22,23 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 
 
-class Denoising(Network):
+class Making(Network):
+    """A network that makes pictures: of another, which knew other classes or other numbers, it takes over what fits."""
+
+    def adopt(self, other: Network) -> None:
+        """Take over another's tensors of the same names and shapes."""
+        own = self.state_dict()
+        fits = {
+            name: each for name, each in other.state_dict().items() if name in own and each.shape == own[name].shape
+        }
+        self.load_state_dict(own | fits)
+
+
+class Denoising(Making):
     """Finds the noise in pictures, each of which is one place of a batch.
 
-    A batch holds pixel_values (N, C, S, S) with noise, and `level` (N,), how much of it: from 0, which none is, to 1.
+    A batch holds pixel_values (N, C, S, S) with noise, and `level` (N,), how much of it: from 0, which none is, to 1;
+    `classes` (N,) are the numbers of their classes, where it knows such.
     """
 
     embed: Denoiser  # type: ignore[assignment]
@@ -48,11 +61,11 @@ class Denoising(Network):
         """The noise (N, C, S, S)."""
         pixels = batch["pixel_values"]
         level = batch.get("level", torch.zeros(len(pixels), device=pixels.device))
-        noise: Tensor = self.embed(pixels, level)
+        noise: Tensor = self.embed(pixels, level, batch.get("classes"))
         return noise
 
 
-class Adversarial(Network):
+class Adversarial(Making):
     """A generator of pictures beside a discriminator that tells them from real ones (1406.2661)."""
 
     def __init__(
@@ -86,7 +99,11 @@ class Adversarial(Network):
         return self.config.depth
 
     def forward(self, batch: Batch, cache: Cache | None = None) -> Tensor:
-        """How real pixel_values (N, C, S, S) look, or what is made of `latent` (N, Z, 1, 1): logits (N, 1)."""
-        seen = self.generator(batch["latent"]) if "latent" in batch else batch["pixel_values"]
-        logits: Tensor = self.discriminator(seen)[:, None]
+        """How real pixel_values (N, C, S, S) look, or what is made of `latent` (N, Z, 1, 1): logits (N, 1).
+
+        `classes` (N,) are the numbers of their classes, where it knows such.
+        """
+        classes = batch.get("classes")
+        seen = self.generator(batch["latent"], classes) if "latent" in batch else batch["pixel_values"]
+        logits: Tensor = self.discriminator(seen, classes)[:, None]
         return logits

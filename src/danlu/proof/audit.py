@@ -31,8 +31,6 @@ def mask(twin: Twin) -> Check:
     """Rows whose learned tokens are not exactly what they should be, of the batches that training would see."""
     if twin.architecture.core.memory:
         return _given(twin) if "parts" in twin.columns().names else _written(twin)
-    if twin.task.makes:
-        return _clean(twin)
     if twin.task.judges:
         return _labels(twin)
     if not twin.task.ahead:
@@ -70,16 +68,6 @@ def _labels(twin: Twin) -> Check:
             said = batch["labels"][0][at : at + size].numpy()
             at += size
             wrong += not np.array_equal(said, example["labels"], equal_nan=said.dtype.kind == "f")
-    return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(loader.windows)))
-
-
-def _clean(twin: Twin) -> Check:
-    """Pictures that are not those of the rows, in the batches that training would see before anything is drawn."""
-    loader, wrong = twin.loader(), 0
-    for place in range(len(loader)):
-        seen = loader.assemble([place])["pixel_values"].numpy()
-        meant = [twin.examples[int(each)]["pixel_values"] for each in loader.examples([place])]
-        wrong += sum(not np.array_equal(a, b) for a, b in zip(seen, meant, strict=True))
     return Check("mask", float(wrong), 0.0, text("proof.rows", count=len(loader.windows)))
 
 

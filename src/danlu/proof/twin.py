@@ -147,11 +147,13 @@ def _twin(node: Node, sample: Sample, processor: Any, folder: Path) -> Twin:
 def _task(config: Mapping[str, Any], processor: Any, rows: Sequence[Row]) -> Task:
     """The task of a training, with the labels of the sample."""
     kind: Any = tasks.load(config["task"])
-    labels = sorted({each for row in rows for each in kind.labels_of(row)}) if kind.labelled else ()
+    options = config.get("options", {})
+    carried = rows if kind.learns_labels(options) else []
+    labels = sorted({each for row in carried for each in kind.labels_of(row)})
     numbers = [number for number in map(kind.number_of, rows) if number is not None]
     scale = {"scale": [float(np.mean(numbers)), float(np.std(numbers)) or 1.0]} if numbers else {}
     known = processor.with_control(kind.markers)
-    return kind(known, labels, config["context"], config.get("options", {}) | scale)
+    return kind(known, labels, config["context"], options | scale)
 
 
 def _short_enough(task: Task, rows: list[Row], limit: int | None) -> tuple[list[Row], list[Example]]:

@@ -102,6 +102,8 @@ Records = Annotated[Record, Field(min_length=1)] | Annotated[list[Record], Field
 Candidates = Annotated[list[str], Field(min_length=2, max_length=64)]
 Candidates = Candidates | Annotated[list[Candidates], Field(min_length=1, max_length=256)]  # type: ignore[assignment,misc]
 Number = Annotated[int, Field(ge=0, le=2**53)]  # of a wish; what it may be, the task says
+Amount = Annotated[float, Field(ge=0, le=1000)]
+Name = Annotated[str, Field(max_length=256)] | int  # of one class, which may be a number
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=256)]
 
 
@@ -133,7 +135,8 @@ class PredictRequest(Strict):
 
 def predict_request(asks: Mapping[str, bool]) -> type[PredictRequest]:
     """The request for a task that reads these texts (or rows, or numbers, by name); False where one may be left out."""
-    named = {"record": Records, "choices": Candidates, "count": Number, "seed": Number}
+    named = {"record": Records, "choices": Candidates}
+    named |= {"count": Number, "seed": Number, "steps": Number, "guidance": Amount, "label": Name}
     kinds: dict[str, Any] = {name: named.get(name, Texts) for name in asks}
     fields: dict[str, Any] = {
         name: (kinds[name], ...) if must else (kinds[name] | None, None) for name, must in asks.items()

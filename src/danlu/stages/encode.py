@@ -40,11 +40,11 @@ def run(context: "Context") -> None:
     opening = next(_read(rows, "train"), None)
     if opening is None:
         raise UserError("E216")
-    labels = _labels(context, rows) if kind.labelled else ()
     learned = _learned(context, rows, kind)
     processor = _processor(context, rows, kind)
     processor.save(context.out)
     options = context.config.get("options", {}) | learned
+    labels = _labels(context, rows) if kind.learns_labels(options) else ()
     task = kind(processor, labels, _limit(context), options)
     first, chat = _first(task, opening, rows), bool(opening.get("messages"))
     task.noticed.clear()
@@ -115,7 +115,7 @@ def _labels(context: "Context", rows: Path) -> list[str]:
             raise UserError("E313", ours=", ".join(before[:8]), theirs=", ".join(dict.fromkeys(unknown[:8])))
         return before
     known = counts["train"]
-    if not known and kind.labelled:
+    if not known:
         raise UserError("E268", rows=f"{_rows(rows, 'train'):,}") if kind.shape == "boxed" else UserError("E267")
     if len(known) == 1 and kind.lone:
         raise UserError(kind.lone, label=next(iter(known)), rows=f"{known.total():,}")

@@ -61,8 +61,7 @@ class Task(ABC):
     selects: ClassVar[str] = ""  # the metric that selects the best weights by being largest; "": the smallest loss
     adversarial: ClassVar[bool] = False  # its parts work against each other: no loss tells which state is better
     judges: ClassVar[bool] = False  # it answers a row at once, instead of going on with text
-    makes: ClassVar[bool] = False  # it makes new things, of which `wishes` say how many
-    wishes: ClassVar[Mapping[str, tuple[int, int, int]]] = {}  # {name: (usual, least, most)}
+    makes: ClassVar[bool] = False  # it makes new things, as `wishes` say
     judged: ClassVar[int] = 100_000  # held-out rows whose whole answers are measured, at most
     known_as: ClassVar[tuple[str, ...]] = ()  # what its pipelines are called elsewhere
     stock: ClassVar[tuple[str, ...]] = ()  # how the names of other libraries' classes that do it end
@@ -111,6 +110,16 @@ class Task(ABC):
         """What of the options the modality is fitted by, where its rows have no tokens."""
         known = (name for name in cls.modality().fitted_by if name in cls.options)
         return {name: options.get(name, cls.options[name][0]) for name in known}
+
+    @classmethod
+    def learns_labels(cls, options: Mapping[str, Any]) -> bool:
+        """Whether the labels of its rows are learned, with these options."""
+        return cls.labelled
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """{name: what it is unless told} of what can be wished of it; {} where it reads rows."""
+        return {}
 
     @classmethod
     def labels_of(cls, row: Row) -> list[str]:

@@ -4,7 +4,8 @@ Shapes: N pictures · C channels · S pixels on each side; networks see pixels f
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,16 @@ from danlu.tasks.task import Batch, Example, Row, Task
 
 _HALF = 127.5  # of the range of pixels
 _TOGETHER = 64  # pictures that are made at once
+_NAMED = 20  # classes that an error names
 _GAP = 2  # pixels between pictures of a grid
 
 
 class NewPictures(Task):
-    """Learns from pictures alone, and makes others: what is drawn for each comes from its own lot.
+    """Learns from pictures, with their classes or alone, and makes others: what is drawn for each is of its own lot.
 
-    A row that asks is {"count", "seed"}; the answer holds the pictures as one PNG in base64. pixel_values are uint8
-    (N, C, S, S) in columns, and from -1 to 1 once something was drawn for them.
+    A row that asks is {"count", "seed"}, and "label" where classes are learned; the answer holds the pictures as one
+    PNG in base64. pixel_values are uint8 (N, C, S, S) in columns, and from -1 to 1 once something was drawn for them;
+    `classes` (N,) are then the numbers of their classes.
     """
 
     inputs = {"image": Image}
@@ -36,18 +39,35 @@ class NewPictures(Task):
     long = "drop"
     judges = True
     makes = True
-    encoded_by = ("size",)
-    options = {"size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96")}
-    wishes: ClassVar = {"count": (64, 1, 256), "seed": (1, 0, 2**53)}
+    encoded_by = ("size", "classes")
+    options = {
+        "size": (0, [0, 1024], "pixels on each side; 0: as the pictures are, at most 96"),
+        "classes": (False, None, "whether the class of a picture is learned with it, so that one can be asked for"),
+    }
     judged = 0
+    lone = "E283"
 
     @classmethod
-    def labels_of(cls, row: Row) -> list[str]:
-        """A picture needs none."""
-        return []
+    def learns_labels(cls, options: Mapping[str, Any]) -> bool:
+        return bool(options.get("classes"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that it knows; none where pictures are learned alone."""
+        return self.labels if self.chosen["classes"] else ()
+
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Of wishes that are numbers."""
+        return {"count": (1, 256), "seed": (0, 2**53)}
+
+    @property
+    def wishes(self) -> dict[str, Any]:
+        return {"count": 64, "seed": 1} | ({"label": ""} if self.classes else {})
 
     def encode(self, row: Row) -> Example:
-        return {"input_ids": [0], "pixel_values": self.processor.encode(row["image"])}
+        seen = {"input_ids": [0], "pixel_values": self.processor.encode(row["image"])}
+        return seen | ({"labels": [self.labels.index(row["label"])]} if self.classes else {})
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
         """With what is drawn for each picture: a function of the epoch and the picture."""
@@ -63,6 +83,8 @@ class NewPictures(Task):
     def _chanced(self, batch: Batch, lots: Tensor) -> Batch:
         plain = {name: each for name, each in batch.items() if name != "lots"}
         plain["pixel_values"] = batch["pixel_values"].float() / _HALF - 1
+        if self.classes:
+            plain["classes"] = batch["labels"][: len(batch["pixel_values"]), 0]  # of no picture there is one place
         return self.chanced(plain, Lots(lots))
 
     @abstractmethod
@@ -75,35 +97,62 @@ class NewPictures(Task):
     # --- pictures that it makes ---
 
     def asking(self, row: Row) -> list[Example]:
-        """How many, and drawn by what.
+        """What is wished for, as numbers in the order of `wishes`; a class by its number, -1 for each in turn.
 
         Raises:
             UserError: E621, another wish, or one that cannot be.
         """
-        asked = {name: usual for name, (usual, *_) in self.wishes.items()} | row
+        asked = self.wishes | row
         for name, value in asked.items():
-            _, least, most = self.wishes.get(name, (0, 0, -1))
-            if type(value) is not int or not least <= value <= most:
-                valid = ", ".join(f"{each} ({low} - {high:,})" for each, (_, low, high) in self.wishes.items())
-                raise UserError("E621", name=name, found=value, valid=valid)
-        return [{"input_ids": [0], "wish": np.array([asked["count"], asked["seed"]], np.int64)}]
+            if not self._can(name, value):
+                raise UserError("E621", name=name, found=value, valid=", ".join(map(self._valid, self.wishes)))
+        if "label" in asked:
+            asked["label"] = -1 if asked["label"] == "" else self.classes.index(str(asked["label"]))
+        wish = np.array([asked[name] for name in self.wishes], np.float64)
+        return [{"input_ids": [0], "wish": wish.view(np.int64)}]  # not every device has numbers of 64 bits with a point
+
+    def _can(self, name: str, value: Any) -> bool:
+        """Whether a wish can be granted."""
+        if name == "label" and self.classes:
+            return str(value) in ("", *self.classes)  # classes may be called by numbers
+        least, most = self.limits.get(name, (0, -1))
+        types = (int, float) if isinstance(most, float) else (int,)
+        return name in self.wishes and type(value) in types and least <= value <= most
+
+    def _valid(self, name: str) -> str:
+        if name == "label":
+            named = ", ".join(self.classes[:_NAMED])
+            return f"label ({named}, ...)" if len(self.classes) > _NAMED else f"label ({named})"
+        return "{} ({:,} - {:,})".format(name, *self.limits[name])
 
     def predict(self, net: nn.Module, batch: Batch) -> list[Row]:
-        """{"image": a PNG of all pictures in rows and columns, in base64, "count", "seed"}."""
+        """{"image": a PNG of all pictures in rows and columns, in base64}, what was wished, and "labels" of each."""
         found = []
-        for count, seed in batch["wish"].tolist():
-            image = pixels.written(sheet(self.pictures(net, count, seed)))
-            found.append({"image": image, "count": count, "seed": seed})
+        for wish in batch["wish"].cpu().view(torch.float64).tolist():
+            told = dict(zip(self.wishes, (int(each) if each.is_integer() else each for each in wish), strict=True))
+            label, asked = told.pop("label", -1), dict(told)
+            shown = self._shown(told["count"], label)
+            image = pixels.written(sheet(self.pictures(net, told.pop("count"), told.pop("seed"), shown, **told)))
+            found.append({"image": image, **asked})
+            if shown:
+                found[-1]["labels"] = [self.classes[each] for each in shown]
         return found
 
-    def pictures(self, net: Any, count: int, seed: int) -> np.ndarray:
-        """uint8 (N, C, S, S); the k-th is a function of the seed and k alone."""
+    def _shown(self, count: int, label: int) -> list[int]:
+        """The number of the class of each picture: one for all, or each in turn; none where there are no classes."""
+        turn = [place % len(self.classes) for place in range(count)] if self.classes else []
+        return [label] * count if label >= 0 else turn
+
+    def pictures(self, net: Any, count: int, seed: int, shown: Sequence[int] = (), **wish: float) -> np.ndarray:
+        """uint8 (N, C, S, S); the k-th is a function of what is wished, of the class that it shows, the seed and k."""
+        wish = {name: value for name, value in self.wishes.items() if name in self.limits} | wish
         made = []
         with torch.no_grad():
             for first in range(0, count, _TOGETHER):
                 places = range(first, min(first + _TOGETHER, count))
                 noise = [torch.randn(self.begins(net), generator=generator(seed, "sample", k)) for k in places]
-                made.append(self.made(net, torch.stack(noise).to(net.device)).float().cpu())
+                classes = torch.tensor([shown[k] for k in places], device=net.device) if shown else None
+                made.append(self.made(net, torch.stack(noise).to(net.device), classes, wish).float().cpu())
         scaled = ((torch.cat(made) + 1) * _HALF).round().clamp(0, 2 * _HALF)
         return scaled.to(torch.uint8).numpy()
 
@@ -112,8 +161,8 @@ class NewPictures(Task):
         """The shape of the noise that one picture is made of."""
 
     @abstractmethod
-    def made(self, net: Any, noise: Tensor) -> Tensor:
-        """Pictures from -1 to 1 (N, C, S, S), made of noise (N, *begins)."""
+    def made(self, net: Any, noise: Tensor, classes: Tensor | None, wish: Mapping[str, float]) -> Tensor:
+        """Pictures from -1 to 1 (N, C, S, S), made of noise (N, *begins), that show `classes` (N,)."""
 
 
 def _lots_of(values: Tensor) -> Tensor:
