@@ -49,8 +49,15 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
         "threshold": 0.9,
         "overlap": 0.1,
     },  # test_boxes.py tries them
-    "adversarial_image_generation": {"size": 8, "latent": 8},  # test_generation.py tries them
-    "image_generation": {"size": 8, "schedule": "linear", "levels": 100, "steps": 10},  # and these
+    "adversarial_image_generation": {"size": 8, "classes": True, "latent": 8},  # test_generation.py tries them
+    "image_generation": {
+        "size": 8,
+        "classes": True,
+        "schedule": "linear",
+        "levels": 100,
+        "steps": 10,
+        "guidance": 1.0,
+    },  # and these
     "masked_image_modeling": {
         "share": 0.5,
         "decoder": 1,
