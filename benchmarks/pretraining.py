@@ -58,7 +58,7 @@ epochs = EPOCHS
 """
 SETS: dict[str, dict[str, str]] = {
     "reviews": {
-        "READ": '"DATA/chnsenticorp_htl/train.tsv.gz"', "COLUMNS": "", "TOKENS": "4M", "SHARE": "0.4",
+        "READ": '"DATA/chnsenticorp_htl/train.tsv.gz"', "COLUMNS": "", "TOKENS": "20M", "SHARE": "0.4",
         "TEXTS": '"DATA/chnsenticorp_htl/train.tsv.gz"', "HELD_OUT": 'valid = "DATA/chnsenticorp_htl/dev.tsv"',
         "TEST": "DATA/chnsenticorp_htl/test.tsv", "LABELLED": "", "EPOCHS": "4.0", "CONTEXT": "256", "DEPTH": "4",
     },
