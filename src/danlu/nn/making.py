@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 
 
-class Making(Network):
+class Maker(Network):
     """A network that makes pictures: of another, which knew other classes or other numbers, it takes over what fits."""
 
     def adopt(self, other: Network) -> None:
@@ -34,7 +34,7 @@ class Making(Network):
         self.load_state_dict(own | fits)
 
 
-class Denoising(Making):
+class Denoising(Maker):
     """Finds the noise in pictures, each of which is one place of a batch.
 
     A batch holds pixel_values (N, C, S, S) with noise, and `level` (N,), how much of it: from 0, which none is, to 1;
@@ -65,7 +65,7 @@ class Denoising(Making):
         return noise
 
 
-class Adversarial(Making):
+class Adversarial(Maker):
     """A generator of pictures beside a discriminator that tells them from real ones (1406.2661)."""
 
     def __init__(
