@@ -53,6 +53,31 @@ class Lineage:
             raise UserError("E302", path=folder, names=LINEAGE) from error
         raise UserError("E303", path=folder, found=schema, known=SCHEMA)
 
+    def changes(self, config: Any, raw: Mapping[str, str]) -> Iterator[str]:
+        """Each key, and how many raw files, that are not as they were."""
+        yield from differences(self.config, config)
+        yield from _file_changes(self.files, raw)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Each key that differs, as "train.lr 0.0003 -> 0.0001"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield f"{prefix} {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "—" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _file_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    added, gone = len({*new} - {*old}), len({*old} - {*new})
+    changed = sum(old[name] != new[name] for name in {*old} & {*new})
+    if added or gone or changed:
+        yield text("graph.files", added=added, gone=gone, changed=changed)
+
 
 def made(started: float) -> dict[str, Any]:
     """The record of a building: time and libraries."""

@@ -173,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
     from danlu.graph import Life
     from danlu.recipe import load_recipe
 
-    life = Life(load_recipe(options.recipe, options.overrides), allow_change=options.allow_change)
+    life = Life(load_recipe(options.recipe, options.overrides), allow_change=options.allow_change, apart=True)
     if options.plan and options.system:
         from danlu.cluster import needs
 

@@ -24,7 +24,7 @@ class UserError(Exception):
     """
 
     def __init__(self, code: str, /, *, where: str = "", evidence: Sequence[str] = (), **fields: Any):
-        super().__init__(code, fields)
+        super().__init__(code)  # all else is of the instance: a copy from another process is whole
         self.code, self.where, self.evidence, self.fields = code, where, tuple(evidence), fields
 
     @property
@@ -69,6 +69,7 @@ class Problems(UserError):
     def __init__(self, problems: Iterable[UserError]):
         self.problems = list(problems)
         super().__init__(self.problems[0].code)
+        self.args = (self.problems,)
 
     def speak_of(self, section: str) -> None:
         for problem in self.problems:

@@ -7,15 +7,17 @@ Paths, threads, logging and library versions are not in the key; they stand in t
 
 import contextlib
 import hashlib
+import importlib
 import json
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from danlu import device, files, ranks
+from danlu import apart, device, files, ranks
 from danlu.artifact import LINEAGE, PARTIAL, HashIndex, Lineage, building, goes_on, intact, made, raw_hashes
 from danlu.config import System
 from danlu.errors import UserError
@@ -121,8 +123,8 @@ def _suffixes(name: str) -> str:
 class Life:
     """The graph of one recipe on one disk: looks at what is there, and builds what is not."""
 
-    def __init__(self, loaded: Loaded, *, allow_change: bool = False):
-        self.loaded, self.allow_change = loaded, allow_change
+    def __init__(self, loaded: Loaded, *, allow_change: bool = False, apart: bool = False):
+        self.loaded, self.allow_change, self.apart = loaded, allow_change, apart
         self.nodes = life(loaded.recipe)
         self.store = loaded.runs / STORE
         self.index = HashIndex(loaded.runs / "files.json")
@@ -192,8 +194,7 @@ class Life:
         if not before:
             return [text("graph.first")]
         old = Lineage.read(before)
-        reasons = list(differences(old.config, plain(node.config)))
-        reasons += _file_changes(old.files, raw)
+        reasons = list(old.changes(plain(node.config), raw))
         reasons += [
             text("graph.input", name=role)
             for role, new in hashes.items()
@@ -260,10 +261,17 @@ class Life:
             if getattr(node.module, "RANKS", False):
                 ranks.tell({"node": node.name, "inputs": {n: str(p) for n, p in inputs.items()}, "out": str(out)})
             with ranks.watched():
-                node.module.run(context)
+                self._call(node.module, context)
             self._pin(node, out)
             self._lineage(state, context, inputs, started).write(out)
             files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder, self.pins))
+
+    def _call(self, stage: Any, context: Context) -> None:
+        """Run a stage, in a process of its own where a training follows that has no use for what it loads."""
+        if self.apart and getattr(stage, "APART", False):
+            apart.run(stage.run, context, partial(importlib.import_module, "danlu.train.session"))
+        else:
+            stage.run(context)
 
     def trains(self, to: str | None = None) -> bool:
         """Whether a run would train something now."""
@@ -275,7 +283,9 @@ class Life:
         Raises:
             UserError: what the stages' `look` raises.
         """
-        if not self.trains(to):
+        trains = self.trains(to)
+        self.apart = self.apart and trains and apart.possible()
+        if not trains:
             return
         for node in self._until(to):
             if node.name not in self.folders and (look := getattr(node.module, "look", None)):
@@ -308,27 +318,6 @@ class Life:
         parents = {role: {"folder": inputs[role].name, "output_hash": found} for role, found in hashes.items()}
         return Lineage(node.name, node.stage, node.module.VERSION, state.key, plain(node.config), parents, state.hashes,
                        context.output_hash, made(started), context.facts)  # fmt: skip
-
-
-def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """Each key that differs, as "train.lr 0.0003 -> 0.0001"."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-    elif old != new:
-        yield f"{prefix} {_shown(old)} → {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    return "—" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _file_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    added, gone = len({*new} - {*old}), len({*old} - {*new})
-    changed = sum(old[name] != new[name] for name in {*old} & {*new})
-    if not (added or gone or changed):
-        return []
-    return [text("graph.files", added=added, gone=gone, changed=changed)]
 
 
 # --- runs --------------------------------------------------------------------------------------------

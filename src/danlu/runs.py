@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from danlu import files, hub
-from danlu.artifact import Lineage
+from danlu.artifact import Lineage, differences
 from danlu.errors import UserError
-from danlu.graph import STORE, Run, differences, runs
+from danlu.graph import STORE, Run, runs
 from danlu.messages import text
 from danlu.quantity import seconds
 from danlu.recipe import load_recipe

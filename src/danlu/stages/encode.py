@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from danlu.tasks.task import Example, Row, Task
 
 VERSION = 2
+APART = True
 _FAR = 5.0  # deviations of what a base knows, from which on its scale is another
 SPLITS = ("train", "valid", "test")
 WRITTEN = 0.5  # bytes of columns for each byte of text, where a token of two bytes stands for four

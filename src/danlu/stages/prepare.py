@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from danlu.recipe import Loaded
 
 VERSION = 4
+APART = True  # what it loads is of no use to the stages that follow
 _EXAMPLES = 3
 _CANDIDATES = 50  # rows among which the examples are chosen
 WRITTEN = 1.3  # bytes written for each byte read: the working rows and the final ones, compressed

@@ -73,7 +73,9 @@ def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, 
     copied = [copy.deepcopy(net)]  # who tries it takes it, and lets go of it before the weights of the first come back
     with parked(net, request.folder):
         room.give_back()
-        return statistics.median(_times(request, copied.pop(), plan, rounds, together)[1:])
+        times = _times(request, copied.pop(), plan, rounds, together)
+        room.give_back()
+    return statistics.median(times[1:])
 
 
 def _times(request: Request, net: nn.Module, plan: Plan, rounds: int, together: Alone) -> list[float]:

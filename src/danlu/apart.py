@@ -1,0 +1,123 @@
+"""A stage in a process of its own: what it alone needs is gone with it.
+
+The libraries that read, clean and encode rows stay in memory once they are loaded (110 MB), where a training has no use
+for them. What the stage says, returns or raises comes back through a pipe; what it writes lies on the disk anyway.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from danlu import ranks
+from danlu.errors import UserError
+
+if TYPE_CHECKING:
+    from danlu.graph import Context
+
+_OFTEN = 0.05  # seconds between two words of progress
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def possible() -> bool:
+    """Elsewhere a process that was copied from another may not use what that one has loaded."""
+    return sys.platform == "linux" and ranks.count() == 1
+
+
+def run(stage: Callable[["Context"], None], context: "Context", meanwhile: Callable[[], object]) -> None:
+    """Call `stage` in a copy of this process; `meanwhile` is called in this one.
+
+    Raises:
+        UserError: E408, the process was ended from outside. Else what the stage raises.
+    """
+    fork = multiprocessing.get_context("fork")
+    heard, said = fork.Pipe(duplex=False)
+    with heard:
+        worker = fork.Process(target=_work, args=(stage, context, said, os.getpid()))
+        worker.start()
+        said.close()
+        try:
+            meanwhile()
+            _listen(heard, context, worker)
+        finally:
+            worker.kill()
+            worker.join()
+
+
+def _listen(heard: Connection, context: "Context", worker: Any) -> None:
+    """Pass on what the stage says, until it has ended."""
+    while True:
+        try:
+            word, *values = heard.recv()
+        except EOFError:
+            worker.join()
+            raise UserError("E408", signal=_named(worker.exitcode)) from None
+        if word == "ended":
+            context.output_hash, context.facts = values
+            return
+        if word == "raised":
+            raise values[0]
+        getattr(context.view, word)(*values)
+
+
+def _named(code: int) -> str:
+    """An exit code as the signal that it stands for."""
+    return signal.Signals(-code).name if code < 0 else str(code)
+
+
+# --- in the process of the stage ---------------------------------------------------------------------
+
+
+class _Teller:
+    """A view that sends what it is told through a pipe."""
+
+    def __init__(self, said: Connection) -> None:
+        self.said, self.told = said, 0.0
+
+    def stage(self, node: str, note: str) -> None:
+        self.said.send(("stage", node, note))
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        now = time.monotonic()
+        if done >= total or now - self.told >= _OFTEN:
+            self.told = now
+            self.said.send(("progress", done, total, note))
+
+    def line(self, line: str) -> None:
+        self.said.send(("line", line))
+
+
+def _work(stage: Callable[["Context"], None], context: "Context", said: Connection, parent: int) -> None:
+    """Run the stage; the parent is asked to end, not we, and without it we end too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _end_with(parent)
+    context.view = _Teller(said)
+    try:
+        stage(context)
+        said.send(("ended", context.output_hash, context.facts))
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent decides
+        said.send(("raised", _portable(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error with where it was raised: one that is told to users as it is, any other by what it says of itself."""
+    where = traceback.format_exc()
+    if not isinstance(error, (UserError, OSError, MemoryError)):
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(where)
+    return error
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the parent is gone, however it went."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
