@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {  # another value for each option
         "erase": 0.5,
         "mixup": 0.5,
         "cutmix": 0.5,
+        "grow": 0.5,
     },  # test_pictures.py tries them
     "segmentation": {
         "size": 8,

@@ -210,7 +210,7 @@ def test_another_size_is_another_encoding(tmp_path: Path, lived: dict[str, Path]
 
 SEEN_ANEW = [
     ("crop=2",), ("flip=true",), ("colour=0.3",), ("randaugment=2",), ("randaugment=2", "magnitude=20"),
-    ("erase=0.5",), ("mixup=0.5",), ("cutmix=0.5",),
+    ("erase=0.5",), ("mixup=0.5",), ("cutmix=0.5",), ("grow=0.5",),
 ]  # fmt: skip
 
 
@@ -225,6 +225,7 @@ flip = true
 colour = 0.2
 randaugment = 1
 erase = 0.3
+grow = 0.5
 """
 
 

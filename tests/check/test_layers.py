@@ -29,7 +29,7 @@ LAYERS = {
     ),
     "nn": ("nn",),
     "forms": ("models", "modalities", "data"),
-    "graph": ("life", "graph", "runs"),
+    "graph": ("life", "graph", "apart", "runs"),
     "parts": ("model", "folder", "kept", "tasks", "train", "adapt", "serve", "proof", "explain"),
     "stages": ("stages",),
     "life": ("cluster", "forecast", "report", "figures", "charts", "page", "verdicts", "demo", "terminal"),

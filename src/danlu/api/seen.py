@@ -95,4 +95,5 @@ def show(model: "Pretrained", data: Any, rows: int, quiet: bool, given: dict[str
     with opened(model, data, None, quiet, given, "show_batch") as work:
         loader = work.request().loader
         batch = loader.train(0, 0, Shape(min(rows, len(loader)), 1))
-        return Seen(model, model.task.corrupt(batch, generator(work.recipe.seed, "corrupt", 0, 0)), rows)
+        batch = model.task.corrupt(batch, generator(work.recipe.seed, "corrupt", 0, 0))
+        return Seen(model, model.task.staged(batch, 0.0), rows)

@@ -214,6 +214,14 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _pictures_grow(self) -> "Recipe":
+        """Some forms see pictures of one size alone."""
+        if self.options.get("grow", 1.0) != 1.0 and catalogue.of_family(self.backbone.arch, "ONE_SIZE"):
+            why = f'model.arch = "{self.backbone.arch}"'
+            raise ValueError(text("recipe.no_effect", key="options.grow", why=why))
+        return self
+
+    @model_validator(mode="after")
     def _words_are_compressed(self) -> "Recipe":
         """What 8-bit weights cost is measured on tokens."""
         if self.compress and catalogue.stated(self.task, "shape") in WORDLESS:

@@ -20,6 +20,7 @@ EMBED = (CellsConfig, PatchesConfig)
 SUITS = "named"  # tasks that name it
 DEPTH = 3  # where the recipe leaves it open
 DIALS = ("width", "hidden")
+ONE_SIZE = True  # of pictures
 SIZES = {"small": {"depth": 2}, "base": {"depth": 3}, "large": {"depth": 6}}  # widths follow
 STOCK = False
 _BLOCK = "core.blocks.{n}.mlp"

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.nn.groups import group_norm
+from danlu.nn.stems import fitting
 
 KINDS = ("plain", "residual")
 _GROUPS = 8  # of channels that a norm takes together, where they can be divided so
@@ -204,8 +205,8 @@ class Convolutions(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
-        """pixels (B, C, H, H) -> (B, places, D). Raises ValueError for a picture of another size."""
-        self.check(pixels)
+        """pixels (B, C, H, H) -> (B, places, D), of a smaller picture fewer. Raises ValueError for a larger one."""
+        fitting(pixels, self.config.image)
         return self.stages(pixels)[-1].flatten(2).transpose(1, 2)
 
     def check(self, pixels: Tensor) -> None:

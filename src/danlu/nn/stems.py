@@ -6,7 +6,7 @@ Shapes: B batch · C channels · H height and width in pixels · N patches · M 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -109,23 +109,30 @@ class Patches(nn.Module):
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """pixels (B, C, H, H) -> (B, 1 + N, D), or (B, N, D) without a class token.
 
-        Raises ValueError for an image of another size.
+        A smaller image has fewer patches, with places between the learned ones. Raises ValueError for a larger one.
         """
-        if pixels.shape[-2:] != (self.config.image, self.config.image):
-            raise ValueError(f"made for {self.config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
+        seen = replace(self.config, image=fitting(pixels, self.config.image))
         x = linear(self._cut(pixels.to(self.dtype)), self.project.weight.flatten(1), self.project.bias)
         if self.token is not None:
             x = torch.cat((self.token.to(self.dtype).expand(len(x), 1, -1), x), 1)
         if self.positions is not None:
-            x = x + self.positions.weight
+            x = x + resampled(self.positions.weight, self.config.tokens, seen)
         return x if self.norm is None else self.norm(x)
 
     def _cut(self, pixels: Tensor) -> Tensor:
         """(B, C, H, H) -> (B, N, C · patch²): a convolution whose squares do not overlap is a product of matrices."""
         side = self.config.patch
-        rows = self.config.image // side
+        rows = pixels.shape[-1] // side
         whole = pixels[..., : rows * side, : rows * side].unflatten(-2, (rows, side)).unflatten(-1, (rows, side))
         return whole.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def fitting(pixels: Tensor, image: int) -> int:
+    """The side of square pixels (B, C, H, H), as large as what a network was made for or smaller; else ValueError."""
+    height, width = pixels.shape[-2:]
+    if height != width or width > image:
+        raise ValueError(f"made for {image} pixels on each side; got {(height, width)}")
+    return width
 
 
 def resampled(places: Tensor, tokens: int, image: PatchesConfig) -> Tensor:

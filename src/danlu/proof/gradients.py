@@ -152,6 +152,7 @@ def accumulated(task: Task, net: nn.Module, batches: Sequence[Batch]) -> Named:
     """The gradient of one optimizer step of the training loop, with a micro-batch for each of the batches."""
     task = copy.copy(task)
     task.corrupt = lambda batch, generator: batch  # type: ignore[method-assign]  # what is compared is corrupted already
+    task.staged = lambda batch, progress: batch  # type: ignore[method-assign]
     return first_step(task, net, _Given(batches), Shape(len(batches[0]["input_ids"]), len(batches)))  # type: ignore[arg-type]
 
 
@@ -185,7 +186,7 @@ def batch_of(twin: Twin) -> Batch:
     """Packed rows of the twin, corrupted as training would."""
     loader = twin.loader()
     batch = next(loader.evaluation(ROWS, limit=min(ROWS, len(loader))))
-    return twin.task.corrupt(batch, torch.Generator().manual_seed(twin.seed))
+    return twin.task.staged(twin.task.corrupt(batch, torch.Generator().manual_seed(twin.seed)), 0.0)
 
 
 def side_by_side(batch: Batch) -> Batch:

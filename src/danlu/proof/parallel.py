@@ -47,7 +47,8 @@ def two_ranks(twin: Twin) -> Check:
 def _alone(twin: Twin) -> Named:
     """The gradient of the step over all of its rows, corrupted as the training loop does it."""
     loader, draw = twin.loader(), lambda micro: generator(twin.seed, "corrupt", 0, micro)
-    batches = [twin.task.corrupt(loader.train(0, n, STEP), draw(n)) for n in range(STEP.accumulate)]
+    seen = [twin.task.corrupt(loader.train(0, n, STEP), draw(n)) for n in range(STEP.accumulate)]
+    batches = [twin.task.staged(batch, 0.0) for batch in seen]
     return gradient(twin.task, twin.exact(), batches)
 
 

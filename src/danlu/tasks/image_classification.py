@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.data import growing
 from danlu.data.augment import Augmentation, Lots, mixed
 from danlu.modalities.text import Text
+from danlu.models.architecture import Architecture
 from danlu.nn.losses import IGNORE, wide
 from danlu.nn.masks import firsts
 from danlu.tasks.answers.label import OneLabel
@@ -39,7 +41,22 @@ class ImageClassification(OneLabel, Seen):
         "erase": (0.0, [0.0, 1.0], "share of the pictures that lose a rectangle in training"),
         "mixup": (0.0, [0.0, 1.0], "share of the pictures that are added to another in training"),
         "cutmix": (0.0, [0.0, 1.0], "share of the pictures that get a rectangle of another in training"),
+        "grow": (
+            1.0,
+            [0.25, 1.0],
+            "share of its side that a picture has when training begins; it grows in three stages",
+        ),
     }
+
+    def shaped(self, architecture: Architecture) -> Architecture:
+        """With a head for the classes.
+
+        Raises:
+            UserError: E350, pictures are to grow, and it sees those of one size.
+        """
+        if self.chosen["grow"] < 1:
+            architecture.seeing({"image": self._side(0.0, self.processor.size)})
+        return super().shaped(architecture)
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
         """The logit of a class."""
@@ -67,6 +84,19 @@ class ImageClassification(OneLabel, Seen):
         known = batch["labels"] != IGNORE
         seen["mates"] = batch["labels"].masked_scatter(known, batch["labels"][known].roll(-1))
         return seen
+
+    def staged(self, batch: Batch, progress: float) -> Batch:
+        """Pictures as small as they are at this point."""
+        pixels = batch["pixel_values"]
+        return batch | {"pixel_values": growing.shrunk(pixels, self._side(progress, pixels.shape[-1]))}
+
+    def share(self, progress: float) -> float:
+        """Operations follow the pixels."""
+        whole = self.processor.size
+        return float((self._side(progress, whole) / whole) ** 2)
+
+    def _side(self, progress: float, whole: int) -> int:
+        return growing.side(whole, self.chosen["grow"], progress)
 
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
         """Cross-entropy with the label, or in shares with that of a second picture in it, and a teacher's answers."""

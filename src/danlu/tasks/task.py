@@ -152,6 +152,14 @@ class Task(ABC):
         """What training does to a batch before the network sees it: masking, noise, augmentation."""
         return batch
 
+    def staged(self, batch: Batch, progress: float) -> Batch:
+        """What the network sees of a batch at this point of a training, from 0 at its beginning to 1: all of it."""
+        return batch
+
+    def share(self, progress: float) -> float:
+        """The operations of a step at this point, as a share of those on whole samples."""
+        return 1.0
+
     def posed(self, batch: Batch) -> Batch:
         """What an evaluation does to a batch before the network sees it: the same at every look."""
         return batch

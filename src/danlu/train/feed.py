@@ -30,8 +30,9 @@ class Fed:
 class Feed:
     """Makes the batches of steps; remembers those of one."""
 
-    def __init__(self, task: Task, seed: int, ranks: Alone, device: torch.device):
+    def __init__(self, task: Task, seed: int, ranks: Alone, device: torch.device, steps: int):
         self.task, self.seed, self.ranks, self.device = task, seed, ranks, device
+        self.steps = steps  # of the whole training; 0: samples are whole from the first on
         self.waited = 0.0  # seconds that the network did, since this was last set to 0
         self._made: tuple[tuple[int, Shape], Fed] | None = None
 
@@ -60,8 +61,8 @@ class Feed:
         return Fed(batches, counts, tokens)
 
     def _batch(self, loader: Loader, step: int, micro: int, shape: Shape) -> Batch:
-        batch = loader.train(step, micro, shape)
-        return self.ranks.own(self.task.corrupt(batch, generator(self.seed, "corrupt", step, micro)))
+        batch = self.task.corrupt(loader.train(step, micro, shape), generator(self.seed, "corrupt", step, micro))
+        return self.ranks.own(self.task.staged(batch, min(step / self.steps, 1.0) if self.steps else 1.0))
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from danlu.train.distributed import Alone
 from danlu.train.events import Evaluated, Event, Halted, Incident, Stepped
 from danlu.train.feed import Fed, Feed, placed
 from danlu.train.passes import passes
-from danlu.train.plan import Plan
+from danlu.train.plan import Plan, Request
 from danlu.train.precision import DTYPES
 
 
@@ -48,7 +49,7 @@ class Training:
         self.optimizers = {part: self._optimizer(part) for part in task.parts}
         self.average = Average(train.average, self.masters)
         self.device = next(net.parameters()).device
-        self.feed = Feed(task, seed, self.ranks, self.device)
+        self.feed = Feed(task, seed, self.ranks, self.device, plan.steps)
         self.dropout = torch.Generator(self.device)  # set anew for each micro-batch: no state to be saved
         use_generator(net, self.dropout)
         self.position = Position()
@@ -340,6 +341,14 @@ class Training:
         """The selected weights in fp32."""
         current = self.average.within(self.masters.restored(self.net), self.average.state)
         return self._best() or current
+
+
+def rehearsal(request: Request, net: nn.Module, plan: Plan, ranks: Alone | None = None) -> Training:
+    """The training of a plan at its dearest, of which a few steps are tried: all learns, and samples are whole."""
+    train, short = rates.awake(request.train), replace(plan, steps=100)
+    training = Training(request.task, net, train, short, 0, ranks, request.folder)
+    training.feed.steps = 0
+    return training
 
 
 def prefix(part: str) -> str:

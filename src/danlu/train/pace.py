@@ -17,17 +17,20 @@ from torch import nn
 
 from danlu import device, room
 from danlu.quantity import seconds
-from danlu.train import compiling, cost, rates, split
+from danlu.train import compiling, cost, split
 from danlu.train.aside import parked
 from danlu.train.distributed import Alone
 from danlu.train.usual import stack
 
 if TYPE_CHECKING:
+    from danlu.tasks.task import Task
+    from danlu.train.checkpoint import Position
     from danlu.train.plan import Plan, Request
 
 _MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
+_GIVEN, _POINTS = 0.1, 30  # of a step's time, what does not follow its operations (measured); where these are asked for
 _HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _MEASURED = ("attention", "rows", "accumulate", "seconds_per_step", "memory_mb")  # what a trial decides and finds
 
@@ -80,19 +83,24 @@ def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, 
 
 def _times(request: Request, net: nn.Module, plan: Plan, rounds: int, together: Alone) -> list[float]:
     """Seconds of steps on a network that is not needed afterwards."""
-    from danlu.train.loop import Training
+    from danlu.train.loop import rehearsal
     from danlu.train.plan import prepare
 
     patience = _HASTE if request.train.counted else min(_PATIENCE, 0.05 * seconds(request.train.budget or "5min"))
     started, times = time.monotonic(), list[float]()
     prepare(net, plan)
-    train, short = rates.awake(request.train), replace(plan, steps=100)
-    for event in Training(request.task, net, train, short, 0, together, request.folder).events(request.loader, None):
+    for event in rehearsal(request, net, plan, together).events(request.loader, None):
         times.append(event.seconds)  # type: ignore[union-attr]
         started = time.monotonic() if len(times) == 1 else started  # a program may have been compiled
         if together.any(len(times) > rounds or (len(times) > 1 and time.monotonic() - started > patience)):
             break
     return times
+
+
+def effort(task: Task, since: float = 0.0, until: float = 1.0) -> float:
+    """The time of the mean step between two points of a training, in that of a step on whole samples."""
+    points = [since + (until - since) * (k + 0.5) / _POINTS for k in range(_POINTS)]
+    return _GIVEN + (1 - _GIVEN) * statistics.mean(map(task.share, points))
 
 
 def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
@@ -135,8 +143,9 @@ def _trial(request: Request, net: nn.Module, plan: Plan) -> tuple[object, ...]:
     return ("pace, set aside", *work(net, plan), *asked)
 
 
-def outrun(request: Request, net: nn.Module, plan: Plan, pace: float) -> None:
+def outrun(request: Request, net: nn.Module, plan: Plan, position: Position) -> None:
     """Remember the seconds of a training's steps where the trial's were more: it was made in a busy moment."""
+    pace = position.seconds / position.step / effort(request.task, 0.0, position.step / plan.steps)
     found = cost.recalled(_trial(request, net, plan), plan.device)
     if found and pace < found["seconds_per_step"]:
         cost.kept(_trial(request, net, plan), plan.device, found | {"seconds_per_step": pace})

@@ -268,6 +268,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     train, loader, held_out = request.train, request.loader, request.held_out
     rows_per_step = plan.rows * plan.accumulate
     steps = _steps(request, net, plan)
+    mean = plan.seconds_per_step * pace.effort(request.task)
     per_row = plan.seconds_per_step / rows_per_step / 3  # a forward pass is a third of a step
     budget = int(0.1 * steps * rows_per_step * 3 / 2)  # rows to look at: evaluation takes about a twentieth of the time
     looks = _looks(request, budget)
@@ -279,9 +280,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     save_every = due if train.save_every == "auto" else train.save_every
     weights = sum(p.numel() for p in net.parameters())
     forecast = (
-        steps * plan.seconds_per_step
-        + looks * evaluate_rows * per_row
-        + math.ceil(steps / save_every) * weights * 12 / _WRITE_RATE
+        steps * mean + looks * evaluate_rows * per_row + math.ceil(steps / save_every) * weights * 12 / _WRITE_RATE
     )
     return replace(
         plan, steps=steps, evaluate_every=every, evaluate_rows=evaluate_rows, save_every=save_every,
@@ -310,9 +309,8 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
         return max(1, math.ceil(train.epochs * len(loader) / rows))
     left = seconds(train.budget or "5min") - (time.monotonic() - request.started)
     saving = sum(p.numel() for p in net.parameters()) * 12 / _WRITE_RATE
-    steps = int(
-        left / (plan.seconds_per_step * (_LOOKING if request.held_out else 1.0) + saving * plan.seconds_per_step / 60)
-    )
+    mean = plan.seconds_per_step * pace.effort(request.task)
+    steps = int(left / (mean * (_LOOKING if request.held_out else 1.0) + saving * mean / 60))
     if steps < 1:
         spent = f"{time.monotonic() - request.started:.0f} s"
         raise UserError("E112", budget=train.budget, step=f"{plan.seconds_per_step:.1f} s", spent=spent)

@@ -84,7 +84,7 @@ def fit(
     else:
         session.run()
     if plan.compiled_from == compiling.NEVER and training.position.step:
-        pace.outrun(request, net, plan, training.position.seconds / training.position.step)
+        pace.outrun(request, net, plan, training.position)
     facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting, "counted": session.counted}
     return Result(plan, together.whole(training.final_weights()), facts)
 
@@ -220,7 +220,7 @@ class _Session:
         self.before = training.position.anchor, training.start
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
-        self.pace, self.peak = list[float](), self.plan.peak_gflops
+        self.recent, self.peak = list[float](), self.plan.peak_gflops
         self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
         training.halted = lambda: self.together.any(bool(self.stop))
         training.recall = self._recalled
@@ -344,7 +344,7 @@ class _Session:
         return self.training.position.step, self.training.position.looked
 
     def _stepped(self, event: Stepped) -> None:
-        self.pace = [*self.pace[-49:], event.seconds]
+        self.recent = [*self.recent[-49:], event.seconds]
         self.waited, self.stepped = self.waited + event.waited, self.stepped + event.seconds
         entry = {name: getattr(event, name) for name in ("step", "loss", "lr", "norm", "tokens", "seconds", "waited")}
         if event.incidents:
@@ -365,17 +365,17 @@ class _Session:
         return self.request.task.modality().counted
 
     def _note(self, event: Stepped) -> str:
-        pace = sorted(self.pace)
-        middle = pace[len(pace) // 2]
-        left = self.plan.steps - event.step
-        rate = self.plan.step_gflop / max(middle, 1e-9)
+        recent = sorted(self.recent)
+        middle = recent[len(recent) // 2]
+        task, done = self.request.task, event.step / self.plan.steps
+        left = (self.plan.steps - event.step) * pace.effort(task, done) / pace.effort(task, done, done)
+        rate = self.plan.step_gflop * task.share(done) / max(middle, 1e-9)
         self.peak = max(self.peak, rate)  # what is faster than the peak was shows that this was a busy moment's
-        share = rate / max(self.peak, 1e-9)
         waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
         return text(
             "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}",
-            counted=text(f"counted.{self.counted}"), share=f"{share:.0%}",
-            low=log.clock(left * pace[len(pace) // 4]), high=log.clock(left * pace[-1 - len(pace) // 8]),
+            counted=text(f"counted.{self.counted}"), share=f"{rate / max(self.peak, 1e-9):.0%}",
+            low=log.clock(left * recent[len(recent) // 4]), high=log.clock(left * recent[-1 - len(recent) // 8]),
         ) + waiting  # fmt: skip
 
     def _evaluated(self, event: Evaluated) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from danlu import device, ranks, room
 from danlu.errors import UserError
 from danlu.messages import text
-from danlu.train import memory, probe, rates
+from danlu.train import memory, probe
 from danlu.train.aside import parked
 
 if TYPE_CHECKING:
@@ -94,15 +94,14 @@ def _probed(request: "Request", net: nn.Module, plan: "Plan") -> float | None:
 
 def one_step(request: "Request", net: nn.Module, plan: "Plan") -> None:
     """The first step of a plan, on a copy."""
-    from danlu.train.loop import Training
+    from danlu.train.loop import rehearsal
     from danlu.train.plan import prepare
 
     copied = copy.deepcopy(net)
     prepare(copied, plan)
-    short = replace(plan, steps=100, accumulate=min(2, plan.accumulate))
+    short = replace(plan, accumulate=min(2, plan.accumulate))
     with parked(net, request.folder):
-        training = Training(request.task, copied, rates.awake(request.train), short, 0, folder=request.folder)
-        next(training.events(request.loader, None))
+        next(rehearsal(request, copied, short).events(request.loader, None))
 
 
 def parts(request: "Request", rows: int, sharing: int) -> int:

@@ -1,0 +1,78 @@
+"""Pictures that grow while a training goes on: what a training sees, and what it costs."""
+
+from pathlib import Path
+
+import pytest
+
+from danlu import models
+from danlu.errors import UserError
+from danlu.graph import Silent
+from danlu.modalities.image import Image
+from danlu.recipe import load_recipe
+from danlu.tasks.image_classification import ImageClassification
+from danlu.train import loop, pace
+from tests.tiny_pictures import changed, folders, project, recipe
+
+GROWN = "[options]\ngrow = 0.5\nsize = 32\n"
+
+
+def task(**options: object) -> ImageClassification:
+    return ImageClassification(Image(32, [0.5] * 3, [0.2] * 3), ("a", "b"), None, options)
+
+
+def test_small_ones_are_cheap() -> None:
+    assert pace.effort(task()) == 1.0
+    shares = (0.25, 0.5625, 1.0)  # of the pixels
+    assert pace.effort(task(grow=0.5)) == pytest.approx(0.1 + 0.9 * sum(shares) / 3)
+    assert pace.effort(task(grow=0.5), 0.7) == pytest.approx(1.0)
+    assert pace.effort(task(grow=0.5), 0.0, 0.3) == pytest.approx(0.1 + 0.9 / 4)
+
+
+def test_a_training_sees_them_grow_and_its_trial_sees_them_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    loss = ImageClassification.loss
+    trying = []
+
+    def watched(self, net, batch, part="model"):  # type: ignore[no-untyped-def]
+        seen[bool(trying)].append(batch["pixel_values"].shape[-1])
+        return loss(self, net, batch, part)
+
+    def times(*args: object) -> list[float]:
+        trying.append(1)
+        found = pace_times(*args)  # type: ignore[arg-type]
+        trying.clear()
+        return found
+
+    pace_times = pace._times
+    monkeypatch.setattr(pace, "_times", times)
+    monkeypatch.setattr(pace.cost, "_known", dict)
+    monkeypatch.setattr(ImageClassification, "loss", watched)
+    changed(project(tmp_path, GROWN), "train.steps=9", "train.accumulate=1").run(Silent(), "pretrain")
+    assert seen[False] == [16] * 3 + [24] * 3 + [32] * 3
+    assert set(seen[True]) == {32}
+
+
+def test_a_budget_has_room_for_more_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "step_seconds", lambda *_, **__: 0.01)
+    plans: list[int] = []
+    monkeypatch.setattr(loop.Training, "events", lambda self, *_: iter(plans.append(self.plan.steps) or ()))
+    folders(tmp_path / "set" / "train", 10)
+    for share in (1.0, 0.5):
+        train = (
+            f"[options]\ngrow = {share}\nsize = 32\n[train]\nbudget = '10s'\nbatch_tokens = 16\nprecision = 'fp32'\n"
+        )
+        recipe(tmp_path, 'path = "set/train"\nsplit = { valid = 0.0, test = 0.0 }', "", train).run(Silent(), "pretrain")
+    assert plans[1] / plans[0] == pytest.approx(1 / pace.effort(task(grow=0.5)), rel=0.1)
+
+
+def test_what_sees_one_size_refuses_to_see_them_grow(tmp_path: Path) -> None:
+    path = project(tmp_path).loaded.path
+    with pytest.raises(UserError, match=r"options\.grow"):
+        load_recipe(path, ["model.arch=mlp", "model.depth=1", "options.grow=0.5"])
+    ours = ImageClassification(Image(32, [0.5] * 3, [0.2] * 3), ("a", "b"), None, {"grow": 0.5})
+    with pytest.raises(UserError) as refused:
+        ours.shaped(models.preset("mlp", 0, 1, 1, image=32, channels=3))
+    assert refused.value.code == "E350"
+    ours.shaped(models.preset("vit", 0, 1, 1, image=32, channels=3))
