@@ -6,10 +6,13 @@ usual ("torch") and with danlu's over groups of channels, and standardized filte
 the ViT is that of transformers, as small as ViT-tiny, with patches of 4 pixels. Both sides move pictures and turn them
 left and right.
 
-Each side is a process of its own, and they take turns, round by round. Pictures a second are those of the middle step;
-the first five are left out. Before anything runs it is checked that the sides have the same weights and operations.
+Each side is a process of its own, and they take turns, round by round. Pictures a second are those of the middle steps
+of each third of a training; the first five are left out. Before anything runs it is checked that the sides have the
+same weights and operations. "danlu, growing" is the same training with pictures that begin at half their side
+(options.grow): as many steps and pictures, but fewer operations; docs/en/how-to/pictures.md says what it learns.
 
-With --defaults each side is as it comes: torch in fp32, in its usual memory format, pictures read in the loop itself.
+With --defaults each side is as it comes: torch in fp32, in its usual memory format, pictures read in the loop itself;
+growing ones are what `danlu init` writes.
 
     python benchmarks/pictures.py [resnet vit] [--rows 2560] [--epochs 1] [--batch 64] [--rounds 1] [--defaults]
 """
@@ -36,9 +39,10 @@ task = "image_classification"
 seed = 1
 model = {{ arch = "{name}", size = "{size}" }}
 data = {{ path = "{rows}/train", test = "{rows}/test", split = {{ valid = 0.0, test = 0.0 }} }}
-options = {{ crop = 4, flip = true }}
+options = {{ crop = 4, flip = true, grow = {grow} }}
 train = {{ epochs = {epochs}, batch_tokens = {batch}{more} }}
 """
+OURS = {"danlu": 1.0, "danlu, growing": 0.5}  # and the share of their side that pictures begin with
 EQUAL = ', optimizer = "adamw", lr = 1e-3, weight_decay = 0.05, dropout = 0.0, precision = "{precision}"'
 
 
@@ -66,7 +70,7 @@ def unpacked(archive: Path, folder: Path, each: int) -> None:
 # --- danlu's side ------------------------------------------------------------------------------------
 
 
-def danlu(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def danlu(name: str, side: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """`danlu run` of a recipe of a few lines."""
     more = "" if options.defaults else EQUAL.format(precision=options.precision)
     written = RECIPE.format(
@@ -75,6 +79,7 @@ def danlu(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any
         rows=options.rows_in.as_posix(),
         epochs=float(options.epochs),
         batch=options.batch,
+        grow=OURS[side],
         more=more,
     )
     (folder / "recipe.toml").write_text(written, "utf-8")
@@ -125,30 +130,37 @@ def checked(name: str) -> dict[str, dict[str, float]]:
 
 
 def row(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
-    """The middle step of all rounds, and means of what else was measured."""
-    steps = [seconds for run in runs for seconds in run["step_seconds"][WARM:]]
-    middle = statistics.median(steps)
+    """The mean of the middle steps of each third, over all rounds, and means of what else was measured."""
+    thirds = [[seconds for run in runs for seconds in _third(run["step_seconds"], part)] for part in range(3)]
+    middle = statistics.mean(map(statistics.median, thirds))
     means = {key: round(statistics.mean(run[key] for run in runs), 4)
              for key in ("seconds", "first_step", "mb", "waiting", "accuracy")}  # fmt: skip
     return {"step_ms": round(1000 * middle, 1), "pictures_per_second": round(batch / middle, 1), **means}
 
 
+def _third(steps: list[float], part: int) -> list[float]:
+    """The steps of a third of a training, but for the first ones of all."""
+    bounds = [round(len(steps) * at / 3) for at in range(4)]
+    return steps[max(bounds[part], WARM) : bounds[part + 1]]
+
+
 def beside(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """All sides in turn, round by round."""
-    runs: dict[str, list[dict[str, Any]]] = {"danlu": [], **{side: [] for side in peers(name)}}
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in (*OURS, *peers(name))}
     runs = {side: each for side, each in runs.items() if not options.sides or side in options.sides.split(";")}
     for number in range(options.rounds):
         for side in runs:
             folder = options.room / name / str(number) / side.replace(", ", "-")
             folder.mkdir(parents=True)
             runs[side].append(
-                danlu(name, options, folder) if side == "danlu" else torch_side(name, side, options, folder)
+                danlu(name, side, options, folder) if side in OURS else torch_side(name, side, options, folder)
             )
             print(name, side, row(runs[side][-1:], options.batch), flush=True)
     sides = {side: row(each, options.batch) for side, each in runs.items()}
-    ours = sides.get("danlu", {}).get("pictures_per_second", 0.0)
-    for each in sides.values():
-        each["danlu_is_faster_by"] = round(ours / each["pictures_per_second"], 2)
+    for side, each in sides.items():
+        for ours, key in zip(OURS, ("danlu_is_faster_by", "growing_is_faster_by"), strict=True):
+            if ours in sides and side not in OURS:
+                each[key] = round(sides[ours]["pictures_per_second"] / each["pictures_per_second"], 2)
     return sides
 
 

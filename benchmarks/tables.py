@@ -38,6 +38,7 @@ WORDS = {
         "relations": "semeval2010_task8 (macro-F1)", "lora": "danlu, LoRA",
         "pictures": "Training on pictures of 32 x 32, batches of 64", "pictures a second": "pictures a second",
         "precise": "{model}, {side}, both bf16", "usual": "{model}, {side}, each by its defaults",
+        "growing": "danlu, growing pictures", "growing is": "with growing pictures",
         "resnet": "ResNet-18 (11.2M)", "vit": "ViT-tiny (5.4M)",
         "on": "{processor}, {threads} threads, torch {torch} ([results]({file}), [how]({how})).",
     },
@@ -59,6 +60,7 @@ WORDS = {
         "side by side": "{set}，{side}（{seeds} 个种子）", "as it comes": "{set}，{side}，各用自己的默认设置",
         "relations": "semeval2010_task8（宏平均 F1）", "lora": "danlu，LoRA",
         "pictures": "训练 32 x 32 的图片，每批 64 张", "pictures a second": "每秒图片",
+        "growing": "danlu，图片逐步长大", "growing is": "图片逐步长大时",
         "precise": "{model}，{side}，同为 bf16", "usual": "{model}，{side}，各用自己的默认设置",
         "resnet": "ResNet-18（11.2M）", "vit": "ViT-tiny（5.4M）",
         "plan": "`--plan` 的预测与实际", "said": "秒，预测", "took": "实际", "size": "内存 MB，预测",
@@ -150,15 +152,18 @@ def _sided(script: str, way: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name.removesuffix(f" {way}"), sides
 
 
+_FASTER = "danlu_is_faster_by", "growing_is_faster_by"
+
+
 def _pictures(words: dict[str, str]) -> str:
     rows = []
     for way, said in (("bf16", "precise"), ("defaults", "usual")):
         for model, found in _sided("pictures", way):
             for side, row in found["sides"].items():
-                faster = "" if side == "danlu" else f"{row['danlu_is_faster_by']:.2f}×"
-                rows.append([words[said].format(model=words[model], side=side), f"{row['pictures_per_second']:.0f}",
-                             faster, f"{row['mb']:,}"])  # fmt: skip
-    head = [words[each] for each in ("pictures", "pictures a second", "faster", "peak")]
+                faster = [f"{row[key]:.2f}×" if key in row else "" for key in _FASTER]
+                name = words[said].format(model=words[model], side=words["growing"] if "growing" in side else side)
+                rows.append([name, f"{row['pictures_per_second']:.0f}", *faster, f"{row['mb']:,}"])
+    head = [words[each] for each in ("pictures", "pictures a second", "faster", "growing is", "peak")]
     return _table(head, rows) if rows else ""
 
 

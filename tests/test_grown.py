@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image as Pillow
 
 from danlu import models
+from danlu.data import starter
 from danlu.errors import UserError
 from danlu.graph import Silent
 from danlu.modalities.image import Image
@@ -76,3 +78,18 @@ def test_what_sees_one_size_refuses_to_see_them_grow(tmp_path: Path) -> None:
         ours.shaped(models.preset("mlp", 0, 1, 1, image=32, channels=3))
     assert refused.value.code == "E350"
     ours.shaped(models.preset("vit", 0, 1, 1, image=32, channels=3))
+
+
+def test_the_first_recipe_lets_large_ones_grow(tmp_path: Path) -> None:
+    for side in (28, 32):
+        for kind in ("light", "dark"):
+            (tmp_path / str(side) / kind).mkdir(parents=True)
+            for number in range(6):
+                grey = 10 * number + 100 * (kind == "light")
+                Pillow.new("RGB", (side, side), (grey, 80, 40)).save(tmp_path / str(side) / kind / f"{number}.png")
+    written = {side: starter.recipe(tmp_path / str(side), Path("raw"))[0] for side in (28, 32)}
+    assert "grow = 0.5" in written[32]
+    assert "grow" not in written[28]
+    painted, _ = starter.recipe(tmp_path / "32", Path("raw"), "masked_image_modeling")
+    assert "flip = true" in painted
+    assert "grow" not in painted

@@ -18,6 +18,7 @@ _CLASSES = 1000  # at most
 _LABELS = ("label", "class", "category", "target", "标签", "类别")
 _SHARE = 0.5  # of the files of a folder that must be pictures
 _FEW = 20_000  # pictures up to which many epochs are quick
+_GROWS = 32  # pixels on a side, from which half of them show something
 _KIND = {"L": "init.grey", "RGB": "init.colour"}
 _MAKING = {"budget": '"10min"', "batch_tokens": "64"}
 _PAINTING = {"epochs": "50.0", "batch_tokens": "64"}
@@ -42,8 +43,10 @@ def alone(path: Path, task: str) -> starter.Found | None:
     found = survey(path) or _of_files(path, fewest=1)
     if found is None:
         return None
-    if "classes" not in (catalogue.stated(task, "options") or {}):
-        return replace(found, task=task, settings={"options": found.settings["options"], "train": _PAINTING})
+    known = catalogue.stated(task, "options") or {}
+    if "classes" not in known:
+        options = {name: value for name, value in found.settings["options"].items() if name in known}
+        return replace(found, task=task, settings={"options": options, "train": _PAINTING})
     told = {"options": {"classes": "true"}} if found.said["classes"] > 1 else {}
     return replace(found, task=task, settings={**told, "train": _MAKING})
 
@@ -93,7 +96,9 @@ def count(path: Path) -> int:
 def _settings(count: int, shape: str, classes: Sequence[str]) -> starter.Settings:
     epochs, depth = ("30.0", "2") if count <= _FEW else ("12.0", "1")
     train = {"epochs": epochs, "batch_tokens": "64"}
-    return {"model": {"arch": '"cnn"', "depth": depth}, "options": _seen_anew(shape, classes), "train": train}
+    grown = {"grow": "0.5"} if int(shape.split()[0]) >= _GROWS else {}
+    options = {**_seen_anew(shape, classes), **grown}
+    return {"model": {"arch": '"cnn"', "depth": depth}, "options": options, "train": train}
 
 
 def _seen_anew(shape: str, classes: Sequence[str]) -> Mapping[str, str]:
