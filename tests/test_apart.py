@@ -89,8 +89,19 @@ def test_a_mistake_says_what_it_was() -> None:
     def stage(context: Any) -> None:
         raise Local("of this function")
 
-    with pytest.raises(RuntimeError, match="Local: of this function"):
+    with pytest.raises(Exception, match="of this function") as found:
         called(stage)
+    assert type(found.value).__name__ == "Local"
+    assert "raise Local" in found.value.__notes__[0]
+
+
+def test_what_cannot_be_sent_says_what_it_was() -> None:
+    def stage(context: Any) -> None:
+        raise UserError("E202", path=lambda: "not to be sent")
+
+    with pytest.raises(Exception, match="E202") as found:
+        called(stage)
+    assert type(found.value).__name__ == "UserError"
 
 
 def test_killed_from_outside() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image as Pillow
 
 from danlu import models
@@ -23,11 +24,12 @@ def task(**options: object) -> ImageClassification:
 
 
 def test_small_ones_are_cheap() -> None:
-    assert pace.effort(task()) == 1.0
+    assert pace.effort(task(), "cpu") == 1.0
     shares = (0.25, 0.5625, 1.0)  # of the pixels
-    assert pace.effort(task(grow=0.5)) == pytest.approx(0.1 + 0.9 * sum(shares) / 3)
-    assert pace.effort(task(grow=0.5), 0.7) == pytest.approx(1.0)
-    assert pace.effort(task(grow=0.5), 0.0, 0.3) == pytest.approx(0.1 + 0.9 / 4)
+    assert pace.effort(task(grow=0.5), "cpu") == pytest.approx(0.2 + 0.8 * sum(shares) / 3)
+    assert pace.effort(task(grow=0.5), "cpu", 0.7) == pytest.approx(1.0)
+    assert pace.effort(task(grow=0.5), "cpu", 0.0, 0.3) == pytest.approx(0.2 + 0.8 / 4)
+    assert pace.effort(task(grow=0.5), "cuda:0") == 1.0
 
 
 def test_a_training_sees_them_grow_and_its_trial_sees_them_whole(
@@ -66,7 +68,7 @@ def test_a_budget_has_room_for_more_steps(tmp_path: Path, monkeypatch: pytest.Mo
             f"[options]\ngrow = {share}\nsize = 32\n[train]\nbudget = '10s'\nbatch_tokens = 16\nprecision = 'fp32'\n"
         )
         recipe(tmp_path, 'path = "set/train"\nsplit = { valid = 0.0, test = 0.0 }', "", train).run(Silent(), "pretrain")
-    assert plans[1] / plans[0] == pytest.approx(1 / pace.effort(task(grow=0.5)), rel=0.1)
+    assert plans[1] / plans[0] == pytest.approx(1.05 / (0.05 + pace.effort(task(grow=0.5), "cpu")), rel=0.1)
 
 
 def test_what_sees_one_size_refuses_to_see_them_grow(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_what_sees_one_size_refuses_to_see_them_grow(tmp_path: Path) -> None:
     ours = ImageClassification(Image(32, [0.5] * 3, [0.2] * 3), ("a", "b"), None, {"grow": 0.5})
     with pytest.raises(UserError) as refused:
         ours.shaped(models.preset("mlp", 0, 1, 1, image=32, channels=3))
-    assert refused.value.code == "E350"
+    assert refused.value.code == "E284"
     ours.shaped(models.preset("vit", 0, 1, 1, image=32, channels=3))
 
 
@@ -93,3 +95,34 @@ def test_the_first_recipe_lets_large_ones_grow(tmp_path: Path) -> None:
     painted, _ = starter.recipe(tmp_path / "32", Path("raw"), "masked_image_modeling")
     assert "flip = true" in painted
     assert "grow" not in painted
+
+
+def test_what_is_no_smaller_does_not_grow() -> None:
+    vit = models.preset("vit", 0, 1, 1, image=28, channels=3, patch=7)
+    grown = ImageClassification(Image(28, [0.5] * 3, [0.2] * 3), ("a", "b"), None, {"grow": 0.5})
+    grown.shaped(vit)
+    seen = [grown.staged({"pixel_values": torch.zeros(1, 3, 28, 28)}, at)["pixel_values"] for at in (0, 0.4, 1)]
+    assert [each.shape[-1] for each in seen] == [14, 21, 28]  # whole patches
+    for share, size, stages in ((0.95, 32, 3), (0.25, 32, 5), (0.5, 8, 2)):
+        narrow = ImageClassification(Image(size, [0.5] * 3, [0.2] * 3), ("a", "b"), None, {"grow": share})
+        with pytest.raises(UserError) as refused:
+            narrow.shaped(models.preset("cnn", 0, 1, 1, image=size, channels=3, stages=stages))
+        assert refused.value.code == "E284"
+
+
+def test_no_look_at_whole_pictures_ends_a_training_of_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = []
+    looked = loop.Training._looked
+
+    def worse(self, held_out):  # type: ignore[no-untyped-def]
+        self.position.best, self.position.reached = -1.0, 2.0  # nothing is better
+        event = looked(self, held_out)
+        stale.append((self.position.step, self.position.stale))
+        return event
+
+    monkeypatch.setattr(loop.Training, "_looked", worse)
+    keys = ("train.steps=18", "train.evaluate_every=3", "train.stop_early=2")
+    changed(project(tmp_path, GROWN), *keys).run(Silent(), "pretrain")
+    assert stale == [(3, 0), (6, 0), (9, 0), (12, 1), (15, 2)]

@@ -4,12 +4,14 @@ The libraries that read, clean and encode rows stay in memory once they are load
 for them. What the stage says, returns or raises comes back through a pipe; what it writes lies on the disk anyway.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -29,27 +31,30 @@ def possible() -> bool:
     return sys.platform == "linux" and ranks.count() == 1
 
 
-def run(stage: Callable[["Context"], None], context: "Context", meanwhile: Callable[[], object]) -> None:
-    """Call `stage` in a copy of this process; `meanwhile` is called in this one.
+def run(stage: Callable[["Context"], None], context: "Context", meanwhile: Callable[[], object]) -> float:
+    """Call `stage` in a copy of this process, and `meanwhile` in this one; the seconds that the stage took.
 
     Raises:
         UserError: E408, the process was ended from outside. Else what the stage raises.
     """
     fork = multiprocessing.get_context("fork")
     heard, said = fork.Pipe(duplex=False)
+    worker = fork.Process(target=_work, args=(stage, context, said, os.getpid()), daemon=True)
     with heard:
-        worker = fork.Process(target=_work, args=(stage, context, said, os.getpid()))
-        worker.start()
-        said.close()
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the one other thread listens to a socket alone
+                worker.start()
+            said.close()
             meanwhile()
-            _listen(heard, context, worker)
+            return _listen(heard, context, worker)
         finally:
-            worker.kill()
-            worker.join()
+            if worker.pid:
+                worker.kill()
+                worker.join()
 
 
-def _listen(heard: Connection, context: "Context", worker: Any) -> None:
+def _listen(heard: Connection, context: "Context", worker: Any) -> float:
     """Pass on what the stage says, until it has ended."""
     while True:
         try:
@@ -58,11 +63,18 @@ def _listen(heard: Connection, context: "Context", worker: Any) -> None:
             worker.join()
             raise UserError("E408", signal=_named(worker.exitcode)) from None
         if word == "ended":
-            context.output_hash, context.facts = values
-            return
-        if word == "raised":
-            raise values[0]
+            context.output_hash, context.facts, seconds = values
+            return float(seconds)
+        if word in ("raised", "failed"):
+            raise values[0] if word == "raised" else _again(*values)
         getattr(context.view, word)(*values)
+
+
+def _again(kind: str, said: str, where: str) -> Exception:
+    """A mistake of ours under its own name, with where it was made."""
+    error = type(kind, (Exception,), {})(said)
+    error.add_note(where)
+    return error
 
 
 def _named(code: int) -> str:
@@ -97,21 +109,23 @@ def _work(stage: Callable[["Context"], None], context: "Context", said: Connecti
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with(parent)
-    context.view = _Teller(said)
+    context.view, begun = _Teller(said), time.monotonic()
     try:
         stage(context)
-        said.send(("ended", context.output_hash, context.facts))
-    except Exception as error:  # noqa: BLE001  whatever it is, the parent decides
-        said.send(("raised", _portable(error)))
+        said.send(("ended", context.output_hash, context.facts, time.monotonic() - begun))
+    except BaseException as error:  # noqa: BLE001  whatever it is, the parent decides
+        _tell(said, error)
 
 
-def _portable(error: Exception) -> Exception:
-    """An error with where it was raised: one that is told to users as it is, any other by what it says of itself."""
+def _tell(said: Connection, error: BaseException) -> None:
+    """Send an error: one that is for users as it is, a mistake of ours by what it says of itself."""
     where = traceback.format_exc()
-    if not isinstance(error, (UserError, OSError, MemoryError)):
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(where)
-    return error
+    if isinstance(error, (UserError, OSError, MemoryError)):
+        error.add_note(where)
+        with contextlib.suppress(Exception):  # what it carries cannot be sent
+            said.send(("raised", error))
+            return
+    said.send(("failed", type(error).__name__, str(error), where))
 
 
 def _end_with(parent: int) -> None:

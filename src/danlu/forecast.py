@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu import catalogue, files
+from danlu import apart, catalogue, files
 from danlu.artifact import Lineage
 from danlu.config import PICTURED
 from danlu.graph import STORE, Life, State
@@ -32,7 +32,8 @@ _TOUCHED = 5e9  # bytes of weights per second, read once for every token of a sa
 _LAYER = 0.3e-3  # seconds of a layer for every token of a sample, whatever its size
 _SAMPLED = 96  # tokens of each sample
 _LOOKED = 1_000_000  # bytes of raw text from which the size of a vocabulary is told
-_KEPT_MB = 150  # that reading and encoding leave in the process: the engine and its libraries
+_KEPT_MB = 150  # that reading and encoding leave in the process, where they have none of their own: their libraries
+_BESIDE_MB = 150  # that a process with torch holds beside theirs, where they have
 _LOOKING_MB = 35  # that evaluation and samples add to the steps
 _LEAST_MB = 450  # of a process that has loaded torch and a model
 _BYTES_PER_TOKEN = 3.4
@@ -234,11 +235,12 @@ def _encode_of(life: Life, state: State) -> Any:
 def _cost(life: Life, state: State, size: Sizes, before: list[Cost]) -> Cost:
     """What a stage costs after those before it: one process runs them all, and gives little memory back."""
     stage, held = state.node.stage, max(cost.memory_mb for cost in before)
+    beside = _BESIDE_MB if apart.possible() else 0
     if stage == "prepare":
         data = size.bytes(state)
         rate, shown = _rate(life.loaded.runs)
         basis = Basis(shown, *[text("plan.basis.bytes", size=f"{data / 1e6:,.1f}")] * 2)
-        return Cost(0.2 + data / rate, max(held, 185 + data * 12 / 1e6), data * 1.3 / 1e6, basis)
+        return Cost(0.2 + data / rate, max(held, 185 + beside + data * 12 / 1e6), data * 1.3 / 1e6, basis)
     if stage == "encode":
         data = size.bytes(state)
         basis = Basis(*[text("plan.basis.bytes", size=f"{data / 1e6:,.1f}")] * 3)
@@ -309,7 +311,10 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     net = adapt.apply(net, adapters, 0).train().to(where)
     plan, trained = resolve(request, net), sum(p.numel() for p in net.parameters() if p.requires_grad)
-    spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read else 0)
+    spent, memory = (
+        time.monotonic() - started,
+        plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read and not apart.possible() else 0),
+    )
     passes = 2 + min(1.0, trained / weights)  # forward, back to the inputs, and to the weights that are trained
     row = plan.seconds_per_step / (plan.rows * plan.accumulate) / passes
     basis = _trained(life, plan)

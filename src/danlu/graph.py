@@ -261,17 +261,18 @@ class Life:
             if getattr(node.module, "RANKS", False):
                 ranks.tell({"node": node.name, "inputs": {n: str(p) for n, p in inputs.items()}, "out": str(out)})
             with ranks.watched():
-                self._call(node.module, context)
+                started = time.time() - self._call(node.module, context)
             self._pin(node, out)
             self._lineage(state, context, inputs, started).write(out)
             files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder, self.pins))
 
-    def _call(self, stage: Any, context: Context) -> None:
-        """Run a stage, in a process of its own where a training follows that has no use for what it loads."""
+    def _call(self, stage: Any, context: Context) -> float:
+        """Run a stage, in a process of its own where a training follows that has no use for what it loads; seconds."""
         if self.apart and getattr(stage, "APART", False):
-            apart.run(stage.run, context, partial(importlib.import_module, "danlu.train.session"))
-        else:
-            stage.run(context)
+            return apart.run(stage.run, context, partial(importlib.import_module, "danlu.train.session"))
+        begun = time.monotonic()
+        stage.run(context)
+        return time.monotonic() - begun
 
     def trains(self, to: str | None = None) -> bool:
         """Whether a run would train something now."""

@@ -14,6 +14,7 @@ from danlu.models.architecture import build
 from danlu.nn.attention import Attention
 from danlu.nn.network import Network
 from danlu.train import cost, pace, plan, usual
+from danlu.train.checkpoint import Position
 from danlu.train.plan import Plan, resolve
 from tests.train.tiny import CONTEXT, PLAN, VOCAB, loaders, network, opened, request
 
@@ -158,7 +159,7 @@ def test_where_the_length_is_told_the_same_steps_are_tried_once(data: Path, trie
     assert count and resolve(asked, network()) == first and len(tried) == count
     assert resolve(request(data, Train(steps=9)), network()).steps == 9 and len(tried) == count
     for seconds, known in ((9.0, first.seconds_per_step), (0.001, 0.001)):
-        pace.outrun(asked, network(), first, seconds)
+        pace.outrun(asked, network(), first, Position(step=1, seconds=seconds))
         assert resolve(asked, network()).seconds_per_step == known
     resolve(request(data, Train(steps=4, optimizer="sgd")), network())
     assert len(tried) > count, "other steps"

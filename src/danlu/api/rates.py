@@ -81,6 +81,7 @@ def find(
             plans.prepare(each, plan)
         constant = request.train.model_copy(update={"schedule": "constant", "warmup": 0.0})
         training = Training(model.task, net, constant, plan, work.recipe.seed)
+        training.feed.steps = 0  # all rates are tried on whole samples
         rates = [lowest * (highest / lowest) ** (step / max(steps - 1, 1)) for step in range(steps)]
         found: list[tuple[float, float, float]] = []
         training.position.lr_scale = rates[0]

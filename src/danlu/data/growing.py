@@ -8,14 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STAGES = 3
-_UNIT = 8  # pixels of whose multiples smaller sides are, so that halving them leaves no pixel over
+UNIT = 8  # pixels, which can be halved three times
 
 
-def side(whole: int, first: float, progress: float) -> int:
-    """Pixels on each side at a point of a training, from 0 to 1; they begin as this share of the whole."""
+def side(whole: int, first: float, progress: float, unit: int = UNIT) -> int:
+    """Pixels on each side at a point of a training, from 0 to 1; they begin as this share of the whole.
+
+    Sides of smaller ones are multiples of `unit`, so that a network sees all of them.
+    """
     stage = min(int(progress * STAGES), STAGES - 1)
     share = first + (1 - first) * stage / (STAGES - 1)
-    return min(whole, max(_UNIT, round(share * whole / _UNIT) * _UNIT)) if share < 1 else whole
+    return min(whole, max(unit, round(share * whole / unit) * unit)) if share < 1 else whole
 
 
 def shrunk(pixels: Tensor, to: int) -> Tensor:

@@ -96,7 +96,7 @@ def count(path: Path) -> int:
 def _settings(count: int, shape: str, classes: Sequence[str]) -> starter.Settings:
     epochs, depth = ("30.0", "2") if count <= _FEW else ("12.0", "1")
     train = {"epochs": epochs, "batch_tokens": "64"}
-    grown = {"grow": "0.5"} if int(shape.split()[0]) >= _GROWS else {}
+    grown = {"grow": "0.5"} if min(map(int, re.findall(r"\d+", shape)[:2])) >= _GROWS else {}
     options = {**_seen_anew(shape, classes), **grown}
     return {"model": {"arch": '"cnn"', "depth": depth}, "options": options, "train": train}
 

@@ -87,14 +87,24 @@ class Architecture:
         embed, image = self.embed, sizes.get("image", 0)
         if isinstance(embed, TokensConfig | CellsConfig) or image in (0, embed.image):
             return self
-        least = embed.patch if isinstance(embed, PatchesConfig) else 2 ** getattr(embed, "stages", 1)
-        free = type(embed) is ConvolutionsConfig or getattr(embed, "places", "none") == "learned"
-        if image < least or not free:
-            raise UserError("E350", found=image, made=embed.image, least=least)
+        if not self.sees(image):
+            raise UserError("E350", found=image, made=embed.image, least=self._least)
         seen, head = replace(embed, image=image), self.head
         if isinstance(head, PixelsConfig) and isinstance(seen, PatchesConfig):
             head = replace(head, patches=seen.count - seen.tokens)
         return replace(self, embed=seen, head=head, context=getattr(seen, "count", self.context))
+
+    def sees(self, image: int) -> bool:
+        """Whether pictures of so many pixels on each side could be seen with the same weights."""
+        free = type(self.embed) is ConvolutionsConfig or getattr(self.embed, "places", "none") == "learned"
+        return free and image >= self._least
+
+    @property
+    def _least(self) -> int:
+        """Pixels on each side of the smallest pictures that leave one place."""
+        if isinstance(self.embed, PatchesConfig):
+            return self.embed.patch
+        return int(getattr(self.embed, "stem", 1) * 2 ** (getattr(self.embed, "stages", 1) - 1))
 
     def with_vocabulary(self, size: int) -> Architecture:
         """The same for so many tokens, whoever reads them."""

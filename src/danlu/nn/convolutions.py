@@ -205,8 +205,11 @@ class Convolutions(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
-        """pixels (B, C, H, H) -> (B, places, D), of a smaller picture fewer. Raises ValueError for a larger one."""
-        fitting(pixels, self.config.image)
+        """pixels (B, C, H, H) -> (B, places, D); while it learns, of a smaller picture fewer.
+
+        Raises ValueError for a picture of another size.
+        """
+        fitting(pixels, self.config.image, self.training)
         return self.stages(pixels)[-1].flatten(2).transpose(1, 2)
 
     def check(self, pixels: Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -109,9 +110,10 @@ class Patches(nn.Module):
     def forward(self, pixels: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """pixels (B, C, H, H) -> (B, 1 + N, D), or (B, N, D) without a class token.
 
-        A smaller image has fewer patches, with places between the learned ones. Raises ValueError for a larger one.
+        While it learns, a smaller image has fewer patches, with places between the learned ones. Raises ValueError for
+        any other size.
         """
-        seen = replace(self.config, image=fitting(pixels, self.config.image))
+        seen = replace(self.config, image=fitting(pixels, self.config.image, self.training))
         x = linear(self._cut(pixels.to(self.dtype)), self.project.weight.flatten(1), self.project.bias)
         if self.token is not None:
             x = torch.cat((self.token.to(self.dtype).expand(len(x), 1, -1), x), 1)
@@ -127,10 +129,10 @@ class Patches(nn.Module):
         return whole.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def fitting(pixels: Tensor, image: int) -> int:
-    """The side of square pixels (B, C, H, H), as large as what a network was made for or smaller; else ValueError."""
+def fitting(pixels: Tensor, image: int, learning: bool) -> int:
+    """The side of square pixels (B, C, H, H): what a network was made for, or less while it learns; else ValueError."""
     height, width = pixels.shape[-2:]
-    if height != width or width > image:
+    if height != width or width > image or (width < image and not learning):
         raise ValueError(f"made for {image} pixels on each side; got {(height, width)}")
     return width
 
@@ -142,9 +144,18 @@ def resampled(places: Tensor, tokens: int, image: PatchesConfig) -> Tensor:
     if side == before:
         return places
     wide = places.to(torch.promote_types(places.dtype, torch.float32))
-    grid = wide[tokens:].T.unflatten(1, (before, before))[None]
-    between = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat((places[:tokens], between[0].flatten(1).T.to(places.dtype)))
+    between = _between(before, side, wide.dtype, wide.device) @ wide[tokens:]
+    return torch.cat((places[:tokens], between.to(places.dtype)))
+
+
+@cache
+def _between(before: int, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(side², before²): the share of each old place in each new one.
+
+    As a product, since torch's own backward pass of this on a GPU does not repeat itself bit by bit.
+    """
+    each = torch.eye(before**2, dtype=dtype, device=device).view(-1, 1, before, before)
+    return F.interpolate(each, size=(side, side), mode="bicubic", align_corners=False).flatten(1).T.contiguous()
 
 
 class Frames(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from danlu.data import growing
 from danlu.data.augment import Augmentation, Lots, mixed
+from danlu.errors import UserError
 from danlu.modalities.text import Text
 from danlu.models.architecture import Architecture
 from danlu.nn.losses import IGNORE, wide
@@ -33,6 +34,7 @@ class ImageClassification(OneLabel, Seen):
     known_as = ("image-classification",)
     teachable = True
     teacher: Teacher | None = None  # whose answers are learned beside the labels
+    unit = growing.UNIT  # of the sides of pictures that grow
     options = {
         **Seen.options,
         "colour": (0.0, [0.0, 1.0], "by how much brightness, contrast and saturation change at most in training"),
@@ -52,10 +54,12 @@ class ImageClassification(OneLabel, Seen):
         """With a head for the classes.
 
         Raises:
-            UserError: E350, pictures are to grow, and it sees those of one size.
+            UserError: E284, pictures are to grow, and it does not see smaller ones, or none are smaller.
         """
-        if self.chosen["grow"] < 1:
-            architecture.seeing({"image": self._side(0.0, self.processor.size)})
+        self.unit = getattr(architecture.embed, "patch", self.unit)
+        first, whole = self._side(0.0, self.processor.size), self.processor.size
+        if self.chosen["grow"] < 1 and (first == whole or not architecture.sees(first)):
+            raise UserError("E284", share=self.chosen["grow"], first=first, whole=whole)
         return super().shaped(architecture)
 
     def answer(self, net: Any, batch: Batch, wanted: str = "") -> Answer:
@@ -95,8 +99,13 @@ class ImageClassification(OneLabel, Seen):
         whole = self.processor.size
         return float((self._side(progress, whole) / whole) ** 2)
 
+    @property
+    def given(self) -> float:
+        """Of a step's time, what does not follow the pixels; a teacher sees them whole."""
+        return 0.6 if self.teacher else super().given
+
     def _side(self, progress: float, whole: int) -> int:
-        return growing.side(whole, self.chosen["grow"], progress)
+        return growing.side(whole, self.chosen["grow"], progress, self.unit)
 
     def loss(self, net: nn.Module, batch: Batch, part: str = "model") -> dict[str, Tensor]:
         """Cross-entropy with the label, or in shares with that of a second picture in it, and a teacher's answers."""

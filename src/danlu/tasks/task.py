@@ -156,6 +156,11 @@ class Task(ABC):
         """What the network sees of a batch at this point of a training, from 0 at its beginning to 1: all of it."""
         return batch
 
+    @property
+    def given(self) -> float:
+        """Of a step's time, what does not follow its operations."""
+        return 0.2
+
     def share(self, progress: float) -> float:
         """The operations of a step at this point, as a share of those on whole samples."""
         return 1.0

@@ -61,8 +61,9 @@ class Feed:
         return Fed(batches, counts, tokens)
 
     def _batch(self, loader: Loader, step: int, micro: int, shape: Shape) -> Batch:
-        batch = self.task.corrupt(loader.train(step, micro, shape), generator(self.seed, "corrupt", step, micro))
-        return self.ranks.own(self.task.staged(batch, min(step / self.steps, 1.0) if self.steps else 1.0))
+        batch = loader.train(step, micro, shape)
+        own = self.ranks.own(self.task.corrupt(batch, generator(self.seed, "corrupt", step, micro)))
+        return self.task.staged(own, min(step / self.steps, 1.0) if self.steps else 1.0)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

@@ -278,7 +278,9 @@ class Training:
                 self.best = None  # first: where it lies in memory, two at once would be the most that is held
                 self.best = self.set_aside(self.masters.params)
         else:
-            position.stale += 1
+            position.stale += (
+                self.task.share(position.step / self.plan.steps) == 1.0
+            )  # what is learned is what is asked
         position.looked = position.step
         position.seconds += time.perf_counter() - start
         return Evaluated(position.step, metrics, better)

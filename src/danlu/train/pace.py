@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MICRO_SECONDS = 3.0  # of one micro-batch, at most: a third of the time in which a training must be gone (stopping.py)
 SLACK = 1.04  # the mean step takes longer than the middle one that is measured
 ROUNDS, _PATIENCE = 7, 2.0  # steps that are timed for the forecast, and the seconds after which no more are
-_GIVEN, _POINTS = 0.1, 30  # of a step's time, what does not follow its operations (measured); where these are asked for
+_POINTS = 30  # of a training, at which the share of the operations is asked for
 _HASTE = 0.35  # those seconds where the length of the training does not follow from them
 _MEASURED = ("attention", "rows", "accumulate", "seconds_per_step", "memory_mb")  # what a trial decides and finds
 
@@ -77,6 +77,7 @@ def step_seconds(request: Request, net: nn.Module, plan: Plan, rounds: int = 2, 
     with parked(net, request.folder):
         room.give_back()
         times = _times(request, copied.pop(), plan, rounds, together)
+        _Trials.held = max(_Trials.held, room.resident())
         room.give_back()
     return statistics.median(times[1:])
 
@@ -97,10 +98,14 @@ def _times(request: Request, net: nn.Module, plan: Plan, rounds: int, together: 
     return times
 
 
-def effort(task: Task, since: float = 0.0, until: float = 1.0) -> float:
-    """The time of the mean step between two points of a training, in that of a step on whole samples."""
+def effort(task: Task, where: str, since: float = 0.0, until: float = 1.0) -> float:
+    """The time of the mean step between two points of a training, in that of a step on whole samples.
+
+    On a GPU small samples are not counted on to be faster: launching kernels is what takes time there.
+    """
+    given = task.given if where == device.CPU else 1.0
     points = [since + (until - since) * (k + 0.5) / _POINTS for k in range(_POINTS)]
-    return _GIVEN + (1 - _GIVEN) * statistics.mean(map(task.share, points))
+    return given + (1 - given) * statistics.fmean(map(task.share, points))
 
 
 def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
@@ -109,16 +114,20 @@ def work(net: nn.Module, plan: Plan) -> tuple[object, ...]:
     return (stack(net), shapes, plan.rows, plan.accumulate, plan.context, plan.precision, plan.dropout)
 
 
+class _Trials:
+    held = 0.0  # bytes of this process after the steps of the largest of those that `held` watches
+
+
 def held(trial: Callable[[], Plan]) -> Plan:
     """The plan that a trial of its steps gives, with the most memory that this process held meanwhile.
 
     A trial holds what the training will: the weights that it copied are set aside. Where the process was larger
-    before, what it holds afterwards is taken: the tuned allocator gives nothing back (allocator.py).
+    before, what it holds after its last step is taken: until asked, the tuned allocator gives nothing back (allocator).
     """
-    before, plan = room.peak(), trial()
+    _Trials.held, before, plan = 0.0, room.peak(), trial()
     if plan.device != device.CPU:  # what this process holds lies elsewhere
         return plan
-    held = room.peak() if room.peak() > before else room.resident()
+    held = room.peak() if room.peak() > before else _Trials.held or room.resident()
     return replace(plan, memory_mb=int(held / 1e6)) if held else plan
 
 
@@ -145,7 +154,7 @@ def _trial(request: Request, net: nn.Module, plan: Plan) -> tuple[object, ...]:
 
 def outrun(request: Request, net: nn.Module, plan: Plan, position: Position) -> None:
     """Remember the seconds of a training's steps where the trial's were more: it was made in a busy moment."""
-    pace = position.seconds / position.step / effort(request.task, 0.0, position.step / plan.steps)
+    pace = position.seconds / position.step / effort(request.task, plan.device, 0.0, position.step / plan.steps)
     found = cost.recalled(_trial(request, net, plan), plan.device)
     if found and pace < found["seconds_per_step"]:
         cost.kept(_trial(request, net, plan), plan.device, found | {"seconds_per_step": pace})

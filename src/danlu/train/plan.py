@@ -29,7 +29,7 @@ from danlu.train.usual import stack
 
 PLAN = "plan.toml"
 EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
-_LOOKING = 1.05  # evaluation adds about a twentieth
+_LOOKING = 0.05  # of a step on whole samples: evaluation adds about a twentieth
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
 _NEW = ("source", "target", "average")  # what plans of an earlier version do not say
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
@@ -268,7 +268,7 @@ def _timed(request: Request, net: nn.Module, plan: Plan) -> Plan:
     train, loader, held_out = request.train, request.loader, request.held_out
     rows_per_step = plan.rows * plan.accumulate
     steps = _steps(request, net, plan)
-    mean = plan.seconds_per_step * pace.effort(request.task)
+    mean = plan.seconds_per_step * pace.effort(request.task, plan.device)
     per_row = plan.seconds_per_step / rows_per_step / 3  # a forward pass is a third of a step
     budget = int(0.1 * steps * rows_per_step * 3 / 2)  # rows to look at: evaluation takes about a twentieth of the time
     looks = _looks(request, budget)
@@ -309,8 +309,9 @@ def _steps(request: Request, net: nn.Module, plan: Plan) -> int:
         return max(1, math.ceil(train.epochs * len(loader) / rows))
     left = seconds(train.budget or "5min") - (time.monotonic() - request.started)
     saving = sum(p.numel() for p in net.parameters()) * 12 / _WRITE_RATE
-    mean = plan.seconds_per_step * pace.effort(request.task)
-    steps = int(left / (mean * (_LOOKING if request.held_out else 1.0) + saving * mean / 60))
+    mean = plan.seconds_per_step * pace.effort(request.task, plan.device)
+    looking = plan.seconds_per_step * _LOOKING if request.held_out else 0.0
+    steps = int(left / (mean + looking + saving * mean / 60))
     if steps < 1:
         spent = f"{time.monotonic() - request.started:.0f} s"
         raise UserError("E112", budget=train.budget, step=f"{plan.seconds_per_step:.1f} s", spent=spent)

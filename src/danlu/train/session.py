@@ -20,12 +20,12 @@ from danlu.messages import text
 from danlu.quantity import seconds
 from danlu.train import checkpoint, compiling, distributed, log, mark, memory, pace, split, usual
 from danlu.train.events import Evaluated, Halted, Stepped
+from danlu.train.gauge import Gauge
 from danlu.train.loop import Training
 from danlu.train.plan import PLAN, Plan, Request, paced, prepare, resolve
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-_WAITING = 0.02  # share of the time spent on batches from which it is said
 TRIES = 3  # saves in a row for which a full disk has no room, until a training gives up
 
 
@@ -85,7 +85,7 @@ def fit(
         session.run()
     if plan.compiled_from == compiling.NEVER and training.position.step:
         pace.outrun(request, net, plan, training.position)
-    facts = _facts(training, request.loader.padding) | {"waiting_for_data": session.waiting, "counted": session.counted}
+    facts = _facts(training, request.loader.padding) | session.gauge.facts
     return Result(plan, together.whole(training.final_weights()), facts)
 
 
@@ -220,8 +220,7 @@ class _Session:
         self.before = training.position.anchor, training.start
         self.stop = ""
         self.together, self.leads = training.ranks, ranks.rank() == 0
-        self.recent, self.peak = list[float](), self.plan.peak_gflops
-        self.waited = self.stepped = 0.0  # seconds of this run: for batches, and in steps
+        self.gauge = Gauge(self.plan, request.task)
         training.halted = lambda: self.together.any(bool(self.stop))
         training.recall = self._recalled
 
@@ -344,39 +343,14 @@ class _Session:
         return self.training.position.step, self.training.position.looked
 
     def _stepped(self, event: Stepped) -> None:
-        self.recent = [*self.recent[-49:], event.seconds]
-        self.waited, self.stepped = self.waited + event.waited, self.stepped + event.seconds
+        said = self.gauge.read(event)
         entry = {name: getattr(event, name) for name in ("step", "loss", "lr", "norm", "tokens", "seconds", "waited")}
         if event.incidents:
             entry["incidents"] = [{"kind": each.kind, **each.facts} for each in event.incidents]
         self._log(entry)
         for incident in event.incidents:
             self.view.line(log.said(incident))
-        self.view.progress(event.step, self.plan.steps, self._note(event))
-
-    @property
-    def waiting(self) -> float:
-        """The share of this run's steps in which the network waited for its batches."""
-        return round(self.waited / max(self.stepped, 1e-9), 4)
-
-    @property
-    def counted(self) -> str:
-        """What its steps take so and so many of."""
-        return self.request.task.modality().counted
-
-    def _note(self, event: Stepped) -> str:
-        recent = sorted(self.recent)
-        middle = recent[len(recent) // 2]
-        task, done = self.request.task, event.step / self.plan.steps
-        left = (self.plan.steps - event.step) * pace.effort(task, done) / pace.effort(task, done, done)
-        rate = self.plan.step_gflop * task.share(done) / max(middle, 1e-9)
-        self.peak = max(self.peak, rate)  # what is faster than the peak was shows that this was a busy moment's
-        waiting = "" if self.waiting <= _WAITING else text("train.waiting", share=f"{self.waiting:.0%}")
-        return text(
-            "train.step", loss=f"{event.loss:.3f}", speed=f"{event.tokens / middle:,.0f}",
-            counted=text(f"counted.{self.counted}"), share=f"{rate / max(self.peak, 1e-9):.0%}",
-            low=log.clock(left * recent[len(recent) // 4]), high=log.clock(left * recent[-1 - len(recent) // 8]),
-        ) + waiting  # fmt: skip
+        self.view.progress(event.step, self.plan.steps, said)
 
     def _evaluated(self, event: Evaluated) -> None:
         self._log({"step": event.step, "validation": event.metrics})
