@@ -311,10 +311,8 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     net = adapt.apply(net, adapters, 0).train().to(where)
     plan, trained = resolve(request, net), sum(p.numel() for p in net.parameters() if p.requires_grad)
-    spent, memory = (
-        time.monotonic() - started,
-        plan.memory_mb + _LOOKING_MB + (_KEPT_MB if read and not apart.possible() else 0),
-    )
+    kept = _KEPT_MB if read and not apart.possible() else 0
+    spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + kept
     passes = 2 + min(1.0, trained / weights)  # forward, back to the inputs, and to the weights that are trained
     row = plan.seconds_per_step / (plan.rows * plan.accumulate) / passes
     basis = _trained(life, plan)
