@@ -29,7 +29,7 @@ class Standardized(nn.Conv2d):
     """Each filter with mean 0 and variance 1 (1903.10520)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = self.weight.view(1, len(self.weight), -1)
+        flat = self.weight.reshape(1, len(self.weight), -1)
         weight = F.batch_norm(flat, None, None, training=True, momentum=0.0).view_as(self.weight)
         return self._conv_forward(x, weight, self.bias)
 

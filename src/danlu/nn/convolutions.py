@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.nn.groups import group_norm
+from danlu.nn.norm import layer_norm, wide
 from danlu.nn.stems import fitting
 
 KINDS = ("plain", "residual")
@@ -146,11 +147,14 @@ class Standardized(nn.Conv2d):
         return self._conv_forward(x, self.filters().to(x.dtype), None)
 
     def filters(self) -> Tensor:
-        """The filters used (outputs, inputs, 3, 3), at least in fp32: each sums to 0, its squares to 2 (1502.01852)."""
-        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-        variance, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
-        count = weight[0].numel()
-        return (weight - mean) * torch.rsqrt((variance + _EPS / count) * (count / 2))
+        """The filters used (outputs, inputs, 3, 3): each sums to 0, its squares to 2 (1502.01852).
+
+        A norm over the numbers of a filter, by the kernel of norms: statistics in fp32, one pass each way.
+        """
+        rows = self.weight.flatten(1)
+        count = rows.shape[1]
+        length = torch.full((count,), math.sqrt(2 / count), dtype=wide(rows), device=rows.device)
+        return layer_norm(rows, length, None, _EPS / count).view_as(self.weight)
 
 
 class Convolution(nn.Module):

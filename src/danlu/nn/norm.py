@@ -51,8 +51,8 @@ class LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        bias = None if bias is None else bias.to(_wide(x))
-        y, mean, inverse = torch.native_layer_norm(rows, weight.shape, weight.to(_wide(x)), bias, eps)
+        bias = None if bias is None else bias.to(wide(x))
+        y, mean, inverse = torch.native_layer_norm(rows, weight.shape, weight.to(wide(x)), bias, eps)
         ctx.save_for_backward(rows, mean, inverse, weight)
         ctx.eps = eps
         return y.view(x.shape)
@@ -81,7 +81,7 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        variance = torch.linalg.vector_norm(rows, dim=-1, dtype=_wide(x)).square_().div_(rows.shape[1])
+        variance = torch.linalg.vector_norm(rows, dim=-1, dtype=wide(x)).square_().div_(rows.shape[1])
         ctx.save_for_backward(rows, variance, weight)
         ctx.eps = eps
         return (_unit(rows, variance, eps) * weight.to(x.dtype)).view(x.shape)
@@ -113,6 +113,6 @@ def _d_rows(grad: Tensor, rows: Tensor, mean: Tensor, inverse: Tensor, weight: T
     return torch.ops.aten.native_layer_norm_backward(grad, rows, weight.shape, mean, inverse, weight, None, wanted)[0]
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide(x: Tensor) -> torch.dtype:
     """At least fp32."""
     return torch.promote_types(x.dtype, torch.float32)
