@@ -19,7 +19,7 @@ from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
 from tests.tiny_life import project
 
-pytestmark = pytest.mark.skipif(not apart.possible(), reason="processes are copied on Linux alone")
+pytestmark = pytest.mark.skipif(not apart.supported(), reason="processes are copied on Linux alone")
 
 
 class Heard(Silent):
@@ -40,6 +40,14 @@ def called(stage: Any) -> Any:
     context: Any = SimpleNamespace(view=Heard(), output_hash="", facts={})
     apart.run(stage, context, lambda: None)
     return context
+
+
+def test_a_process_that_may_have_computed_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of OpenMP are not copied with it, and their team would be waited for without end."""
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    assert not apart.possible()
+    monkeypatch.delitem(sys.modules, "torch")
+    assert apart.possible()
 
 
 def test_what_it_says_and_finds_comes_back() -> None:

@@ -26,9 +26,14 @@ _OFTEN = 0.05  # seconds between two words of progress
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def possible() -> bool:
-    """Elsewhere a process that was copied from another may not use what that one has loaded."""
+def supported() -> bool:
+    """Whether stages run apart in a `danlu run` like this one: on Linux, of one rank."""
     return sys.platform == "linux" and ranks.count() == 1
+
+
+def possible() -> bool:
+    """Whether this process can be copied: not once torch may have computed, whose threads a copy would wait for."""
+    return supported() and "torch" not in sys.modules
 
 
 def run(stage: Callable[["Context"], None], context: "Context", meanwhile: Callable[[], object]) -> float:

@@ -235,7 +235,7 @@ def _encode_of(life: Life, state: State) -> Any:
 def _cost(life: Life, state: State, size: Sizes, before: list[Cost]) -> Cost:
     """What a stage costs after those before it: one process runs them all, and gives little memory back."""
     stage, held = state.node.stage, max(cost.memory_mb for cost in before)
-    beside = _BESIDE_MB if apart.possible() else 0
+    beside = _BESIDE_MB if apart.supported() else 0
     if stage == "prepare":
         data = size.bytes(state)
         rate, shown = _rate(life.loaded.runs)
@@ -311,7 +311,7 @@ def _training(life: Life, state: State, size: Sizes, *, read: bool) -> Cost:
     adapters = config.get("adapt") or adapt.short(config.get("tune", "full"))
     net = adapt.apply(net, adapters, 0).train().to(where)
     plan, trained = resolve(request, net), sum(p.numel() for p in net.parameters() if p.requires_grad)
-    kept = _KEPT_MB if read and not apart.possible() else 0
+    kept = _KEPT_MB if read and not apart.supported() else 0
     spent, memory = time.monotonic() - started, plan.memory_mb + _LOOKING_MB + kept
     passes = 2 + min(1.0, trained / weights)  # forward, back to the inputs, and to the weights that are trained
     row = plan.seconds_per_step / (plan.rows * plan.accumulate) / passes
