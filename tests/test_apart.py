@@ -17,6 +17,7 @@ from danlu.artifact import Lineage
 from danlu.errors import Problems, UserError
 from danlu.graph import Life, Silent
 from danlu.recipe import load_recipe
+from danlu.stages import prepare
 from tests.tiny_life import project
 
 pytestmark = pytest.mark.skipif(not apart.supported(), reason="processes are copied on Linux alone")
@@ -185,6 +186,21 @@ def test_a_training_does_not_hold_what_cleaned_its_rows(tmp_path: Path) -> None:
             Lineage.read(next((recipe.parent / runs / "store").glob(f"{stage}-*"))) for runs in ("here", "runs")
         )
         assert (here.output_hash, here.key, here.facts) == (there.output_hash, there.key, there.facts)
+
+
+def test_a_stage_is_recorded_with_its_own_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and not with what its process does meanwhile."""
+    seconds = apart.run(lambda context: time.sleep(0.2), SimpleNamespace(output_hash="", facts={}), _slowly)  # type: ignore[arg-type]
+    assert 0.2 <= seconds < 0.9
+    work = prepare.run
+    monkeypatch.setattr(prepare, "run", lambda context: (_slowly(), work(context)))
+    Life(load_recipe(project(tmp_path / "tiny"))).run(Silent(), "prepare")
+    (made,) = (tmp_path / "tiny" / "runs" / "store").glob("prepare-*")
+    assert 1.0 <= Lineage.read(made).made["seconds"] < 1.9
+
+
+def _slowly() -> None:
+    time.sleep(1.0)
 
 
 def test_what_is_wrong_with_the_rows_is_said_once(tmp_path: Path) -> None:

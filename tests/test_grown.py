@@ -125,4 +125,4 @@ def test_no_look_at_whole_pictures_ends_a_training_of_small_ones(
     monkeypatch.setattr(loop.Training, "_looked", worse)
     keys = ("train.steps=18", "train.evaluate_every=3", "train.stop_early=2")
     changed(project(tmp_path, GROWN), *keys).run(Silent(), "pretrain")
-    assert stale == [(3, 0), (6, 0), (9, 0), (12, 1), (15, 2)]
+    assert stale == [(3, 0), (6, 0), (9, 0), (12, 0), (15, 1), (18, 2)]

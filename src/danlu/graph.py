@@ -261,7 +261,8 @@ class Life:
             if getattr(node.module, "RANKS", False):
                 ranks.tell({"node": node.name, "inputs": {n: str(p) for n, p in inputs.items()}, "out": str(out)})
             with ranks.watched():
-                started = time.time() - self._call(node.module, context)
+                spent = self._call(node.module, context)
+                started = time.time() - spent
             self._pin(node, out)
             self._lineage(state, context, inputs, started).write(out)
             files.write_text(out / "danlu.toml", resolved(self.loaded, state.folder, self.pins))

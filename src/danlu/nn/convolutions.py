@@ -218,8 +218,7 @@ class Convolutions(nn.Module):
 
     def check(self, pixels: Tensor) -> None:
         """Raise ValueError for pictures of another size."""
-        if pixels.shape[-2:] != (self.config.image, self.config.image):
-            raise ValueError(f"made for {self.config.image} pixels on each side; got {tuple(pixels.shape[-2:])}")
+        fitting(pixels, self.config.image, learning=False)
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """What each stage makes of pixels (B, C, H, H): (B, channels, side, side) each, the finest first."""

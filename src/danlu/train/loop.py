@@ -93,6 +93,10 @@ class Training:
         """Whether the last evaluations were no better; part of the position, so that a resumed training knows it."""
         return bool(self.train.stop_early) and self.position.stale >= (self.train.stop_early or 0)
 
+    def _saw_whole_samples(self) -> bool:
+        """Whether the last step learned from such as are asked about: before, no look tells that it gets no better."""
+        return self.task.share((self.position.step - 1) / self.plan.steps) == 1.0
+
     def _looks_now(self, held_out: Loader | None) -> bool:
         """Whether the evaluation that follows the last step is still to be done."""
         return self.position.looked < self.position.step and self.looks(self.position.step, held_out)
@@ -278,9 +282,7 @@ class Training:
                 self.best = None  # first: where it lies in memory, two at once would be the most that is held
                 self.best = self.set_aside(self.masters.params)
         else:
-            position.stale += (
-                self.task.share(position.step / self.plan.steps) == 1.0
-            )  # what is learned is what is asked
+            position.stale += self._saw_whole_samples()
         position.looked = position.step
         position.seconds += time.perf_counter() - start
         return Evaluated(position.step, metrics, better)
