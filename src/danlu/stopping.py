@@ -55,10 +55,13 @@ def _listen(heard: socket.socket, farewell: Callable[[], object]) -> None:
     deadlines: list[float] = []
     while True:
         left = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        if select.select([heard], [], [], left)[0]:
-            number = heard.recv(1)
-            if not number:
-                return
+        try:
+            number = heard.recv(1) if select.select([heard], [], [], left)[0] else None
+        except (OSError, ValueError):  # closed: a second signal has ended the waiting for this thread
+            return
+        if number == b"":
+            return
+        if number:
             if number[0] in SIGNALS:
                 deadlines.append(time.monotonic() + (AT_ONCE if deadlines else GRACE))
         elif len(deadlines) == 1 and _saving.locked():

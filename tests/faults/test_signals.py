@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,16 @@ def test_stopped_far_from_python(place: str, least: float, straight: dict[str, A
     assert code == 75 and took < 2, took
     cold.finish(recipe)
     assert cold.outcome(recipe) == straight
+
+
+def test_a_second_signal_while_all_ends_prints_no_traceback() -> None:
+    """It may close the socket before the listening thread has been waited for."""
+    said: list[str] = []
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        stopping._listen(ours, lambda: said.append("farewell"))
+    assert said == []
 
 
 @pytest.mark.long
