@@ -162,8 +162,9 @@ def test_configs_that_we_do_not_carry_are_refused(
 
 def test_inputs_of_another_size_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     image = build(ROWS["vit-labels"].architecture, torch.Generator())
-    with pytest.raises(ValueError, match="pixels"):
-        image({"pixel_values": torch.zeros(1, 3, 20, 20)})
+    for learning, side in ((False, 20), (False, 60), (True, 60)):  # smaller ones are seen while it learns
+        with pytest.raises(ValueError, match="pixels"):
+            image.train(learning)({"pixel_values": torch.zeros(1, 3, side, side)})
     sound = build(ROWS["whisper"].architecture, torch.Generator())
     with pytest.raises(ValueError, match="frames"):
         sound({"input_features": torch.zeros(1, 12, 30), "decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)})
