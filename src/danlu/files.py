@@ -349,14 +349,14 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: M
     """
     with _disk(path), _replacing(path) as file:
         _write(file, _tensor_header(tensors, metadata or {"format": "pt"}))
-        for _, tensor in sorted(tensors.items()):
-            _write(file, tensor_bytes(tensor))
+        for name in sorted(tensors):  # one after the other: of a file, no more than one is in memory
+            _write(file, tensor_bytes(tensors[name]))
 
 
 def _tensor_header(tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in ((name, tensors[name]) for name in sorted(tensors)):
         size = tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _DTYPES[str(tensor.dtype)],

@@ -126,7 +126,7 @@ def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape: tuple[int, 
     random = torch.Generator().manual_seed(3)
     batch = torch.randn(3, *shape, generator=random)
     left, _, right = torch.linalg.svd(batch, full_matrices=False)
-    found = optim.orthogonalised(batch)
+    found = optim.in_blocks(batch, 0)
     assert found.dtype == torch.float32
     for ours_, exact in zip(found, left @ right, strict=True):
         singular = torch.linalg.svdvals(ours_)
@@ -147,7 +147,7 @@ def test_the_iteration_is_a_polynomial_of_the_singular_values(
     values = values / (values.norm(dim=-1, keepdim=True) + 1e-7)
     for _ in range(5):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    found = optim.orthogonalised(batch.to(dtype))
+    found = optim.in_blocks(batch.to(dtype), 0)
     assert found.dtype == dtype
     assert float((found.double() - left * values[:, None] @ right).abs().max()) < close
 
@@ -155,10 +155,28 @@ def test_the_iteration_is_a_polynomial_of_the_singular_values(
 def test_orthogonalised_knows_no_size_and_no_neighbours() -> None:
     random = torch.Generator().manual_seed(4)
     batch = torch.randn(2, 12, 5, generator=random)
-    found = optim.orthogonalised(batch)
-    torch.testing.assert_close(optim.orthogonalised(batch * 2**20), found, rtol=0.02, atol=0.01)
-    torch.testing.assert_close(optim.orthogonalised(batch[1:])[0], found[1], rtol=0, atol=0)
-    assert torch.isfinite(optim.orthogonalised(torch.zeros(1, 4, 4))).all()
+    found = optim.in_blocks(batch, 0)
+    torch.testing.assert_close(optim.in_blocks(batch * 2**20, 0), found, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(optim.in_blocks(batch[1:], 0)[0], found[1], rtol=0, atol=0)
+    assert torch.isfinite(optim.in_blocks(torch.zeros(1, 4, 4), 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "block", "sizes"), [(12, 4, [4, 4, 4]), (10, 4, [4, 4, 2]), (7, 9, [7]), (5, 1, [1] * 5)]
+)
+@pytest.mark.parametrize("tall", [False, True])
+def test_blocks_of_rows_are_orthogonalised_each_for_itself(rows: int, block: int, sizes: list[int], tall: bool) -> None:
+    batch = torch.randn(2, rows, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    alone = torch.cat([optim.orthogonalised(part) for part in batch.split(sizes, 1)], 1)
+    found = optim.in_blocks(batch.mT if tall else batch, block)
+    torch.testing.assert_close(found.mT if tall else found, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_the_operations_of_blocks_are_counted() -> None:
+    params = {"blocks.0.w": torch.zeros(512, 64, 3, 3), "blocks.1.w": torch.zeros(48, 100), "head": torch.zeros(9, 9)}
+    whole = 5 * (4 * 512**2 * 576 + 2 * 512**3) + 5 * (4 * 48**2 * 100 + 2 * 48**3)
+    halves = 2 * 5 * (4 * 256**2 * 576 + 2 * 256**3) + 5 * (4 * 48**2 * 100 + 2 * 48**3)
+    assert (optim.orthogonalising(params), optim.orthogonalising(params, 300)) == (whole, halves)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.4])

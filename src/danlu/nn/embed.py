@@ -43,6 +43,28 @@ def table_of(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
 
 
+class Table(nn.Embedding):
+    """Vectors by id. In a training that computes in 16 bits it stays as it is, and what is looked up is lowered.
+
+    So it needs no copy, and the gradients of a token that occurs often are summed in fp32.
+    """
+
+    computed: Tensor
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width, _weight=torch.zeros(rows, width))
+        self.register_buffer("computed", torch.empty(0), persistent=False)  # its dtype goes with that of the network
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Give vectors in `dtype` until the network is converted."""
+        self.computed = self.computed.to(dtype)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (...) -> (..., W)."""
+        vectors = super().forward(ids)
+        return vectors if self.computed.dtype == torch.float32 else vectors.to(self.computed.dtype)
+
+
 class Tokens(nn.Module):
     """Token, position and type tables; the token table may be another embedding's (`shared`)."""
 
@@ -53,7 +75,7 @@ class Tokens(nn.Module):
         self.config = config
         width = config.width or dim
         self.share(shared)
-        self.tokens = table_of(config.vocab, width) if shared is None else None
+        self.tokens = Table(config.vocab, width) if shared is None else None
         learned = config.positions and config.table == "learned"
         self.positions = table_of(config.positions, width) if learned else None
         self.types = table_of(config.types, width) if config.types else None

@@ -1,16 +1,18 @@
 """Tensors that a training may want again, set aside: in a file that has no name, and takes no memory.
 
-What is read of it comes into memory for as long as it is used. The file goes with the process. Where the folder itself
-is kept in memory (tmpfs), nothing is won.
+Each is read when it is asked for, and is in memory for as long as it is used. The file goes with the process. Where the
+folder itself is kept in memory (tmpfs), nothing is won.
 """
 
 import contextlib
-import mmap
+import errno
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from io import BufferedRandom
+from itertools import accumulate
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +20,8 @@ from torch import Tensor, nn
 from danlu.device import CPU
 from danlu.files import tensor_bytes
 
-_ALIGNED = 64  # bytes at whose multiples tensors begin
 
-
-class Aside:
+class Aside(Mapping[str, Tensor]):
     """A copy of tensors by name: in a file in `folder`; in memory without one, on a GPU and where the disk is full."""
 
     def __init__(self, tensors: Mapping[str, Tensor], folder: Path | None):
@@ -29,18 +29,32 @@ class Aside:
         self._file = _written(tensors, folder) if folder and on_cpu else None
         if self._file:
             weakref.finalize(self, self._file.close)
-        self._copies = {n: t.detach().to("meta") if self._file else t.detach().clone() for n, t in tensors.items()}
+        self._turn = threading.Lock()  # a checkpoint may be written beside the steps
+        self._copies = {n: _like(t) if self._file else t.detach().clone() for n, t in tensors.items()}
+        ends = accumulate(tensor.nbytes for tensor in tensors.values())
+        self._starts = {name: end - tensor.nbytes for (name, tensor), end in zip(tensors.items(), ends, strict=True)}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All of them, to be read."""
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor: of a file one of its own, read anew.
+
+        Raises:
+            KeyError: there is none of this name.
+            OSError: the file cannot be read.
+        """
         if self._file is None:
-            return dict(self._copies)
-        whole = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
-        found, start = dict[str, Tensor](), 0
-        for name, like in self._copies.items():
-            found[name] = _at(whole, start, like)
-            start += _room(like)
-        return found
+            return self._copies[name]
+        tensor = torch.empty_like(self._copies[name], device=CPU)
+        with self._turn:
+            self._file.seek(self._starts[name])
+            if tensor.numel() and self._file.readinto(tensor_bytes(tensor)) != tensor.nbytes:
+                raise OSError(errno.EIO, "what was set aside is cut off")
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._copies)
+
+    def __len__(self) -> int:
+        return len(self._copies)
 
 
 @contextlib.contextmanager
@@ -56,17 +70,16 @@ def parked(net: nn.Module, folder: Path | None) -> Iterator[None]:
             p.data = p.data.new_empty(0)
         yield
     finally:
-        for name, weight in kept.tensors().items():
-            named[name].data = _own(weight)
+        for name, weight in kept.items():
+            named[name].data = weight
 
 
-def _written(tensors: Mapping[str, Tensor], folder: Path) -> IO[bytes] | None:
+def _written(tensors: Mapping[str, Tensor], folder: Path) -> BufferedRandom | None:
     """A file of tensors one after the other; None where it cannot be written, or there is nothing to write."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         for tensor in tensors.values():
             file.write(tensor_bytes(tensor))
-            file.write(bytes(_room(tensor) - tensor.nbytes))
         file.flush()
         if file.tell():
             stack.pop_all()
@@ -74,20 +87,6 @@ def _written(tensors: Mapping[str, Tensor], folder: Path) -> IO[bytes] | None:
     return None
 
 
-def _own(mapped: Tensor) -> Tensor:
-    """A tensor in memory; where there is no room, what is read of the file at need."""
-    try:
-        return mapped.clone()
-    except (RuntimeError, MemoryError):
-        return mapped
-
-
-def _at(whole: mmap.mmap, start: int, like: Tensor) -> Tensor:
-    if not like.numel():  # torch reads no empty stretch
-        return torch.empty_like(like, device=CPU)
-    return torch.frombuffer(whole, dtype=like.dtype, count=like.numel(), offset=start).view(like.shape)
-
-
-def _room(tensor: Tensor) -> int:
-    """Bytes from the beginning of a tensor to that of the next."""
-    return -(-tensor.numel() * tensor.element_size() // _ALIGNED) * _ALIGNED
+def _like(tensor: Tensor) -> Tensor:
+    """Its shape and kind without its numbers, laid out as it is written."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

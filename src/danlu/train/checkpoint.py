@@ -1,7 +1,7 @@
 """Checkpoints: one folder per step, whole or absent; the newest one that verifies is used, and said so."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Checkpoint:
     position: Position
     weights: Named  # fp32, the whole network
     optimizer: Named
-    best: Named | None
+    best: Mapping[str, Tensor] | None  # of what is trained
 
     @property
     def bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,8 @@ class Training:
     def _optimizer(self, part: str) -> "optim.Optimizer | rates.Paced":
         params = {name: p for name, p in self.masters.params.items() if name.startswith(prefix(part))}
         made, dtype = self.ranks.optimizer(self.plan.optimizer), DTYPES[self.plan.precision]
-        make = partial(made, train=self.train, decay=self.plan.weight_decay, dtype=dtype)
+        block = self.plan.muon_block
+        make = partial(made, train=self.train, decay=self.plan.weight_decay, dtype=dtype, block=block)
         return rates.optimizer(params, self.train, self.plan.steps, make)
 
     @property
@@ -238,7 +239,7 @@ class Training:
             self._load(saved.weights, saved.optimizer)
             position.window, position.updates = saved.position.window, saved.position.updates
         elif self.start is not None:
-            self._load(self.start.tensors(), {})
+            self._load(self.start, {})
             position.window, position.updates = {}, {}
         # Otherwise the anchor is gone from the disk: the weights stay, which the skipped steps have not changed.
         self._set_counts()
@@ -271,6 +272,7 @@ class Training:
 
     def _looked(self, held_out: Loader) -> Evaluated:
         start = time.perf_counter()
+        self.masters.clear()  # a step has left its gradients
         metrics = self._measured(held_out)
         position, loss = self.position, next(iter(metrics.values()))
         reached = metrics[self.task.selects] if self.task.selects else 0.0
@@ -307,12 +309,9 @@ class Training:
         optimizer = {
             f"{part}/{name}": tensor for part, o in self.optimizers.items() for name, tensor in o.state.items()
         } | self.average.state
-        best = self._best() if self.position.best_step != self.position.step else None
+        self.masters.clear()  # what is written finds their room
+        best = self.best if self.position.best_step != self.position.step else None
         return Checkpoint(self.position, self.masters.restored(self.net), optimizer, best)
-
-    def _best(self) -> Named | None:
-        """The network's complete state with the best weights."""
-        return None if self.best is None else self.masters.restored(self.net) | self.best.tensors()
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same plan."""
@@ -325,7 +324,7 @@ class Training:
             best = saved.best if saved.best is not None else self.average.within(saved.weights, saved.optimizer)
             self.best = self.set_aside({name: best[name].to(p.device) for name, p in self.masters.params.items()})
 
-    def _load(self, weights: Named, optimizer: Named) -> None:
+    def _load(self, weights: Mapping[str, Tensor], optimizer: Named) -> None:
         """Set the masters and the state of their optimizers; an empty state is that of the start."""
         for name, master in self.masters.params.items():
             master.copy_(weights[name])
@@ -342,9 +341,13 @@ class Training:
             optimizer.step_count = self.position.updates.get(part, 0)
 
     def final_weights(self) -> dict[str, Tensor]:
-        """The selected weights in fp32."""
-        current = self.average.within(self.masters.restored(self.net), self.average.state)
-        return self._best() or current
+        """The selected weights in fp32, which are the training's own from now on."""
+        if self.best is None:
+            return self.average.within(self.masters.restored(self.net), self.average.state)
+        for name, master in self.masters.params.items():
+            master.copy_(self.best[name])
+        self.masters.publish()
+        return self.masters.restored(self.net)
 
 
 def rehearsal(request: Request, net: nn.Module, plan: Plan, ranks: Alone | None = None) -> Training:

@@ -4,10 +4,12 @@ They are ours because constructing torch.optim's imports the compiler stack (3 s
 be plain named tensors that a checkpoint can hold. torch.optim is their oracle in the tests.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from danlu.config import Train
@@ -19,13 +21,13 @@ _EPS = 1e-8
 class Optimizer(ABC):
     """Updates named parameters in place; `state` maps "slot/name" to a tensor.
 
-    `dtype` is what the training computes products in; the state is as exact as the parameters.
+    `dtype` is what the training computes products in; the state is as exact as the parameters. `block` is Muon's.
     """
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
-        self.params, self.train, self.decay, self.dtype = params, train, decay, dtype
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32, block: int = 0):
+        self.params, self.train, self.decay, self.dtype, self.block = params, train, decay, dtype, block
         self.step_count = 0
         self.state: Named = {f"{slot}/{name}": torch.zeros_like(p) for slot in self.slots for name, p in params.items()}
         self._weights = list(params.values())
@@ -113,16 +115,17 @@ class Muon(Optimizer):
     """Momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), for the matrices inside the blocks.
 
     The filters of a convolution are the rows of one matrix. Everything else (embeddings, head, norms) goes to an AdamW
-    of its own at the same schedule.
+    of its own at the same schedule. With `block`, at most so many rows (columns, where a matrix has more rows than
+    columns) are orthogonalised together, each block for itself (MuonBP, 2510.16981).
     """
 
     slots = ("velocity",)
     momentum = 0.95
     rest_lr = 0.3  # share of the rate for the rest
 
-    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32, block: int = 0):
         inner = self.inner(params)
-        super().__init__(inner, train, decay, dtype)
+        super().__init__(inner, train, decay, dtype, block)
         self.rest = AdamW({name: p for name, p in params.items() if name not in inner}, train, decay)
         self.shapes = [p.flatten(1).shape for p in inner.values()]
         self.state |= self.rest.state
@@ -157,28 +160,48 @@ class Muon(Optimizer):
         """Matrices of one shape, orthogonalised in bf16 where the training computes in it, else as they are."""
         lowered = torch.bfloat16 if self.dtype == torch.bfloat16 else matrices[0].dtype
         batch = torch.stack([matrix.to(lowered) for matrix in matrices])
-        return list(orthogonalised(batch).to(matrices[0].dtype).unbind(0))
+        return list(in_blocks(batch, self.block).to(matrices[0].dtype).unbind(0))
+
+
+def in_blocks(matrices: Tensor, block: int) -> Tensor:
+    """(N, R, C) -> the same, at most `block` rows orthogonalised together, or columns of a tall matrix; 0: all."""
+    if matrices.size(-2) > matrices.size(-1):
+        return in_blocks(matrices.mT, block).mT
+    rows = matrices.size(-2)
+    count, each = _cut(rows, block)
+    short = count * each - rows
+    even = F.pad(matrices, (0, 0, 0, short)) if short else matrices  # a row of zeros stays one, and changes no other
+    found = orthogonalised(even.unflatten(-2, (count, each)).flatten(0, 1))
+    return found.unflatten(0, (-1, count)).flatten(1, 2)[:, :rows]
+
+
+def _cut(rows: int, block: int) -> tuple[int, int]:
+    """Blocks of about equal size, and rows of each."""
+    count = math.ceil(rows / block) if block else 1
+    return count, math.ceil(rows / count)
 
 
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """(N, R, C) -> the nearest semi-orthogonal matrices, roughly: a quintic Newton-Schulz iteration in their dtype.
+    """(N, R, C) with R <= C -> the nearest matrices of orthogonal rows, roughly: a quintic Newton-Schulz iteration.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; singular values end in about [0.7, 1.2].
     """
-    tall = matrices.size(-2) > matrices.size(-1)
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = 3.4445, -4.7750, 2.0315
     for _ in range(rounds):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x
 
 
-def orthogonalising(params: Named, rounds: int = 5) -> float:
-    """Operations of `orthogonalised` in one step of Muon."""
-    shapes = [p.flatten(1).shape for p in Muon.inner(params).values()]
-    return float(sum(rounds * (4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3) for s in shapes))
+def orthogonalising(params: Named, block: int = 0, rounds: int = 5) -> float:
+    """Operations of `in_blocks` in one step of Muon."""
+    total = 0.0
+    for p in Muon.inner(params).values():
+        short, long = sorted(p.flatten(1).shape)
+        count, each = _cut(short, block)
+        total += count * rounds * (4.0 * each**2 * long + 2.0 * each**3)
+    return total
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "muon": Muon}

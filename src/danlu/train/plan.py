@@ -31,7 +31,7 @@ PLAN = "plan.toml"
 EVALUATIONS = (3, 10)  # looks at the validation rows in one training, at least and at most, where the recipe is silent
 _LOOKING = 0.05  # of a step on whole samples: evaluation adds about a twentieth
 _PARTED_SHARE = 0.1  # of the peak, guessed for a step until all ranks have tried it together
-_NEW = ("source", "target", "average")  # what plans of an earlier version do not say
+_NEW = ("source", "target", "average", "muon_block")  # what plans of an earlier version do not say
 _WRITE_RATE = 200e6  # bytes per second that a synced write is assumed to reach
 
 
@@ -71,6 +71,7 @@ class Plan:
     source: int = 0  # tokens of a row that an encoder reads where a decoder writes beside it; 0: there is none
     target: int = 0  # tokens of a row that it writes
     average: float = 0.0  # what a step keeps of the running mean of the weights; 0: there is none
+    muon_block: int = 0  # rows that Muon orthogonalises together; 0: those of a matrix
 
     @property
     def rows_here(self) -> int:
@@ -224,6 +225,7 @@ def draft(request: Request, net: nn.Module) -> Plan:
     return replace(
         plan,
         optimizer=optimizer,
+        muon_block=usual.block(net, plan) if optimizer == "muon" else 0,
         lr=usual.rate(request, net, optimizer) if train.lr == "auto" else float(train.lr),
         weight_decay=usual.decay(request, optimizer) if train.weight_decay == "auto" else float(train.weight_decay),
     )

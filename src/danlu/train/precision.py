@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from danlu.errors import UserError
 from danlu.nn import fp8
+from danlu.nn.embed import Table
+from danlu.nn.heads import Vocabulary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
 _PIECE = 2**20  # numbers of a gradient that are widened at once
@@ -27,7 +29,7 @@ def check(net: nn.Module, precision: str) -> None:
 
 
 class Masters:
-    """The trainable parameters in fp32, by name; matrices are computed with in `dtype`, norms stay fp32.
+    """The trainable parameters in fp32, by name; matrices are computed with in `dtype`, norms and tables stay fp32.
 
     Gradients of micro-batches are added in fp32, so that a split step is the whole step up to rounding.
     """
@@ -35,9 +37,8 @@ class Masters:
     def __init__(self, net: nn.Module, dtype: torch.dtype):
         self.working = {name: p for name, p in net.named_parameters() if p.requires_grad}
         exact = {name: p.detach() for name, p in net.named_parameters()}
-        for p in net.parameters():
-            if dtype != torch.float32 and p.ndim >= 2:
-                p.data = p.data.to(dtype)
+        if dtype != torch.float32:
+            _lower(net, dtype)
         self.params: dict[str, Tensor] = {name: exact[name] for name in self.working}
         self.frozen = {name: tensor for name, tensor in exact.items() if name not in self.working}
         self._lowered = [name for name, p in self.working.items() if p.dtype != torch.float32]
@@ -82,6 +83,18 @@ class Masters:
         """The network's complete state with the masters in place of their copies."""
         exact = self.frozen | self.params
         return {name: exact.get(name, tensor).detach() for name, tensor in net.state_dict().items()}
+
+
+def _lower(net: nn.Module, dtype: torch.dtype) -> None:
+    """Hold matrices in `dtype`; a table that no head multiplies with gives vectors in it."""
+    multiplied = {part.weight for part in net.modules() if isinstance(part, Vocabulary)}
+    tables = [part for part in net.modules() if isinstance(part, Table) and part.weight not in multiplied]
+    for table in tables:
+        table.lower(dtype)
+    exact = {table.weight for table in tables}
+    for p in net.parameters():
+        if p.ndim >= 2 and p not in exact:
+            p.data = p.data.to(dtype)
 
 
 class Late(Masters, ABC):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from danlu import cores, device, disk, files, ranks, stopping
+from danlu import cores, device, disk, files, ranks, room, stopping
 from danlu.errors import UserError
 from danlu.messages import text
 from danlu.quantity import seconds
@@ -86,6 +86,7 @@ def fit(
     if plan.compiled_from == compiling.NEVER and training.position.step:
         pace.outrun(request, net, plan, training.position)
     facts = _facts(training, request.loader.padding) | session.gauge.facts
+    room.give_back()
     return Result(plan, together.whole(training.final_weights()), facts)
 
 
@@ -315,6 +316,7 @@ class _Session:
             training.anchor()
         keep = frozenset({self.plan.stable_step, training.position.anchor})
         root, state = self.out / CHECKPOINTS, training.checkpoint()
+        room.give_back()  # the best weights are read again, one by one
         if self._written(state.position.step, lambda: self.together.save(root, state, keep)):
             self.saved = self._mark()
 

@@ -8,7 +8,7 @@ more than its own rows: the norm of the gradient, and Muon, whose matrices are h
 import copy
 import math
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -125,7 +125,7 @@ class Sharded(Replicas):
         best = None if saved.best is None else self._own(saved.best)
         return Checkpoint(saved.position, self._own(saved.weights), self._own(saved.optimizer), best)
 
-    def _own(self, whole: Named) -> Named:
+    def _own(self, whole: Mapping[str, Tensor]) -> Named:
         """This rank's part of whole tensors."""
         places = {name: self.places.get(_plain(name)) for name in whole}
         return {name: tensor if (place := places[name]) is None else _part(tensor, place.dim, self.rank, self.count)
@@ -229,8 +229,8 @@ class ShardedMuon(optim.Muon):
     So a matrix is orthogonalised once, by one rank, as on one rank; what passes is twice its own size.
     """
 
-    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32):
-        super().__init__(params, train, decay, dtype)
+    def __init__(self, params: Named, train: Train, decay: float, dtype: torch.dtype = torch.float32, block: int = 0):
+        super().__init__(params, train, decay, dtype, block)
         rows = torch.tensor([len(p) for p in self.params.values()])
         dist.all_reduce(rows)
         columns = [shape[1] for shape in self.shapes]

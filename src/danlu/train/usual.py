@@ -22,7 +22,9 @@ _LR = {  # (to pretrain, to tune)
     "sgd": (0.1, 0.02),
     "rmsprop": (1e-3, 2e-4),
 }
-_MANY = 10  # times the operations of a step that Muon may take: a language model of width 2,048 takes 5
+_BLOCKS = (0, 512, 256, 128)  # rows that Muon may orthogonalise together, 0: a whole matrix (decision 0040)
+_MUCH = 0.15  # of the operations of a step that it may take, but in the smallest blocks
+_MANY = 1.0  # of them that it may take at all: of 64 rows through wide layers it would be 4
 _DECAY = (0.05, 0.01)
 _DECAY_OF_SGD = 5e-4
 _STEPS, _STEPS_BESIDE = 150, 600  # from which a network, and adapters beside it, have enough of them (decision 0034)
@@ -32,14 +34,24 @@ _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network
 
 
 def optimizer(request: "Request", net: nn.Module, plan: "Plan") -> str:
-    """Muon to pretrain, unless its own products would cost many times the step's: of few rows through wide layers."""
+    """Muon to pretrain, unless its own products would cost more than the step's: of few rows through wide layers."""
+    if request.begins != "random" or request.parallel == "tensor":
+        return "adamw"
+    return "muon" if _orthogonalising(net, plan, _BLOCKS[-1]) <= _MANY else "adamw"
+
+
+def block(net: nn.Module, plan: "Plan") -> int:
+    """The most rows that Muon orthogonalises together where that is a small part of a step's work."""
+    return next((each for each in _BLOCKS if _orthogonalising(net, plan, each) <= _MUCH), _BLOCKS[-1])
+
+
+def _orthogonalising(net: nn.Module, plan: "Plan", block: int) -> float:
+    """The operations of Muon in blocks of so many rows, over those of a step."""
     from danlu.train.optim import orthogonalising
     from danlu.train.plan import step_gflop
 
-    if request.begins != "random" or request.parallel == "tensor":
-        return "adamw"
-    own = orthogonalising({name: p for name, p in net.named_parameters() if p.requires_grad})
-    return "muon" if own <= _MANY * 1e9 * step_gflop(net, plan) else "adamw"
+    own = orthogonalising({name: p for name, p in net.named_parameters() if p.requires_grad}, block)
+    return own / (1e9 * step_gflop(net, plan))
 
 
 def rate(request: "Request", net: nn.Module, optimizer: str) -> float:
