@@ -23,7 +23,7 @@ _LR = {  # (to pretrain, to tune)
     "rmsprop": (1e-3, 2e-4),
 }
 _BLOCKS = (0, 512, 256, 128)  # rows that Muon may orthogonalise together, 0: a whole matrix (decision 0040)
-_MUCH = 0.15  # of the operations of a step that it may take, but in the smallest blocks
+_MUCH = 0.2  # of the operations of a step that it may take, but in the smallest blocks
 _MANY = 1.0  # of them that it may take at all: of 64 rows through wide layers it would be 4
 _DECAY = (0.05, 0.01)
 _DECAY_OF_SGD = 5e-4
