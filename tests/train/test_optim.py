@@ -137,7 +137,7 @@ def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape: tuple[int, 
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-@pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
+@pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32), (24, 8)])
 def test_the_iteration_is_a_polynomial_of_the_singular_values(
     shape: tuple[int, int], dtype: torch.dtype, close: float
 ) -> None:
@@ -150,6 +150,20 @@ def test_the_iteration_is_a_polynomial_of_the_singular_values(
     found = optim.in_blocks(batch.to(dtype), 0)
     assert found.dtype == dtype
     assert float((found.double() - left * values[:, None] @ right).abs().max()) < close
+
+
+@pytest.mark.parametrize("columns", [64, 640])
+def test_a_matrix_of_few_directions_gets_no_others(columns: int) -> None:
+    """What rounding makes of eigenvalues of 0 does not grow, whichever way the iteration is done."""
+    random = torch.Generator().manual_seed(6)
+    few = torch.randn(1, 32, 2, generator=random) @ torch.randn(1, 2, columns, generator=random)
+    found = optim.in_blocks(few, 0)[0].double()
+    left, _, right = torch.linalg.svd(few[0].double(), full_matrices=False)
+    inside = left[:, :2] @ (left[:, :2].mT @ found @ right[:2].mT) @ right[:2]
+    assert float((found - inside).norm() / found.norm()) < 1e-3
+    sizes = torch.linalg.svdvals(found)
+    assert sizes[0] < 1.25
+    assert sizes[1] > 0.6
 
 
 def test_orthogonalised_knows_no_size_and_no_neighbours() -> None:
