@@ -172,6 +172,18 @@ def test_a_folder_of_another_training_is_refused(base: Path, tmp_path: Path) -> 
         )
 
 
+def test_what_was_trained_in_16_bits_is_a_plain_network_again(base: Path, tmp_path: Path) -> None:
+    rows = bert.rows(24)
+    model = BertForSequenceClassification.from_pretrained(base, labels=LABELS)
+    model.fit(rows, **{**QUICK, "steps": 2, "precision": "bf16"})
+    assert model.net.dtype == torch.float32
+    assert {p.dtype for p in model.net.parameters()} == {torch.float32}
+    model.save_pretrained(tmp_path / "kept")
+    opened = BertForSequenceClassification.from_pretrained(tmp_path / "kept")
+    batch = {"input_ids": torch.arange(1, 13).view(2, 6)}
+    assert torch.equal(model.eval()(**batch).logits, opened.eval()(**batch).logits)
+
+
 def test_a_loop_of_ones_own_sees_the_loss_of_fit(base: Path) -> None:
     """The first step of fit, over all rows, beside a batch of transformers' tokenizer through model(**batch)."""
     rows = bert.rows(24)

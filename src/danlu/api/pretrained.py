@@ -218,7 +218,7 @@ class Pretrained(Model):
 
         state = dict(weights) if weights is not None else self.net.state_dict()
         state = merged_state(self.net, {name: tensor.float() for name, tensor in state.items()})
-        self.net = merge(self.net)
+        self.net = merge(self.net).float()
         for name, p in self.net.named_parameters():
             p.data = state[name].to(p.device, copy=True)  # what is given may lie in a file that goes
             p.requires_grad_(free.get(name, True))
