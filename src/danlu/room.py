@@ -40,6 +40,11 @@ def peak() -> float:
 def give_back() -> None:
     """Give the system back what the work before has left: what only refers to itself, and what glibc keeps of that."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Give the system back what glibc keeps of memory that is free."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

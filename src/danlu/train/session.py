@@ -86,7 +86,7 @@ def fit(
     if plan.compiled_from == compiling.NEVER and training.position.step:
         pace.outrun(request, net, plan, training.position)
     facts = _facts(training, request.loader.padding) | session.gauge.facts
-    room.give_back()
+    room.trim()
     return Result(plan, together.whole(training.final_weights()), facts)
 
 
@@ -316,7 +316,8 @@ class _Session:
             training.anchor()
         keep = frozenset({self.plan.stable_step, training.position.anchor})
         root, state = self.out / CHECKPOINTS, training.checkpoint()
-        room.give_back()  # the best weights are read again, one by one
+        if state.best is not None:
+            room.trim()  # they are read again, one by one
         if self._written(state.position.step, lambda: self.together.save(root, state, keep)):
             self.saved = self._mark()
 
