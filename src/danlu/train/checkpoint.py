@@ -49,8 +49,8 @@ class Checkpoint:
     @property
     def bytes(self) -> int:
         """How large it is on disk."""
-        tensors = [*self.weights.values(), *self.optimizer.values(), *(self.best or {}).values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        parts = (self.weights, self.optimizer, self.best or {})
+        return sum(tensor.nbytes for part in parts for tensor in part.values())
 
 
 def folder_of(root: Path, step: int) -> Path:
