@@ -1,6 +1,7 @@
 """Tensors set aside: bit for bit what they were, in no memory, and in memory where no file can be."""
 
 import tempfile
+import weakref
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,22 @@ def test_a_parked_network_is_empty_and_comes_back(fails: bool, tmp_path: Path) -
     except ValueError:
         assert fails
     assert same({name: p.detach() for name, p in net.named_parameters()}, before)
+
+
+def test_what_failed_is_let_go_of_before_the_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory ran out there is no room for both."""
+    held: list[weakref.ref[Tensor]] = []
+    read = Aside.__getitem__
+
+    def fails() -> None:
+        copied = torch.ones(4)
+        held.append(weakref.ref(copied))
+        raise MemoryError
+
+    def seen(kept: Aside, name: str) -> Tensor:
+        assert held[0]() is None
+        return read(kept, name)
+
+    monkeypatch.setattr(Aside, "__getitem__", seen)
+    with pytest.raises(MemoryError), parked(network(), tmp_path):
+        fails()

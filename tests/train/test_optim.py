@@ -166,6 +166,18 @@ def test_a_matrix_of_few_directions_gets_no_others(columns: int) -> None:
     assert sizes[1] > 0.6
 
 
+@pytest.mark.parametrize("rank", [2, 8, 128])
+def test_wide_matrices_are_as_exact_in_bf16_as_by_the_iteration(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few directions, too, where the polynomial is large and rounding it would tell."""
+    random = torch.Generator().manual_seed(7)
+    sizes = torch.logspace(0, -2, rank)
+    batch = torch.randn(1, 128, rank, generator=random) * sizes @ torch.randn(1, rank, 1152, generator=random)
+    exact = optim.orthogonalised(batch.bfloat16().double())
+    wide = optim.orthogonalised(batch.bfloat16()).double()
+    monkeypatch.setattr(optim, "_WIDE", 10**6)
+    assert (wide - exact).norm() < (optim.orthogonalised(batch.bfloat16()).double() - exact).norm()
+
+
 def test_orthogonalised_knows_no_size_and_no_neighbours() -> None:
     random = torch.Generator().manual_seed(4)
     batch = torch.randn(2, 12, 5, generator=random)

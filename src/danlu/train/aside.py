@@ -7,7 +7,7 @@ folder itself is kept in memory (tmpfs), nothing is won.
 import contextlib
 import errno
 import tempfile
-import threading
+import traceback
 import weakref
 from collections.abc import Iterator, Mapping
 from io import BufferedRandom
@@ -29,7 +29,6 @@ class Aside(Mapping[str, Tensor]):
         self._file = _written(tensors, folder) if folder and on_cpu else None
         if self._file:
             weakref.finalize(self, self._file.close)
-        self._turn = threading.Lock()  # a checkpoint may be written beside the steps
         self._copies = {n: _like(t) if self._file else t.detach().clone() for n, t in tensors.items()}
         ends = accumulate(tensor.nbytes for tensor in tensors.values())
         self._starts = {name: end - tensor.nbytes for (name, tensor), end in zip(tensors.items(), ends, strict=True)}
@@ -44,10 +43,9 @@ class Aside(Mapping[str, Tensor]):
         if self._file is None:
             return self._copies[name]
         tensor = torch.empty_like(self._copies[name], device=CPU)
-        with self._turn:
-            self._file.seek(self._starts[name])
-            if tensor.numel() and self._file.readinto(tensor_bytes(tensor)) != tensor.nbytes:
-                raise OSError(errno.EIO, "what was set aside is cut off")
+        self._file.seek(self._starts[name])
+        if tensor.numel() and self._file.readinto(tensor_bytes(tensor)) != tensor.nbytes:
+            raise OSError(errno.EIO, "what was set aside is cut off")
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -69,6 +67,9 @@ def parked(net: nn.Module, folder: Path | None) -> Iterator[None]:
         for p in named.values():
             p.data = p.data.new_empty(0)
         yield
+    except BaseException as failed:
+        traceback.clear_frames(failed.__traceback__)  # they hold the copy, in whose place the weights come back
+        raise
     finally:
         for name, weight in kept.items():
             named[name].data = weight

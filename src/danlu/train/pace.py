@@ -150,8 +150,8 @@ def learned(request: Request, net: nn.Module, drafted: Plan, plan: Plan) -> None
 def _trial(request: Request, net: nn.Module, plan: Plan) -> tuple[object, ...]:
     """What a trial depends on, beside the machine."""
     forms = (request.train.attention, split.allows(net, replace(plan, attention="written")))
-    asked = (forms, plan.optimizer, plan.checkpointing, plan.average > 0, plan.ranks)
-    return ("pace, set aside", *work(net, plan), *asked)
+    asked = (forms, plan.optimizer, plan.muon_block, plan.checkpointing, plan.average > 0, plan.ranks)
+    return ("pace, tables exact", *work(net, plan), *asked)
 
 
 def outrun(request: Request, net: nn.Module, plan: Plan, position: Position) -> None:

@@ -29,7 +29,8 @@ def check(net: nn.Module, precision: str) -> None:
 
 
 class Masters:
-    """The trainable parameters in fp32, by name; matrices are computed with in `dtype`, norms and tables stay fp32.
+    """The trainable parameters in fp32, by name; matrices are computed with in `dtype`; norms, and a table of
+    tokens that no head multiplies with, stay fp32.
 
     Gradients of micro-batches are added in fp32, so that a split step is the whole step up to rounding.
     """

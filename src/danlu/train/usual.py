@@ -24,7 +24,7 @@ _LR = {  # (to pretrain, to tune)
 }
 _BLOCKS = (0, 512, 256, 128)  # rows that Muon may orthogonalise together, 0: a whole matrix (decision 0040)
 _MUCH = 0.2  # of the operations of a step that it may take, but in the smallest blocks
-_MANY = 1.0  # of them that it may take at all: of 64 rows through wide layers it would be 4
+_MANY = 10  # times them that whole matrices may take, or it is left: 64 rows through wide layers take 30
 _DECAY = (0.05, 0.01)
 _DECAY_OF_SGD = 5e-4
 _STEPS, _STEPS_BESIDE = 150, 600  # from which a network, and adapters beside it, have enough of them (decision 0034)
@@ -34,10 +34,10 @@ _KNOWING = 0.06  # over the width: the rate at which all of a pretrained network
 
 
 def optimizer(request: "Request", net: nn.Module, plan: "Plan") -> str:
-    """Muon to pretrain, unless its own products would cost more than the step's: of few rows through wide layers."""
+    """Muon to pretrain, unless its own products would cost many times the step's: of few rows through wide layers."""
     if request.begins != "random" or request.parallel == "tensor":
         return "adamw"
-    return "muon" if _orthogonalising(net, plan, _BLOCKS[-1]) <= _MANY else "adamw"
+    return "muon" if _orthogonalising(net, plan, 0) <= _MANY else "adamw"
 
 
 def block(net: nn.Module, plan: "Plan") -> int:
